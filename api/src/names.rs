@@ -1,0 +1,43 @@
+//! Names that more than one crate spells: labels, finalizers, field managers, protocols, limits.
+
+/// API group of every kind of ours.
+pub const GROUP: &str = "gantry.dev";
+/// The one version served today.
+pub const VERSION: &str = "v1alpha1";
+/// Short list of kinds: `kubectl get gantry`.
+pub const CATEGORY: &str = "gantry";
+
+/// Labels below this prefix are ours alone; users' are refused on what Gantry creates.
+pub const RESERVED_PREFIX: &str = "gantry.dev/";
+/// Held on an Operation from its first dispatch until its agent has said how it ended.
+pub const OPERATION_FINALIZER: &str = "gantry.dev/operation";
+/// Type of the Secret that holds a join token's hash.
+pub const JOIN_TOKEN_SECRET_TYPE: &str = "gantry.dev/join-token";
+/// Label of a join token's Secret: its public id.
+pub const JOIN_TOKEN_ID_LABEL: &str = "gantry.dev/join-token-id";
+/// Annotation on a DockerInstance that an agent registered by itself.
+pub const REGISTERED_BY_AGENT_ANNOTATION: &str = "gantry.dev/registered-by-agent";
+
+/// Field manager of the reconcilers.
+pub const CONTROLLER_MANAGER: &str = "gantry-controller";
+/// Field manager of enrolment.
+pub const ENROLLMENT_MANAGER: &str = "gantry-enrollment";
+
+/// Group whose members may do everything.
+pub const ADMIN_GROUP: &str = "system:masters";
+/// Organisation in every agent's certificate.
+pub const AGENT_ORGANIZATION: &str = "gantry:agents";
+/// Common name of an agent's certificate is this, then `namespace:name`.
+pub const AGENT_COMMON_NAME_PREFIX: &str = "gantry:agent:";
+
+/// TLS application protocol of an agent's session.
+pub const ALPN_AGENT: &str = "gantry-agent/1";
+/// TLS application protocol of enrolment.
+pub const ALPN_ENROLL: &str = "gantry-enroll/1";
+/// Path of the WebSocket that carries the same TLS connection where only the API's HTTP passes.
+pub const AGENT_TUNNEL_PATH: &str = "/agent/connect";
+/// Path of the one enrolment call.
+pub const ENROLL_PATH: &str = "/enroll";
+
+/// The oldest Docker Engine API that is managed (Docker 20.10).
+pub const MINIMUM_DOCKER_API: (u32, u32) = (1, 41);

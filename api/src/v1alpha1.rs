@@ -1,0 +1,14 @@
+//! Group `gantry.dev`, version `v1alpha1`. Every kind is namespaced; references never leave the namespace.
+
+mod docker_instance;
+mod operation;
+
+pub use docker_instance::*;
+pub use operation::*;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// The condition of that type, if it is there.
+pub fn find_condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}

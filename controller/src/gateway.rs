@@ -1,0 +1,3 @@
+//! Agents dial in here; calls go out to them. Nothing here knows HTTP resources or SQL.
+
+pub mod link;

@@ -1,0 +1,126 @@
+//! What the rest of the controller may ask of agents. The gateway implements it; tests and the simulation fake it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_api::agent_v1::{InfoResponse, OperationReport, Policy, SubmitRequest, Target, TargetKind, Token};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+/// Identity of a DockerInstance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceUid(pub Uuid);
+
+impl std::fmt::Display for InstanceUid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is known of an open session. A session is listed once Resume has answered, never before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionFacts {
+    /// SHA-256 of the agent's key.
+    pub key_fingerprint: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// What the host's owner allows.
+    pub policy: Policy,
+    /// Identity of its journal.
+    pub journal_id: String,
+    /// When its certificate ends, seconds since 1970.
+    pub certificate_expires_at: i64,
+    /// The token this session was resumed with.
+    pub token: Token,
+}
+
+/// Why an agent did not do as asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It has no session.
+    #[error("the agent is not connected")]
+    Away,
+    /// The connection ended or the deadline passed before it answered; what was asked may have happened.
+    #[error("the agent did not answer: {0}")]
+    Silent(String),
+    /// It answered with a refusal.
+    #[error("{message}")]
+    Refused {
+        /// gRPC code, as the protocol's comments define it per method.
+        code: tonic::Code,
+        /// The agent's words.
+        message: String,
+    },
+}
+
+/// Something reconcilers should look at again. A wake, never the only carrier of a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LinkEvent {
+    /// A session became ready.
+    Connected(InstanceUid),
+    /// A session ended.
+    Disconnected(InstanceUid),
+    /// Something changed on the host.
+    HostChanged(InstanceUid),
+    /// An agent reported on an Operation.
+    Reported(InstanceUid, Uuid),
+    /// A second agent was turned away.
+    DuplicateRefused(InstanceUid, DuplicateRefusal),
+}
+
+/// A second agent that was turned away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DuplicateRefusal {
+    /// Its key; equal to the holder's for a cloned state directory.
+    pub key_fingerprint: String,
+    /// True if its key is the holder's.
+    pub same_key: bool,
+    /// Where it called from.
+    pub address: String,
+}
+
+/// Calls to agents. Every method is bounded in time; none retries.
+#[async_trait]
+pub trait AgentLink: Send + Sync + 'static {
+    /// The open session of an instance; `None` while its agent is away.
+    fn session(&self, instance: InstanceUid) -> Option<SessionFacts>;
+
+    /// How long ago the last session of this instance ended; `None` if it is open or was never open in this process.
+    fn away_for(&self, instance: InstanceUid) -> Option<Duration>;
+
+    /// The last refusal of a second agent within the past two minutes.
+    fn duplicate(&self, instance: InstanceUid) -> Option<DuplicateRefusal>;
+
+    /// Asks the engine for its facts.
+    async fn info(&self, instance: InstanceUid, timeout: Duration) -> Result<InfoResponse, LinkError>;
+
+    /// What a name means on that host now.
+    async fn resolve(
+        &self,
+        instance: InstanceUid,
+        kind: TargetKind,
+        reference: &str,
+    ) -> Result<Target, LinkError>;
+
+    /// Hands an operation over. The dispatch must have been committed before.
+    async fn submit(
+        &self,
+        instance: InstanceUid,
+        request: SubmitRequest,
+    ) -> Result<OperationReport, LinkError>;
+
+    /// Ends an operation that has not started.
+    async fn withdraw(&self, instance: InstanceUid, operation: Uuid) -> Result<OperationReport, LinkError>;
+
+    /// Lets the agent drop results that are committed.
+    async fn forget(&self, instance: InstanceUid, operations: &[Uuid]) -> Result<(), LinkError>;
+
+    /// The newest report on an operation in the present session; `None` when its agent is away or never heard of it.
+    fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport>;
+
+    /// Closes the session of an instance that lost its right to connect.
+    fn disconnect(&self, instance: InstanceUid, why: &str);
+
+    /// Wakes. A receiver that lags has lost wakes and should look at everything again.
+    fn events(&self) -> broadcast::Receiver<LinkEvent>;
+}

@@ -1,0 +1,10 @@
+//! The control plane: serves the API, stores resources, reconciles them, holds the agents' connections.
+//!
+//! Arrows: `api <- storage <- watch_cache <- apiserver`; reconcilers reach agents through [`gateway::link::AgentLink`] and
+//! everything else through a `kube::Client` over the API's own router. Only [`app`] sees everything.
+
+pub mod auth;
+pub mod clock;
+pub mod gateway;
+pub mod storage;
+pub mod telemetry;

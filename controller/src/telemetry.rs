@@ -1,0 +1,3 @@
+//! Metrics, traces, logs: set up once, at the edge.
+
+pub mod metrics;

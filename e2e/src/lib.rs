@@ -1,0 +1,1 @@
+//! The whole system against real Docker Engines, real Postgres and the real kubectl.
