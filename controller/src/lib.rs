@@ -5,6 +5,8 @@
 
 pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod embedded_postgres;
 pub mod gateway;
 pub mod storage;
 pub mod telemetry;

@@ -1,3 +1,4 @@
 //! Metrics, traces, logs: set up once, at the edge.
 
 pub mod metrics;
+pub mod traces;

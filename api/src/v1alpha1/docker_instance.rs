@@ -1,5 +1,7 @@
 //! One Docker host.
 
+#![allow(clippy::duplicated_attributes, reason = "every printer column has a type")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

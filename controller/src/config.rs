@@ -1,0 +1,131 @@
+//! Flags and environment, validated once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// The control plane of Gantry: API, store, reconcilers and the agents' gateway in one process.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "gantry-controller", version)]
+pub struct Config {
+    /// Address of the one port for the API and for agents.
+    #[arg(long, env = "GANTRY_LISTEN", default_value = "0.0.0.0:7443")]
+    pub listen: SocketAddr,
+
+    /// Where certificates, keys and the admin token are kept.
+    #[arg(long, env = "GANTRY_DATA_DIR", default_value = "/var/lib/gantry-controller")]
+    pub data_dir: PathBuf,
+
+    /// The Postgres to store everything in.
+    #[arg(
+        long,
+        env = "GANTRY_DATABASE_URL",
+        hide_env_values = true,
+        conflicts_with = "embedded_postgres",
+        required_unless_present = "embedded_postgres"
+    )]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Run a Postgres of our own in this directory, from the installed binaries.
+    #[arg(long, env = "GANTRY_EMBEDDED_POSTGRES", value_name = "DIR")]
+    pub embedded_postgres: Option<PathBuf>,
+
+    /// Connections to Postgres.
+    #[arg(long, env = "GANTRY_DATABASE_CONNECTIONS", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(4..=1000))]
+    pub database_connections: u32,
+
+    /// Write a kubeconfig with an admin client certificate here.
+    #[arg(long, env = "GANTRY_KUBECONFIG_OUT", value_name = "FILE")]
+    pub kubeconfig_out: Option<PathBuf>,
+
+    /// More names and addresses clients reach this controller by; may be given several times.
+    #[arg(long = "tls-san", env = "GANTRY_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
+    pub tls_sans: Vec<String>,
+
+    /// Serve this certificate chain (PEM) instead of a self-made one.
+    #[arg(long, env = "GANTRY_TLS_CERT", requires = "tls_key", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of `--tls-cert` (PEM).
+    #[arg(long, env = "GANTRY_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Health checks at the same time.
+    #[arg(long, env = "GANTRY_HEALTH_CHECK_CONCURRENCY", default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub health_check_concurrency: u16,
+
+    /// Send traces to this OTLP gRPC endpoint, `http://host:4317`. Off where absent.
+    #[arg(long, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// How log lines look; `auto` is text on a terminal, else JSON.
+    #[arg(long, env = "GANTRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A database URL; printing it never shows the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL with its password, for the driver alone.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Ok(Self(url.to_owned()))
+        } else {
+            Err("a database URL begins with postgres://")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_required_and_only_one() {
+        assert!(Config::try_parse_from(["x"]).is_err());
+        assert!(
+            Config::try_parse_from(["x", "--database-url", "postgres://a", "--embedded-postgres", "/x"])
+                .is_err()
+        );
+        assert!(Config::try_parse_from(["x", "--database-url", "mysql://a"]).is_err());
+        assert!(Config::try_parse_from(["x", "--embedded-postgres", "/x"]).is_ok());
+    }
+
+    #[test]
+    fn the_password_of_the_database_is_not_printed() {
+        let config =
+            Config::try_parse_from(["x", "--database-url", "postgres://u:hunter2@h/d"]).expect("valid");
+
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
