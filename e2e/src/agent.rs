@@ -1,0 +1,90 @@
+//! The agent's real binary.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+use crate::process::{Process, workspace_binary};
+
+/// One agent process and what is needed to start it again.
+#[derive(Debug)]
+pub struct Agent {
+    dir: PathBuf,
+    settings: AgentSettings,
+    process: Option<Process>,
+}
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct AgentSettings {
+    /// `--controller`
+    pub controller: String,
+    /// `--token`
+    pub token: String,
+    /// `--ca-hash`
+    pub ca_hash: String,
+    /// `--instance`
+    pub instance: String,
+    /// `--docker-host`
+    pub docker_host: String,
+    /// Further flags.
+    pub extra: Vec<String>,
+}
+
+impl Agent {
+    /// Starts it; its state is kept in that directory.
+    pub fn start(dir: &Path, settings: AgentSettings) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let mut agent = Self { dir: dir.to_owned(), settings, process: None };
+        agent.resume()?;
+        Ok(agent)
+    }
+
+    /// Starts it again on the same state.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(workspace_binary("gantry-agent")?);
+        let settings = &self.settings;
+        command
+            .args(["--controller", &settings.controller, "--ca-hash", &settings.ca_hash])
+            .args(["--instance", &settings.instance, "--docker-host", &settings.docker_host])
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .args(["--log-format", "text"])
+            .args(&settings.extra)
+            .env("GANTRY_TOKEN", &settings.token)
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
+        self.process = Some(Process::spawn("gantry-agent", command, &self.dir.join("agent.log"))?);
+        Ok(())
+    }
+
+    /// Changes how it is started next time.
+    pub fn settings_mut(&mut self) -> &mut AgentSettings {
+        &mut self.settings
+    }
+
+    /// Where it keeps its key and journal.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// What it said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> anyhow::Result<&mut Process> {
+        self.process.as_mut().context("it is not running")
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("it is not running")?.kill().await
+    }
+
+    /// Clean stop.
+    pub async fn stop(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        self.process.take().context("it is not running")?.stop().await
+    }
+}

@@ -1,0 +1,109 @@
+//! The controller's real binary.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+use crate::kubectl::Kubectl;
+use crate::process::{Process, run, workspace_binary};
+
+/// One controller process and what is needed to start it again.
+#[derive(Debug)]
+pub struct Controller {
+    dir: PathBuf,
+    address: SocketAddr,
+    database_url: String,
+    process: Option<Process>,
+}
+
+impl Controller {
+    /// Starts it and waits until it is ready.
+    pub async fn start(dir: &Path, database_url: &str) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], crate::free_port()?));
+        let mut controller =
+            Self { dir: dir.to_owned(), address, database_url: database_url.to_owned(), process: None };
+        controller.resume().await?;
+        Ok(controller)
+    }
+
+    /// Starts it again where it was, and waits until it is ready.
+    pub async fn resume(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(workspace_binary("gantry-controller")?);
+        command
+            .args(["--listen", &self.address.to_string(), "--database-url", &self.database_url])
+            .arg("--data-dir")
+            .arg(self.dir.join("data"))
+            .arg("--kubeconfig-out")
+            .arg(self.kubeconfig())
+            .args(["--log-format", "text"])
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
+        let mut process = Process::spawn("gantry-controller", command, &self.dir.join("controller.log"))?;
+        crate::eventually("the controller", Duration::from_secs(60), async || {
+            process.check_alive()?;
+            self.kubectl().get_raw("/readyz").await
+        })
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The admin's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// kubectl as the admin, in the default version.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.kubeconfig())
+    }
+
+    /// What it said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("controller.log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("it is not running")
+    }
+
+    /// Clean stop.
+    pub async fn stop(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        self.process.take().context("it is not running")?.stop().await
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("it is not running")?.kill().await
+    }
+
+    /// The bearer token of the built-in admin.
+    pub fn admin_token(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.dir.join("data/admin-token"))?.trim().to_owned())
+    }
+
+    /// A join token, as a person makes one.
+    pub async fn token(&self, extra: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(workspace_binary("gantry")?);
+        command.env("KUBECONFIG", self.kubeconfig()).args(["token", "create"]).args(extra);
+        Ok(run(command).await?.trim().to_owned())
+    }
+
+    /// The pin of its CA, as `gantry agent install-command` prints it.
+    pub async fn ca_hash(&self) -> anyhow::Result<String> {
+        let mut command = Command::new(workspace_binary("gantry")?);
+        command.env("KUBECONFIG", self.kubeconfig()).args(["agent", "install-command"]);
+        let text = run(command).await?;
+        let start = text.find("sha256:").context("install-command prints no CA hash")?;
+        Ok(text[start..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == ':').collect())
+    }
+}

@@ -1,0 +1,105 @@
+//! A Postgres cluster that tests may stop, kill and start again. fsync stays on.
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use nix::unistd::{User, geteuid};
+use tokio::process::Command;
+
+use crate::process::{Process, run};
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    dir: PathBuf,
+    port: u16,
+    server: Option<Process>,
+}
+
+impl Postgres {
+    /// Makes and starts a cluster in that directory.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let bin = PathBuf::from(run(pg_config()).await?.trim());
+        std::fs::create_dir_all(dir)?;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+        if let Some((uid, gid)) = account()? {
+            chown(dir, Some(uid), Some(gid))?;
+        }
+        let mut postgres = Self { bin, dir: dir.to_owned(), port: crate::free_port()?, server: None };
+        let mut initdb = postgres.tool("initdb")?;
+        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"]);
+        initdb.arg(dir.join("data"));
+        run(initdb).await?;
+        postgres.resume().await?;
+        Ok(postgres)
+    }
+
+    /// Starts the server of a stopped cluster.
+    pub async fn resume(&mut self) -> anyhow::Result<()> {
+        let mut command = self.tool("postgres")?;
+        command
+            .arg("-D")
+            .arg(self.dir.join("data"))
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(["-c", &format!("port={}", self.port), "-c", "max_connections=200"]);
+        self.server = Some(Process::spawn("postgres", command, &self.dir.with_extension("log"))?);
+        crate::eventually("postgres", Duration::from_secs(20), async || {
+            let mut psql = Command::new(self.bin.join("psql"));
+            psql.args([&self.url(), "-Atc", "select 1"]);
+            run(psql).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// How to connect.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Runs one statement and gives its rows, a line each.
+    pub async fn query(&self, sql: &str) -> anyhow::Result<String> {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args([&self.url(), "-Atc", sql]);
+        run(psql).await
+    }
+
+    /// Ends the server as a crash would: no checkpoint, connections cut.
+    pub async fn crash(&mut self) -> anyhow::Result<()> {
+        let mut server = self.server.take().context("it is not running")?;
+        server.signal(Signal::SIGQUIT)?;
+        server.ended(Duration::from_secs(20)).await.map(drop)
+    }
+
+    fn tool(&self, name: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(self.bin.join(name));
+        command.current_dir("/").env_clear().env("LC_ALL", "C.UTF-8");
+        if let Some((uid, gid)) = account()? {
+            command.uid(uid).gid(gid);
+        }
+        Ok(command)
+    }
+}
+
+fn pg_config() -> Command {
+    let mut command = Command::new("sh");
+    // The newest installed server, where the distributions put it, else what the PATH has.
+    command.args([
+        "-c",
+        "ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1 | grep . || pg_config --bindir",
+    ]);
+    command
+}
+
+fn account() -> anyhow::Result<Option<(u32, u32)>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let user =
+        User::from_name("postgres")?.or(User::from_name("nobody")?).context("there is no user nobody")?;
+    Ok(Some((user.uid.as_raw(), user.gid.as_raw())))
+}

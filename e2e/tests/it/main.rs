@@ -1,0 +1,10 @@
+//! The promises, on the real thing.
+
+#![allow(clippy::indexing_slicing, reason = "a missing field fails the test, as it should")]
+
+mod api;
+mod bad_input;
+mod enroll;
+mod link;
+mod operate;
+mod outage;

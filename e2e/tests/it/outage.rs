@@ -1,0 +1,229 @@
+//! What dies comes back, and nothing is lost or done twice.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use gantry_e2e::eventually;
+use gantry_e2e::manifest::{image_operation, operation};
+use gantry_e2e::proxy::{Link, Proxy};
+use gantry_e2e::registry::Registry;
+use gantry_e2e::world::World;
+use nix::sys::signal::Signal;
+
+#[tokio::test]
+async fn a_pull_survives_kill_9_of_its_agent() -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let registry = Registry::start(&world.path("registry")?).await?;
+    world.enroll("nuc-01", Some(registry.name())).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    let reference = format!("{}/big:1", registry.name());
+    push_big_image(&world, &reference).await?;
+
+    world.kubectl().apply(&image_operation("pull", "nuc-01", "Pull", &reference, "")).await?;
+    world.kubectl().wait("operation/pull", "jsonpath={.status.phase}=Running").await?;
+    world.host_mut("nuc-01")?.agent.kill().await?;
+    world.host_mut("nuc-01")?.agent.resume()?;
+
+    world.kubectl().wait("operation/pull", "condition=Complete").await?;
+    world.host("nuc-01")?.engine.docker(["image", "inspect", &reference]).await.map(drop)
+}
+
+async fn push_big_image(world: &World, reference: &str) -> anyhow::Result<()> {
+    let engine = &world.host("nuc-01")?.engine;
+    let mut command = tokio::process::Command::new("sh");
+    command.env("DOCKER_HOST", engine.host()).args([
+        "-c",
+        "d=$(mktemp -d) && head -c 150000000 /dev/urandom > $d/blob && tar -C $d -c blob | docker import - \"$0\" \
+         && rm -r $d && docker push \"$0\" && docker rmi \"$0\"",
+        reference,
+    ]);
+    gantry_e2e::process::run(command).await.map(drop)
+}
+
+#[tokio::test]
+async fn operations_survive_kill_9_of_agent_and_controller_in_the_middle_of_them() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    // A container that ignores TERM takes the whole timeout to stop: time to die in.
+    world
+        .host("nuc-01")?
+        .engine
+        .docker([
+            "run",
+            "-d",
+            "--network=none",
+            "--name",
+            "slow",
+            "demo:1",
+            "sh",
+            "-c",
+            "trap '' TERM; while true; do sleep 1; done",
+        ])
+        .await?;
+
+    let stop = operation("stop", "nuc-01", "Stop", "slow", "  parameters: {timeoutSeconds: 5}");
+    world.kubectl().apply(&stop).await?;
+    world.kubectl().wait("operation/stop", "jsonpath={.status.phase}=Running").await?;
+    world.host_mut("nuc-01")?.agent.kill().await?;
+    world.controller.kill().await?;
+    world.controller.resume().await?;
+    world.host_mut("nuc-01")?.agent.resume()?;
+
+    world.kubectl().wait("operation/stop", "condition=Complete").await?;
+    assert_eq!(world.host("nuc-01")?.engine.state("slow").await, "exited");
+    assert_eq!(world.host("nuc-01")?.engine.events("stop").await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stopped_engine_is_reported_and_its_return_too() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    world
+        .kubectl()
+        .run([
+            "patch",
+            "di",
+            "nuc-01",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"healthCheck":{"intervalSeconds":5,"timeoutSeconds":3}}}"#,
+        ])
+        .await?;
+
+    world.host_mut("nuc-01")?.engine.stop().await?;
+    world.kubectl().wait("dockerinstance/nuc-01", "condition=EngineReachable=False").await?;
+    let away = world.kubectl().get("di", "nuc-01").await?;
+    let connected = away["status"]["conditions"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|one| one["type"] == "AgentConnected" && one["status"] == "True"));
+    ensure!(connected, "the agent should stay connected: {away}");
+    assert_eq!(away["status"]["images"], 1, "what was known is kept");
+
+    world.host_mut("nuc-01")?.engine.resume().await?;
+    world.becomes_healthy("nuc-01", "Online").await
+}
+
+#[tokio::test]
+async fn a_postgres_crash_loses_no_acknowledged_write() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    world.kubectl().apply(&operation("before", "nuc-01", "Stop", "web", "")).await?;
+
+    world.postgres.crash().await?;
+    let refused = world.kubectl().apply(&operation("during", "nuc-01", "Start", "web", "")).await;
+    ensure!(refused.is_err(), "a write was acknowledged without a database");
+    world.postgres.resume().await?;
+
+    world.kubectl().wait("operation/before", "condition=Complete").await?;
+    eventually("writes to work again", Duration::from_secs(20), async || {
+        world.kubectl().apply(&operation("after", "nuc-01", "Start", "web", "")).await
+    })
+    .await?;
+    world.kubectl().wait("operation/after", "condition=Complete").await?;
+    assert_eq!(world.host("nuc-01")?.engine.state("web").await, "running");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cut_network_is_noticed_and_healed_without_touching_containers() -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let proxy = Proxy::start(world.controller.address()).await?;
+    let engine = gantry_e2e::engine::Engine::start(&world.path("nuc-01")?, None).await?;
+    let mut settings = world.agent_settings("nuc-01", &engine.host()).await?;
+    settings.controller = format!("https://{}", proxy.address());
+    let agent = gantry_e2e::agent::Agent::start(&world.path("nuc-01-agent")?, settings)?;
+    world.hosts.insert("nuc-01".into(), gantry_e2e::world::Host { agent, engine });
+    world.becomes_healthy("nuc-01", "Online").await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+
+    proxy.set(Link::Silent);
+    world.kubectl().wait("dockerinstance/nuc-01", "condition=AgentConnected=False").await?;
+    world.kubectl().apply(&operation("stop", "nuc-01", "Stop", "web", "")).await?;
+    assert_eq!(world.host("nuc-01")?.engine.state("web").await, "running");
+    proxy.set(Link::Up);
+
+    world.kubectl().wait("operation/stop", "condition=Complete").await?;
+    assert_eq!(world.host("nuc-01")?.engine.state("web").await, "exited");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_controller_restart_is_not_seen_as_offline() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+
+    let status = world.controller.stop().await?;
+    ensure!(status.success(), "the controller did not stop cleanly: {status}");
+    world.controller.resume().await?;
+
+    for _ in 0..40 {
+        let health = world.kubectl().get("di", "nuc-01").await?["status"]["health"].clone();
+        assert_eq!(health, "Online");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_200_operations_on_3_hosts_with_everything_restarted_none_is_lost_and_none_runs_twice()
+-> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01", "nuc-02", "nuc-03"]).await?;
+    let hosts = ["nuc-01", "nuc-02", "nuc-03"];
+    let mut manifests = String::new();
+    for (number, host) in (0..200).zip(hosts.iter().cycle()) {
+        let container = format!("c{number}");
+        world
+            .host(host)?
+            .engine
+            .docker(["create", "--network=none", "--name", &container, "demo:1", "true"])
+            .await?;
+        manifests +=
+            &operation(&format!("start-{number}"), host, "Start", &container, "  startDeadlineSeconds: 3600");
+    }
+
+    world.kubectl().apply(&manifests).await?;
+    for host in hosts {
+        world.host_mut(host)?.agent.kill().await?;
+    }
+    world.controller.kill().await?;
+    world.postgres.crash().await?;
+    world.postgres.resume().await?;
+    world.controller.resume().await?;
+    for host in hosts {
+        world.host_mut(host)?.agent.resume()?;
+    }
+
+    eventually("all to succeed", Duration::from_secs(180), async || {
+        let list = world.kubectl().list("op").await?;
+        let done = list.iter().filter(|one| one["status"]["phase"] == "Succeeded").count();
+        let sample =
+            list.iter().find(|one| one["status"]["phase"] != "Succeeded").map(|one| one["status"].clone());
+        ensure!(done == 200, "{done} of {} are done, one is not: {sample:?}", list.len());
+        Ok(())
+    })
+    .await?;
+    let mut started = Vec::new();
+    for host in hosts {
+        started.extend(world.host(host)?.engine.events("start").await?);
+    }
+    started.sort();
+    let count = started.len();
+    started.dedup();
+    assert_eq!((count, started.len()), (200, 200), "every container was started exactly once");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_paused_agent_starts_nothing_that_was_cancelled_meanwhile() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+
+    world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGSTOP)?;
+    world.kubectl().apply(&operation("stop", "nuc-01", "Stop", "web", "")).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.kubectl().run(["patch", "op", "stop", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]).await?;
+    world.kubectl().wait("dockerinstance/nuc-01", "condition=AgentConnected=False").await?;
+    world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGCONT)?;
+
+    world.kubectl().wait("operation/stop", "jsonpath={.status.phase}=Cancelled").await?;
+    assert_eq!(world.host("nuc-01")?.engine.state("web").await, "running");
+    Ok(())
+}
