@@ -155,14 +155,15 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let Some(daemon) = &self.daemon else { return };
+        let host = self.host();
+        let Some(daemon) = &mut self.daemon else { return };
         // The containers' shims are no children of the daemon: take the containers away before it goes.
-        let script = "docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1; kill -TERM \"$0\"; \
-            for i in $(seq 100); do kill -0 \"$0\" 2>/dev/null || break; sleep 0.1; done";
-        let _ = daemon.signal(Signal::SIGCONT);
-        let _ = std::process::Command::new("timeout")
-            .args(["20", "sh", "-c", script, &daemon.pid().to_string()])
-            .env("DOCKER_HOST", self.host())
-            .status();
+        daemon.signal(Signal::SIGCONT).ok();
+        std::process::Command::new("timeout")
+            .args(["20", "sh", "-c", "docker ps -aq | xargs -r docker rm -f"])
+            .env("DOCKER_HOST", host)
+            .output()
+            .ok();
+        daemon.stop_now(Duration::from_secs(10));
     }
 }

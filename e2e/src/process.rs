@@ -74,6 +74,19 @@ impl Process {
         self.ended(Duration::from_secs(30)).await
     }
 
+    /// Asks it to stop and waits, from where nothing can be awaited: a `drop`.
+    pub fn stop_now(&mut self, patience: Duration) {
+        self.signal(Signal::SIGCONT).ok();
+        self.signal(Signal::SIGTERM).ok();
+        let mut left = patience;
+        while matches!(self.child.try_wait(), Ok(None)) && !left.is_zero() {
+            let step = Duration::from_millis(20);
+            #[expect(clippy::disallowed_methods, reason = "a drop has no runtime to sleep on")]
+            std::thread::sleep(step);
+            left = left.saturating_sub(step);
+        }
+    }
+
     /// `kill -9`, and waits until the kernel is done with it.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGKILL)?;
