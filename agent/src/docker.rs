@@ -1,0 +1,17 @@
+//! The Docker Engine beside this agent: what may be asked of it, and the one client that asks.
+//!
+//! Everything else knows only [`Engine`]; bollard stops in [`bollard`]. The client never retries, never asks for disk
+//! usage, and opens one connection for each call.
+
+pub mod bollard;
+mod connection;
+mod containers;
+pub mod engine;
+mod error;
+mod events;
+mod images;
+mod reference;
+
+pub use engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
+pub use error::DockerError;
+pub use reference::ImageReference;

@@ -1,0 +1,147 @@
+//! What may be asked of a Docker Engine.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use gantry_api::agent_v1::{InfoResponse, Target, TargetKind};
+
+use super::{DockerError, ImageReference};
+
+/// One Docker Engine. Every call is made once, over a connection of its own, and ends within a bounded time.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Version, capacity and counts, also of an engine too old for anything else.
+    async fn info(&self) -> Result<InfoResponse, DockerError>;
+
+    /// What a name, an id or a unique prefix of an id means now. A container or an image that is not there is
+    /// [`DockerError::NoSuchTarget`].
+    async fn resolve(&self, kind: TargetKind, reference: &str) -> Result<Target, DockerError>;
+
+    /// Which run of the engine this is. `None` if the engine gives nothing to tell its runs apart by.
+    async fn incarnation(&self) -> Result<Option<Incarnation>, DockerError>;
+
+    /// A container by its id; `None` if there is none.
+    async fn container(&self, id: &str) -> Result<Option<ContainerFacts>, DockerError>;
+
+    /// An image by its id or reference; `None` if there is none.
+    async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, DockerError>;
+
+    /// The digest a registry gives for a reference now.
+    async fn registry_digest(&self, reference: &ImageReference) -> Result<String, DockerError>;
+
+    /// Changes something. Dropping the future closes the connection, which an engine may or may not take as a wish to
+    /// stop.
+    async fn call(&self, call: &Call, within: Duration) -> Result<Answer, DockerError>;
+
+    /// Pulls an image. Dropping the future makes the engine stop.
+    async fn pull(
+        &self,
+        pull: &Pull,
+        progress: &mut (dyn FnMut(LayerUpdate) + Send),
+    ) -> Result<(), DockerError>;
+
+    /// One item at once, then one whenever something changed, at most one a second. It reconnects by itself, with an item
+    /// after each reconnect since changes may have been missed, and never ends.
+    fn changes(&self) -> BoxStream<'static, ()>;
+}
+
+/// A call that changes something. Containers and images are named by id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Start a container.
+    Start { id: String },
+    /// Stop a container, killing it after so many seconds.
+    Stop { id: String, timeout_seconds: Option<u32> },
+    /// Stop and start a container.
+    Restart { id: String, timeout_seconds: Option<u32> },
+    /// Freeze a container.
+    Pause { id: String },
+    /// Thaw a container.
+    Unpause { id: String },
+    /// Send a signal to a container.
+    Kill { id: String, signal: String },
+    /// Remove a container.
+    RemoveContainer { id: String, force: bool, volumes: bool },
+    /// Rename a container.
+    Rename { id: String, new_name: String },
+    /// Remove an image.
+    RemoveImage { id: String, force: bool },
+    /// Give an image one more reference.
+    Tag { id: String, reference: ImageReference },
+}
+
+/// Docker's answer to a call that it performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// 304: it was so already.
+    NotModified,
+}
+
+/// An image to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pull {
+    /// What to fetch.
+    pub reference: ImageReference,
+    /// `linux/arm64`; the host's own if `None`.
+    pub platform: Option<String>,
+}
+
+/// How far one layer of a pull is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerUpdate {
+    /// Short id of the layer.
+    pub id: String,
+    /// In Docker's words.
+    pub status: String,
+    /// Bytes so far; `None` where this update says nothing of bytes.
+    pub bytes: Option<(u64, u64)>,
+}
+
+/// One run of a Docker Engine. Equal for two looks at the same run, never equal for two runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incarnation(pub String);
+
+/// A container as inspect tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Full id.
+    pub id: String,
+    /// Without the slash.
+    pub name: String,
+    /// The image as it was named when the container was made.
+    pub image: String,
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
+    pub state: String,
+    /// Has a process; true also while paused, and between the runs of a restart loop.
+    pub running: bool,
+    /// Frozen.
+    pub paused: bool,
+    /// Of its first process; 0 if there is none.
+    pub pid: i64,
+    /// As Docker wrote it. Compared for equality, never parsed.
+    pub started_at: String,
+    /// As Docker wrote it.
+    pub finished_at: String,
+    /// How often its restart policy started it.
+    pub restart_count: i64,
+    /// Docker removes it when it ends.
+    pub auto_remove: bool,
+    /// What stop sends; empty for SIGTERM.
+    pub stop_signal: String,
+    /// Seconds stop waits; `None` for Docker's default.
+    pub stop_timeout: Option<u32>,
+}
+
+/// An image as inspect tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Content id, `sha256:…`.
+    pub id: String,
+    /// `app:2`.
+    pub references: Vec<String>,
+    /// `app@sha256:…`.
+    pub digests: Vec<String>,
+}

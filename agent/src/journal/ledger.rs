@@ -1,0 +1,284 @@
+//! What the journal's records add up to.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use gantry_api::agent_v1::{OperationReport, OperationState, Outcome, SubmitRequest, Token};
+use uuid::Uuid;
+
+use super::Accepted;
+use super::record::{Body, Finished, Identity, Record, Started, TombstoneRecord, Withdrawn, fingerprint};
+
+/// Tombstones beyond this number push out the oldest. None ends by age: no clock can make the agent forget.
+pub(super) const MOST_TOMBSTONES: usize = 100_000;
+
+/// How far an operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting to start.
+    Accepted,
+    /// Never ran, never will.
+    Withdrawn,
+    /// Docker may have been called.
+    Started,
+    /// It has a result.
+    Finished,
+}
+
+/// An operation that the controller has not let go of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// As it was asked, without the token.
+    pub request: SubmitRequest,
+    /// Time of day it was accepted, milliseconds since 1970.
+    pub accepted_at_ms: i64,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Somebody asked that it not run, whether or not that came in time.
+    pub is_withdrawn: bool,
+    /// Present once Docker may have been called.
+    pub started: Option<Started>,
+    /// Present once finished.
+    pub result: Option<OperationReport>,
+    /// Sequence of the record that accepted it: its place in the order of arrival.
+    pub arrival: u64,
+    /// Sequence of its newest record.
+    pub sequence: u64,
+}
+
+/// What is kept of an operation that the controller let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The last attempt; 0 if none was ever seen.
+    pub attempt: u32,
+    /// What is kept of its digest.
+    pub digest: [u8; 16],
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Another attempt is safe.
+    pub retryable: bool,
+}
+
+impl Tombstone {
+    const NEVER_SEEN: Self =
+        Self { attempt: 0, digest: [0; 16], outcome: Outcome::Withdrawn, retryable: false };
+
+    fn record(&self, uid: Uuid) -> TombstoneRecord {
+        TombstoneRecord {
+            uid: uid.as_bytes().to_vec(),
+            attempt: self.attempt,
+            digest: self.digest.to_vec(),
+            outcome: self.outcome.into(),
+            retryable: self.retryable,
+        }
+    }
+}
+
+/// Everything the journal says, in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    journal_id: String,
+    sequence: u64,
+    token: Option<Token>,
+    entries: BTreeMap<Uuid, Entry>,
+    tombstones: HashMap<Uuid, Tombstone>,
+    /// Tombstones by age.
+    order: VecDeque<Uuid>,
+}
+
+impl Ledger {
+    pub(super) fn new(journal_id: String) -> Self {
+        Self { journal_id, ..Self::default() }
+    }
+
+    /// Made with the journal.
+    pub fn journal_id(&self) -> &str {
+        &self.journal_id
+    }
+
+    /// Sequence of the newest durable record.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The highest token seen.
+    pub fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    /// An operation that is not forgotten.
+    pub fn entry(&self, uid: &Uuid) -> Option<&Entry> {
+        self.entries.get(uid)
+    }
+
+    /// Every operation that is not forgotten.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&Uuid, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// An operation that is.
+    pub fn tombstone(&self, uid: &Uuid) -> Option<&Tombstone> {
+        self.tombstones.get(uid)
+    }
+
+    /// The record that lets go of an operation; `None` if there is none or it has not ended.
+    pub fn bury(&self, uid: &Uuid) -> Option<Body> {
+        let entry = self.entries.get(uid)?;
+        let (outcome, retryable) = match (entry.phase, &entry.result) {
+            (Phase::Withdrawn, _) => (Outcome::Withdrawn, false),
+            (Phase::Finished, Some(result)) => (result.outcome(), result.retryable && !entry.is_withdrawn),
+            _ => return None,
+        };
+        Some(Body::Tombstone(tombstone(entry, outcome, retryable).record(*uid)))
+    }
+
+    /// Takes one durable record in.
+    pub(super) fn apply(&mut self, record: Record) {
+        self.sequence = self.sequence.max(record.sequence);
+        match record.body {
+            Some(Body::Identity(identity)) => self.journal_id = identity.journal_id,
+            Some(Body::Token(token)) => self.token = Some(token),
+            Some(Body::Accepted(accepted)) => self.accept(accepted, record.sequence),
+            Some(Body::Withdrawn(withdrawn)) => {
+                for uid in withdrawn.uids.as_chunks::<16>().0 {
+                    self.withdraw(Uuid::from_bytes(*uid), record.sequence);
+                }
+            }
+            Some(Body::Started(started)) => {
+                if let Some(entry) = uid(&started.uid).and_then(|uid| self.entries.get_mut(&uid)) {
+                    entry.phase = Phase::Started;
+                    entry.started = Some(started);
+                    entry.sequence = record.sequence;
+                }
+            }
+            Some(Body::Finished(Finished { report: Some(report) })) => {
+                let uid = report.uid.parse::<Uuid>().ok();
+                if let Some(entry) = uid.and_then(|uid| self.entries.get_mut(&uid)) {
+                    entry.phase = Phase::Finished;
+                    entry.result = Some(report);
+                    entry.sequence = record.sequence;
+                }
+            }
+            Some(Body::Tombstone(stone)) => {
+                if let Some(uid) = uid(&stone.uid) {
+                    let mut digest = [0; 16];
+                    digest.iter_mut().zip(&stone.digest).for_each(|(byte, kept)| *byte = *kept);
+                    self.entries.remove(&uid);
+                    let outcome = Outcome::try_from(stone.outcome).unwrap_or(Outcome::Unknown);
+                    let (attempt, retryable) = (stone.attempt, stone.retryable);
+                    self.keep(uid, Tombstone { attempt, digest, outcome, retryable });
+                }
+            }
+            Some(Body::Finished(_)) | None => {}
+        }
+    }
+
+    fn accept(&mut self, accepted: Accepted, sequence: u64) {
+        let Some(request) = accepted.request else { return };
+        let Ok(uid) = request.uid.parse() else { return };
+        if self.tombstones.remove(&uid).is_some() {
+            self.order.retain(|known| *known != uid);
+        }
+        self.entries.insert(
+            uid,
+            Entry {
+                request,
+                accepted_at_ms: accepted.at_ms,
+                phase: Phase::Accepted,
+                is_withdrawn: false,
+                started: None,
+                result: None,
+                arrival: sequence,
+                sequence,
+            },
+        );
+    }
+
+    fn withdraw(&mut self, uid: Uuid, sequence: u64) {
+        if let Some(entry) = self.entries.get_mut(&uid) {
+            entry.is_withdrawn = true;
+            entry.sequence = sequence;
+            if entry.phase == Phase::Accepted {
+                entry.phase = Phase::Withdrawn;
+            }
+        } else if let Some(stone) = self.tombstones.get_mut(&uid) {
+            stone.retryable = false;
+        } else {
+            self.keep(uid, Tombstone::NEVER_SEEN);
+        }
+    }
+
+    fn keep(&mut self, uid: Uuid, stone: Tombstone) {
+        self.tombstones.insert(uid, stone);
+        self.order.push_back(uid);
+        while self.order.len() > MOST_TOMBSTONES {
+            if let Some(oldest) = self.order.pop_front() {
+                self.tombstones.remove(&oldest);
+            }
+        }
+    }
+
+    /// The same contents under another id: what a damaged journal can still name is known, but not how it went.
+    pub(super) fn salvage(mut self, journal_id: String) -> Self {
+        for (uid, entry) in std::mem::take(&mut self.entries) {
+            let outcome = match entry.phase {
+                Phase::Withdrawn => Outcome::Withdrawn,
+                _ => entry.result.as_ref().map_or(Outcome::Unknown, OperationReport::outcome),
+            };
+            self.keep(uid, tombstone(&entry, outcome, false));
+        }
+        self.journal_id = journal_id;
+        self
+    }
+
+    /// Records from which the same ledger can be read, oldest knowledge first.
+    pub(super) fn snapshot(&self, frames: u64) -> impl Iterator<Item = Record> {
+        let identity = Body::Identity(Identity { journal_id: self.journal_id.clone(), frames });
+        let first = Record { sequence: self.sequence, body: Some(identity) };
+        let token = self.token.map(|token| Record { sequence: 0, body: Some(Body::Token(token)) });
+        let stones = self.order.iter().filter_map(|uid| {
+            let stone = self.tombstones.get(uid)?;
+            Some(Record { sequence: 0, body: Some(Body::Tombstone(stone.record(*uid))) })
+        });
+        let entries = self.entries.iter().flat_map(|(uid, entry)| {
+            let accepted = Body::Accepted(Accepted {
+                request: Some(entry.request.clone()),
+                at_ms: entry.accepted_at_ms,
+            });
+            let started = entry.started.clone().map(Body::Started);
+            let finished =
+                entry.result.clone().map(|report| Body::Finished(Finished { report: Some(report) }));
+            let withdrawn =
+                entry.is_withdrawn.then(|| Body::Withdrawn(Withdrawn { uids: uid.as_bytes().to_vec() }));
+            let arrival = Record { sequence: entry.arrival, body: Some(accepted) };
+            let later = [started, finished, withdrawn].into_iter().flatten();
+            let sequence = entry.sequence;
+            std::iter::once(arrival).chain(later.map(move |body| Record { sequence, body: Some(body) }))
+        });
+        std::iter::once(first).chain(token).chain(stones).chain(entries)
+    }
+}
+
+impl Entry {
+    /// The state as the protocol names it.
+    pub fn state(&self) -> OperationState {
+        match self.phase {
+            Phase::Accepted => OperationState::Accepted,
+            Phase::Withdrawn => OperationState::Withdrawn,
+            Phase::Started => OperationState::Started,
+            Phase::Finished => OperationState::Finished,
+        }
+    }
+}
+
+fn tombstone(entry: &Entry, outcome: Outcome, retryable: bool) -> Tombstone {
+    Tombstone {
+        attempt: entry.request.attempt,
+        digest: fingerprint(&entry.request.digest),
+        outcome,
+        retryable,
+    }
+}
+
+fn uid(bytes: &[u8]) -> Option<Uuid> {
+    Uuid::from_slice(bytes).ok()
+}
