@@ -3,6 +3,7 @@
 //! Arrows: `api <- storage <- watch_cache <- apiserver`; reconcilers reach agents through [`gateway::link::AgentLink`] and
 //! everything else through a `kube::Client` over the API's own router. Only [`app`] sees everything.
 
+pub mod apiserver;
 pub mod auth;
 pub mod clock;
 pub mod config;
