@@ -1,0 +1,36 @@
+# The whole interface for a newcomer. `make` alone lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export SQLX_OFFLINE ?= true
+
+.PHONY: help quickstart quickstart-down test bench schemas fmt lint
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: ## From a fresh machine to a running control plane with this host in it
+	@examples/quickstart/up.sh
+
+quickstart-down: ## Undo quickstart: stop what it started, remove its data
+	@examples/quickstart/down.sh
+
+test: ## Everything that proves it: real Postgres, real Docker Engines, the real kubectl
+	@e2e/scripts/needs.sh
+	cargo test --locked --doc -p gantry-api
+	cargo nextest run --locked --workspace
+
+bench: ## How fast the API is on this machine, beside raw Postgres
+	cargo build --locked --release --bins
+	cargo run --locked --release -p gantry-e2e --bin gantry-bench
+
+schemas: ## Write schemas/ anew from the types
+	UPDATE_SCHEMAS=1 cargo test --locked -p gantry-api
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Formatting, clippy, licences and dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo deny --locked check bans licenses sources

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Says what `make test` needs and does not find; installs nothing.
+set -euo pipefail
+PATH="$PATH:/usr/sbin:/sbin"
+
+missing=()
+need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+need cargo-nextest "cargo-nextest (cargo install --locked cargo-nextest)"
+need dockerd "docker.io"
+need docker "docker.io"
+need docker-registry "docker-registry"
+need kubectl "kubectl"
+need busybox "busybox-static"
+need nginx "nginx-light"
+need ip "iproute2"
+need iptables "iptables"
+if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
+  missing+=("postgresql")
+fi
+if [ "$(id -u)" != 0 ]; then
+  echo "error: the end-to-end tests start Docker Engines of their own, which takes root" >&2
+  echo "hint: run 'sudo make test', or the other crates alone: cargo nextest run --workspace --exclude gantry-e2e" >&2
+  exit 1
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "error: these are missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//')" >&2
+  echo "hint: names without a bracket are packages of Debian and Ubuntu" >&2
+  exit 1
+fi
