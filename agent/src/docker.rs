@@ -5,13 +5,14 @@
 
 pub mod bollard;
 mod connection;
-mod containers;
+pub(crate) mod containers;
 pub mod engine;
 mod error;
 mod events;
-mod images;
+pub(crate) mod images;
 mod reference;
 
 pub use engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
 pub use error::DockerError;
 pub use reference::ImageReference;
+pub(crate) use reference::{is_container_id, is_container_name, is_digest};

@@ -1,7 +1,325 @@
-//! Runs operations on the engine, at most once each.
+//! Runs operations on the engine, at most once each, and remembers what came of them.
+//!
+//! `submit` puts an operation into the journal and into its target's queue; a runner per target takes them in order of
+//! arrival: look, record `Started`, call Docker once, record `Finished`. An answer that was lost is never guessed: the target
+//! is looked at until it proves what happened. Knows nothing of sessions but whether one is ready.
 
+mod action;
+mod begin;
+mod evidence;
+mod look;
+mod pace;
+mod perform;
+mod queue;
 mod readiness;
 mod refusal;
+mod report;
+mod settle;
+mod submit;
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use gantry_api::agent_v1::{OperationReport, Policy, PullProgress, SubmitRequest, Token};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Code;
+use uuid::Uuid;
+
+use self::action::Action;
+use self::queue::Queues;
+use crate::clock::SharedClock;
+use crate::docker::Engine;
+use crate::journal::{Journal, JournalError, Phase};
+
+pub use pace::Pace;
 pub use readiness::Readiness;
 pub use refusal::Refusal;
+
+/// Operations that the controller has not let go of, at most.
+const MOST_ENTRIES: usize = 10_000;
+/// Calls to the engine under way, at most.
+const MOST_RUNNING: usize = 128;
+/// Changes a watcher may be behind before it is told everything again.
+const WATCH_BUFFER: usize = 1024;
+const STRIPES: usize = 64;
+
+/// What operations need of the rest of the agent.
+pub struct Parts {
+    /// The engine to act on.
+    pub engine: Arc<dyn Engine>,
+    /// Where promises are kept.
+    pub journal: Journal,
+    /// Time.
+    pub clock: SharedClock,
+    /// Whether work may start.
+    pub readiness: Arc<dyn Readiness>,
+    /// What the host's owner allows.
+    pub policy: Policy,
+    /// How long to wait for what; `Pace::default()` outside tests.
+    pub pace: Pace,
+}
+
+/// Who this agent's journal is, as Hello tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Made with the journal.
+    pub journal_id: String,
+    /// Sequence of the newest durable record.
+    pub sequence: u64,
+    /// The highest token seen.
+    pub highest_token: Option<Token>,
+}
+
+/// A handle to the operations of this host. Cheap to clone.
+#[derive(Clone)]
+pub struct Operations {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<dyn Engine>,
+    journal: Journal,
+    clock: SharedClock,
+    readiness: Arc<dyn Readiness>,
+    policy: Policy,
+    pace: Pace,
+    /// One of these is held from reading an operation's state to recording its next.
+    stripes: Vec<Arc<tokio::sync::Mutex<()>>>,
+    /// Held for writing while a higher token is recorded, for reading while something is done under one.
+    authority: Arc<RwLock<()>>,
+    queues: Mutex<Queues>,
+    live: Mutex<HashMap<Uuid, Live>>,
+    slots: Semaphore,
+    changes: broadcast::Sender<Uuid>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What is known of an operation only in this process.
+#[derive(Clone)]
+struct Live {
+    /// When it must have started, in time since boot.
+    start_by: Option<Duration>,
+    /// Cancelled when somebody withdraws it.
+    withdrawn: CancellationToken,
+    progress: Option<PullProgress>,
+}
+
+impl Operations {
+    /// Takes up where the journal left off: what waits, waits on; what had started is settled by evidence.
+    pub fn start(parts: Parts) -> Self {
+        let inner = Arc::new(Inner {
+            engine: parts.engine,
+            journal: parts.journal,
+            clock: parts.clock,
+            readiness: parts.readiness,
+            policy: parts.policy,
+            pace: parts.pace,
+            stripes: (0..STRIPES).map(|_| Arc::default()).collect(),
+            authority: Arc::default(),
+            queues: Mutex::default(),
+            live: Mutex::default(),
+            slots: Semaphore::new(MOST_RUNNING),
+            changes: broadcast::channel(WATCH_BUFFER).0,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        let mut waiting: Vec<_> = inner.journal.read(|ledger| {
+            let open =
+                ledger.entries().filter(|(_, entry)| matches!(entry.phase, Phase::Accepted | Phase::Started));
+            open.map(|(uid, entry)| (entry.phase == Phase::Accepted, entry.arrival, *uid)).collect()
+        });
+        // What had started holds its target already.
+        waiting.sort_unstable();
+        for (_, _, uid) in waiting {
+            inner.take_up(uid);
+        }
+        Self { inner }
+    }
+
+    /// Takes responsibility for an operation; see `OperationService.Submit`.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<OperationReport, Refusal> {
+        let inner = self.inner.clone();
+        self.detached(async move { inner.submit(request).await }).await
+    }
+
+    /// Ends an operation that has not started; see `OperationService.Withdraw`.
+    pub async fn withdraw(&self, token: Option<Token>, uid: &str) -> Result<OperationReport, Refusal> {
+        let (inner, uid) = (self.inner.clone(), uid.to_owned());
+        self.detached(async move { inner.withdraw(token, &uid).await }).await
+    }
+
+    /// Keeps only a tombstone of operations that have ended; others are left as they are.
+    pub async fn forget(&self, uids: Vec<String>) -> Result<(), Refusal> {
+        let inner = self.inner.clone();
+        self.detached(async move { inner.forget(&uids).await }).await
+    }
+
+    /// Records the session's token and what was withdrawn meanwhile, and answers with the state of everything that was not
+    /// forgotten; see `SessionService.Resume`.
+    pub async fn resume(
+        &self,
+        token: Option<Token>,
+        withdrawn: Vec<String>,
+    ) -> Result<Vec<OperationReport>, Refusal> {
+        let inner = self.inner.clone();
+        self.detached(async move { inner.resume(token, &withdrawn).await }).await
+    }
+
+    /// The present state of every operation that was not forgotten, then every change. A watcher that falls behind is told
+    /// present states again; it never misses the last one. Ends when the agent stops.
+    pub fn watch(&self) -> impl Stream<Item = OperationReport> + Send + use<> {
+        let changes = self.inner.changes.subscribe();
+        let pending: VecDeque<_> = self.inner.all();
+        let inner = self.inner.clone();
+        futures::stream::unfold((inner, changes, pending), |(inner, mut changes, mut pending)| async move {
+            loop {
+                while let Some(uid) = pending.pop_front() {
+                    if let Some(report) = inner.report(uid) {
+                        return Some((report, (inner, changes, pending)));
+                    }
+                }
+                let change = tokio::select! {
+                    () = inner.stop.cancelled() => return None,
+                    change = changes.recv() => change,
+                };
+                match change {
+                    Ok(uid) => pending.push_back(uid),
+                    Err(broadcast::error::RecvError::Lagged(_)) => pending = inner.all(),
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+    }
+
+    /// Who this agent's journal is.
+    pub fn identity(&self) -> Identity {
+        self.inner.journal.read(|ledger| Identity {
+            journal_id: ledger.journal_id().to_owned(),
+            sequence: ledger.sequence(),
+            highest_token: ledger.token(),
+        })
+    }
+
+    /// How many operations wait or run.
+    pub fn open(&self) -> usize {
+        self.inner.live.lock().len()
+    }
+
+    /// Stops at once. Calls under way are cut off; the next start settles them by evidence. Closes the journal.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.journal.close().await;
+    }
+
+    /// A caller that goes away must not leave an operation in the journal and not in its queue.
+    async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.inner
+            .tasks
+            .spawn(work)
+            .await
+            .unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, "the agent is stopping")))
+    }
+}
+
+impl Inner {
+    async fn stripe(&self, uid: Uuid) -> OwnedMutexGuard<()> {
+        let at = usize::from(uid.as_bytes().last().copied().unwrap_or_default()) % STRIPES;
+        let stripe = self.stripes.get(at).expect("the remainder is below the number of stripes");
+        stripe.clone().lock_owned().await
+    }
+
+    async fn every_stripe(&self) -> Vec<OwnedMutexGuard<()>> {
+        let mut guards = Vec::with_capacity(STRIPES);
+        for stripe in &self.stripes {
+            guards.push(stripe.clone().lock_owned().await);
+        }
+        guards
+    }
+
+    fn all(&self) -> VecDeque<Uuid> {
+        self.journal.read(|ledger| ledger.entries().map(|(uid, _)| *uid).collect())
+    }
+
+    fn report(&self, uid: Uuid) -> Option<OperationReport> {
+        let progress = self.live.lock().get(&uid).and_then(|live| live.progress.clone());
+        self.journal.read(|ledger| report::report(ledger, uid, progress))
+    }
+
+    /// Wakes watchers. Nobody may be watching.
+    fn changed(&self, uid: Uuid) {
+        drop(self.changes.send(uid));
+    }
+
+    /// Puts an operation of the journal into its target's queue.
+    fn take_up(self: &Arc<Self>, uid: Uuid) {
+        let Some((request, accepted_at_ms, phase, is_withdrawn)) = self.journal.read(|ledger| {
+            let entry = ledger.entry(&uid)?;
+            Some((entry.request.clone(), entry.accepted_at_ms, entry.phase, entry.is_withdrawn))
+        }) else {
+            return;
+        };
+        let Ok(action) = Action::of(&request) else {
+            tracing::error!(%uid, "the journal holds an operation this agent does not know");
+            return;
+        };
+        let waited = self.clock.now().as_millisecond().saturating_sub(accepted_at_ms);
+        let waited = Duration::from_millis(u64::try_from(waited).unwrap_or_default());
+        let start_by = request
+            .start_within_ms
+            .filter(|_| phase == Phase::Accepted)
+            .map(|within| self.clock.since_boot() + Duration::from_millis(within).saturating_sub(waited));
+        let live = Live { start_by, withdrawn: CancellationToken::new(), progress: None };
+        if is_withdrawn {
+            live.withdrawn.cancel();
+        }
+        self.live.lock().insert(uid, live);
+        self.enqueue(uid, action.exclusion());
+    }
+
+    fn enqueue(self: &Arc<Self>, uid: Uuid, target: String) {
+        if self.queues.lock().push(&target, uid) {
+            let inner = self.clone();
+            self.tasks.spawn(async move {
+                let stop = inner.stop.clone();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = inner.run_all(&target) => {}
+                }
+            });
+        }
+    }
+
+    /// Runs a target's operations until there are none.
+    async fn run_all(&self, target: &str) {
+        let mut next = self.queues.lock().first(target);
+        while let Some(uid) = next {
+            self.run(uid).await;
+            self.live.lock().remove(&uid);
+            self.changed(uid);
+            next = self.queues.lock().pop(target);
+        }
+    }
+
+    fn live(&self, uid: Uuid) -> Option<Live> {
+        self.live.lock().get(&uid).cloned()
+    }
+}
+
+impl From<JournalError> for Refusal {
+    fn from(error: JournalError) -> Self {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::new(Code::Unavailable, format!("{error}{cause}"))
+    }
+}

@@ -185,7 +185,7 @@ impl JournalFile for MemoryFile {
 
     async fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.change(Failure::Writes, |file| {
-            file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX))
+            file.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         })
     }
 }

@@ -91,7 +91,9 @@ impl Writer {
         open.frames += records.len() as u64;
 
         let mut ledger = self.ledger.write();
-        records.into_iter().for_each(|record| ledger.apply(record));
+        for record in records {
+            ledger.apply(record);
+        }
         Ok(())
     }
 

@@ -1,0 +1,84 @@
+//! Looking at a target: before a call for the pre-image, after it for evidence.
+
+use gantry_api::agent_v1::Target;
+
+use super::action::Action;
+use super::evidence::Sight;
+use crate::docker::{Call, DockerError, Engine, Incarnation, containers, images};
+use crate::journal::{Observed, PreImage};
+
+/// The target and the engine as they are now.
+pub(super) struct Look {
+    pub(super) sight: Sight,
+    incarnation: Option<Incarnation>,
+}
+
+/// Asks the engine. Changes nothing.
+pub(super) async fn look(engine: &dyn Engine, action: &Action) -> Result<Look, DockerError> {
+    let mut sight = Sight::default();
+    match action {
+        Action::Pull(pull) => sight.named = engine.image(&pull.reference.to_string()).await?,
+        Action::Call(Call::Tag { id, reference }) => {
+            sight.image = engine.image(id).await?;
+            sight.named = engine.image(&reference.to_string()).await?;
+        }
+        Action::Call(Call::RemoveImage { id, .. }) => sight.image = engine.image(id).await?,
+        Action::Call(call) => sight.container = engine.container(call.id()).await?,
+    }
+    let incarnation = match action {
+        Action::Call(Call::Start { .. } | Call::Restart { .. } | Call::Kill { .. }) => {
+            match engine.incarnation().await {
+                Ok(incarnation) => incarnation,
+                // An engine without networks to tell its runs by is one whose runs cannot be told apart.
+                Err(DockerError::Refused { .. } | DockerError::Unreadable(_)) => None,
+                Err(error) => return Err(error),
+            }
+        }
+        _ => None,
+    };
+    Ok(Look { sight, incarnation })
+}
+
+impl Look {
+    /// The sight, weighed against the run of the engine that was asked.
+    pub(super) fn since(mut self, before: &PreImage) -> Sight {
+        self.sight.is_same_run = before.is_same_run(self.incarnation.as_ref());
+        self.sight
+    }
+
+    /// What evidence will be compared with.
+    pub(super) fn pre_image(&self, action: &Action, digest: String) -> PreImage {
+        PreImage {
+            container: self.sight.container.as_ref().map(Observed::from),
+            image_id: self.sight.named.as_ref().map(|image| image.id.clone()).unwrap_or_default(),
+            digest,
+            incarnation: self.incarnation.as_ref().map(|run| run.0.clone()).unwrap_or_default(),
+            target: self.sight.target(action),
+        }
+    }
+}
+
+impl Sight {
+    /// The target as the protocol shows it; `None` if it is gone.
+    pub(super) fn target(&self, action: &Action) -> Option<Target> {
+        match action {
+            Action::Pull(pull) => {
+                self.named.as_ref().map(|image| images::target(image, &pull.reference.to_string()))
+            }
+            Action::Call(Call::Tag { .. } | Call::RemoveImage { .. }) => self
+                .image
+                .as_ref()
+                .map(|image| images::target(image, image.references.first().map_or("", String::as_str))),
+            Action::Call(_) => self.container.as_ref().map(containers::target),
+        }
+    }
+
+    /// True if what the action is aimed at is not there.
+    pub(super) fn is_gone(&self, action: &Action) -> bool {
+        match action {
+            Action::Pull(_) => false,
+            Action::Call(Call::Tag { .. } | Call::RemoveImage { .. }) => self.image.is_none(),
+            Action::Call(_) => self.container.is_none(),
+        }
+    }
+}

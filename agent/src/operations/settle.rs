@@ -1,0 +1,142 @@
+//! After a call whose answer is missing: look until the target proves what happened.
+
+use gantry_api::agent_v1::Outcome;
+use tokio::time::Instant;
+
+use super::Inner;
+use super::action::Action;
+use super::evidence::{Verdict, weigh};
+use super::look::look;
+use super::perform::{Run, patience};
+use super::report::Ending;
+use crate::docker::DockerError;
+
+const MOST_TRIES: u32 = 3;
+/// Looks at a target that Docker said it could not change, before that is believed.
+const LOOKS_AFTER_REFUSAL: u32 = 3;
+
+/// What the evidence allows.
+pub(super) enum Settled {
+    /// A result.
+    Ended(Box<Ending>),
+    /// Asking again can do no harm.
+    Again,
+}
+
+impl Inner {
+    /// Looks at the target until it proves something or time is up. Docker is asked to change nothing here.
+    pub(super) async fn settle(&self, run: &Run<'_>, error: &DockerError) -> Settled {
+        let settle = self.pace.settle(run.action, patience(run.action, run.before));
+        let mut pause = self.pace.poll;
+        let mut untouched: Option<(Instant, u32)> = None;
+        loop {
+            if matches!(run.action, Action::Pull(_)) && run.live.withdrawn.is_cancelled() {
+                return ended(self.stopped(run).await);
+            }
+            let is_time_up = Instant::now() >= run.limit;
+            let verdict = match look(self.engine.as_ref(), run.action).await {
+                Ok(looked) => {
+                    let sight = looked.since(run.before);
+                    let after = sight.target(run.action);
+                    match weigh(run.action, run.before, &sight) {
+                        Verdict::Done(why) => {
+                            let mut ending = Ending::new(
+                                Outcome::Succeeded,
+                                format!("Docker's answer was lost, but {why}"),
+                            );
+                            ending.after = after;
+                            return ended(ending);
+                        }
+                        verdict => Some(verdict),
+                    }
+                }
+                Err(look_error) => {
+                    tracing::debug!(uid = %run.uid, %look_error, "the target cannot be looked at");
+                    None
+                }
+            };
+            match verdict {
+                Some(Verdict::Changed(what)) => {
+                    return ended(told(Ending::new(Outcome::TargetChanged, what), error));
+                }
+                Some(Verdict::Unknowable(why)) => return ended(unknown(run, why, error)),
+                Some(Verdict::Untouched) => {
+                    let (since, looks) = untouched.unwrap_or((Instant::now(), 0));
+                    untouched = Some((since, looks + 1));
+                    if let Some(settled) = self.untouched(run, error, since.elapsed() >= settle, looks + 1) {
+                        return settled;
+                    }
+                }
+                Some(Verdict::Open) if matches!(error, DockerError::Refused { status, .. } if *status >= 500) =>
+                {
+                    let ending = Ending::new(Outcome::DockerError, "Docker gave up half-way");
+                    return ended(told(ending, error));
+                }
+                Some(Verdict::Open | Verdict::Done(_)) | None => untouched = None,
+            }
+            if is_time_up {
+                return ended(out_of_time(
+                    run,
+                    error,
+                    untouched.is_some_and(|(since, _)| since.elapsed() >= settle),
+                ));
+            }
+            let left = run.limit.saturating_duration_since(Instant::now());
+            self.rest_or_withdrawn(run, pause.min(left)).await;
+            pause = (pause * 2).min(self.pace.poll_at_most);
+        }
+    }
+
+    /// What follows from a target that is as it was.
+    fn untouched(
+        &self,
+        run: &Run<'_>,
+        error: &DockerError,
+        has_settled: bool,
+        looks: u32,
+    ) -> Option<Settled> {
+        if let DockerError::Refused { status, .. } = error
+            && *status >= 500
+        {
+            let ending =
+                Ending::new(Outcome::DockerError, "Docker failed and the target is as it was").retryable();
+            return (looks >= LOOKS_AFTER_REFUSAL).then(|| ended(told(ending, error)));
+        }
+        let may_ask =
+            self.readiness.is_ready() && !run.live.withdrawn.is_cancelled() && run.tries < MOST_TRIES;
+        (has_settled && may_ask).then_some(Settled::Again)
+    }
+
+    async fn rest_or_withdrawn(&self, run: &Run<'_>, pause: std::time::Duration) {
+        if matches!(run.action, Action::Pull(_)) {
+            self.rest(pause, run.live).await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn told(ending: Ending, error: &DockerError) -> Ending {
+    ending.because(error.to_string()).status(error.status())
+}
+
+fn unknown(run: &Run<'_>, why: &str, error: &DockerError) -> Ending {
+    let state = run.before.container.as_ref().map_or("not a container", |container| container.state.as_str());
+    let message = format!(
+        "whether it was done cannot be known: {why}. It was {state} before; look at the target, and decide"
+    );
+    told(Ending::new(Outcome::Unknown, message), error)
+}
+
+fn out_of_time(run: &Run<'_>, error: &DockerError, is_untouched: bool) -> Ending {
+    if is_untouched {
+        let ending =
+            Ending::new(Outcome::DeadlineExceeded, "Docker did not do it in time; the target is as it was");
+        return told(ending, error).retryable();
+    }
+    unknown(run, "time is up", error)
+}
+
+fn ended(ending: Ending) -> Settled {
+    Settled::Ended(Box::new(ending))
+}

@@ -1,0 +1,280 @@
+//! What the controller may ask: submit, withdraw, forget, resume.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_api::agent_v1::{OperationReport, SubmitRequest, Token};
+use tokio::sync::OwnedRwLockReadGuard;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::action::Action;
+use super::report;
+use super::{Inner, Live, MOST_ENTRIES, Refusal};
+use crate::journal::{Accepted, Body, Ledger, Phase, Withdrawn, fingerprint};
+
+/// "At once or never" still takes a moment.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long Withdraw waits for a pull to stop before it answers that it runs.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+const LONGEST_DIGEST: usize = 128;
+const LONGEST_RUN_MS: u64 = 8 * 24 * 3600 * 1000;
+/// One record names this many withdrawn operations at most.
+const WITHDRAWN_AT_ONCE: usize = 100_000;
+
+/// What is known of an attempt that is submitted.
+enum Known {
+    No,
+    As(Box<OperationReport>),
+    Otherwise(Refusal),
+}
+
+impl Inner {
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        mut request: SubmitRequest,
+    ) -> Result<OperationReport, Refusal> {
+        let uid = parse_uid(&request.uid)?;
+        check_limits(&request)?;
+        let action = Action::of(&request)?;
+        let _authority = self.authority(request.token.take()).await?;
+        if !self.readiness.is_ready() {
+            return Err(Refusal::new(Code::Unavailable, "the session is not ready"));
+        }
+        if !action.is_allowed_by(self.policy) {
+            return Err(Refusal::new(
+                Code::PermissionDenied,
+                format!("the policy of this host ({}) does not allow it", policy_word(self.policy)),
+            ));
+        }
+        let start_by = request
+            .start_within_ms
+            .map(|within| self.clock.since_boot() + Duration::from_millis(within).max(AT_ONCE));
+
+        let _stripe = self.stripe(uid).await;
+        match self.journal.read(|ledger| known(ledger, uid, &request)) {
+            Known::As(report) => {
+                // The controller knows best how much time is left.
+                if let Some(live) = self.live.lock().get_mut(&uid) {
+                    live.start_by = start_by;
+                }
+                return Ok(*report);
+            }
+            Known::Otherwise(refusal) => return Err(refusal),
+            Known::No => {}
+        }
+        if self.journal.read(|ledger| ledger.entries().len()) >= MOST_ENTRIES {
+            return Err(Refusal::new(
+                Code::ResourceExhausted,
+                format!("{MOST_ENTRIES} operations wait, run or are not yet recorded: try again later"),
+            ));
+        }
+        let accepted = Accepted { request: Some(request), at_ms: self.clock.now().as_millisecond() };
+        self.journal.append(vec![Body::Accepted(accepted)]).await?;
+        let live = Live { start_by, withdrawn: CancellationToken::new(), progress: None };
+        self.live.lock().insert(uid, live);
+        let report = self.report(uid);
+        self.enqueue(uid, action.exclusion());
+        self.changed(uid);
+        report.ok_or_else(|| Refusal::new(Code::Internal, "the journal does not show what it just took"))
+    }
+
+    pub(super) async fn withdraw(&self, token: Option<Token>, uid: &str) -> Result<OperationReport, Refusal> {
+        let uid = parse_uid(uid)?;
+        let _authority = self.authority(token).await?;
+        {
+            let _stripe = self.stripe(uid).await;
+            if self.journal.read(|ledger| needs_withdrawing(ledger, &uid)) {
+                let withdrawn = Withdrawn { uids: uid.as_bytes().to_vec() };
+                self.journal.append(vec![Body::Withdrawn(withdrawn)]).await?;
+            }
+            self.wake_withdrawn(uid);
+        }
+        self.changed(uid);
+        if self.is_stoppable(uid) {
+            // A pull that does not stop in time is told as what it is: started.
+            drop(tokio::time::timeout(STOP_WITHIN, self.ended(uid)).await);
+        }
+        self.report(uid)
+            .ok_or_else(|| Refusal::new(Code::Internal, "the journal does not show what it just took"))
+    }
+
+    pub(super) async fn forget(&self, uids: &[String]) -> Result<(), Refusal> {
+        let uids = uids.iter().map(|uid| parse_uid(uid)).collect::<Result<Vec<_>, _>>()?;
+        let _stripes = self.every_stripe().await;
+        let bodies: Vec<_> =
+            self.journal.read(|ledger| uids.iter().filter_map(|uid| ledger.bury(uid)).collect());
+        if !bodies.is_empty() {
+            self.journal.append(bodies).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn resume(
+        &self,
+        token: Option<Token>,
+        withdrawn: &[String],
+    ) -> Result<Vec<OperationReport>, Refusal> {
+        if withdrawn.len() > WITHDRAWN_AT_ONCE {
+            return Err(Refusal::new(
+                Code::InvalidArgument,
+                format!(
+                    "{} operations are withdrawn at once, at most {WITHDRAWN_AT_ONCE} can be",
+                    withdrawn.len()
+                ),
+            ));
+        }
+        let uids = withdrawn.iter().map(|uid| parse_uid(uid)).collect::<Result<Vec<_>, _>>()?;
+        let _authority = self.authority(token).await?;
+        {
+            let _stripes = self.every_stripe().await;
+            let news: Vec<u8> = self.journal.read(|ledger| {
+                let news = uids.iter().filter(|uid| needs_withdrawing(ledger, uid));
+                news.flat_map(|uid| *uid.as_bytes()).collect()
+            });
+            if !news.is_empty() {
+                self.journal.append(vec![Body::Withdrawn(Withdrawn { uids: news })]).await?;
+            }
+            for uid in &uids {
+                self.wake_withdrawn(*uid);
+            }
+        }
+        for uid in uids {
+            self.changed(uid);
+        }
+        Ok(self.all().into_iter().filter_map(|uid| self.report(uid)).collect())
+    }
+
+    /// Refuses a token lower than the highest seen; makes a higher one durable before anything is done under it.
+    async fn authority(&self, token: Option<Token>) -> Result<OwnedRwLockReadGuard<()>, Refusal> {
+        let token = token.ok_or_else(|| Refusal::new(Code::InvalidArgument, "the request has no token"))?;
+        let order = |token: &Token| (token.incarnation, token.epoch);
+        let highest = || self.journal.read(|ledger| ledger.token().as_ref().map(order));
+        let low = |highest: (u64, u64)| {
+            let message = format!(
+                "token {}.{} is lower than {}.{}, the highest this agent has seen",
+                token.incarnation, token.epoch, highest.0, highest.1
+            );
+            Refusal::new(Code::FailedPrecondition, message)
+        };
+        loop {
+            let guard = self.authority.clone().read_owned().await;
+            match highest() {
+                Some(highest) if order(&token) < highest => return Err(low(highest)),
+                Some(highest) if order(&token) == highest => return Ok(guard),
+                _ => drop(guard),
+            }
+            let _alone = self.authority.write().await;
+            if highest().is_none_or(|highest| highest < order(&token)) {
+                self.journal.append(vec![Body::Token(token)]).await?;
+            }
+        }
+    }
+
+    fn wake_withdrawn(&self, uid: Uuid) {
+        if let Some(live) = self.live.lock().get(&uid) {
+            live.withdrawn.cancel();
+        }
+    }
+
+    /// True for a pull that is under way.
+    fn is_stoppable(&self, uid: Uuid) -> bool {
+        self.journal.read(|ledger| {
+            ledger.entry(&uid).is_some_and(|entry| {
+                entry.phase == Phase::Started && matches!(Action::of(&entry.request), Ok(Action::Pull(_)))
+            })
+        })
+    }
+
+    /// Returns once an operation no longer runs.
+    async fn ended(&self, uid: Uuid) {
+        let mut changes = self.changes.subscribe();
+        while self.live(uid).is_some() {
+            // A lagging receiver only means that there is something to look at.
+            drop(changes.recv().await);
+        }
+    }
+}
+
+/// True unless a withdrawal of it would change nothing.
+fn needs_withdrawing(ledger: &Ledger, uid: &Uuid) -> bool {
+    match (ledger.entry(uid), ledger.tombstone(uid)) {
+        (Some(entry), _) => !entry.is_withdrawn,
+        (None, Some(stone)) => stone.retryable,
+        (None, None) => true,
+    }
+}
+
+fn known(ledger: &Ledger, uid: Uuid, request: &SubmitRequest) -> Known {
+    let (attempt, is_same, retryable, is_withdrawn, is_open) =
+        match (ledger.entry(&uid), ledger.tombstone(&uid)) {
+            (Some(entry), _) => (
+                entry.request.attempt,
+                entry.request.digest == request.digest,
+                entry.result.as_ref().is_some_and(|result| result.retryable),
+                entry.is_withdrawn,
+                matches!(entry.phase, Phase::Accepted | Phase::Started),
+            ),
+            (None, Some(stone)) => (
+                stone.attempt,
+                stone.digest == fingerprint(&request.digest),
+                stone.retryable,
+                stone.outcome == gantry_api::agent_v1::Outcome::Withdrawn,
+                false,
+            ),
+            (None, None) => return Known::No,
+        };
+    if attempt == request.attempt {
+        return match report::report(ledger, uid, None) {
+            Some(report) if is_same => {
+                Known::As(Box::new(OperationReport { digest: request.digest.clone(), ..report }))
+            }
+            _ => Known::Otherwise(Refusal::new(
+                Code::AlreadyExists,
+                format!("attempt {attempt} of operation {uid} is known with another digest"),
+            )),
+        };
+    }
+    if is_withdrawn && !is_open {
+        return Known::As(Box::new(report::withdrawn(ledger, uid, request.attempt, &request.digest)));
+    }
+    if request.attempt > attempt && retryable {
+        return Known::No;
+    }
+    let message = if request.attempt < attempt {
+        format!("attempt {} of operation {uid} is over: attempt {attempt} is known", request.attempt)
+    } else {
+        format!("attempt {attempt} of operation {uid} has not ended in a way that allows another")
+    };
+    Known::Otherwise(Refusal::new(Code::Aborted, message))
+}
+
+fn check_limits(request: &SubmitRequest) -> Result<(), Refusal> {
+    let invalid = |message: &str| Err(Refusal::new(Code::InvalidArgument, message));
+    if request.digest.is_empty() || request.digest.len() > LONGEST_DIGEST {
+        return invalid("the digest is not one");
+    }
+    if request.attempt == 0 {
+        return invalid("attempts are counted from 1");
+    }
+    if request.run_within_ms > LONGEST_RUN_MS
+        || request.start_within_ms.is_some_and(|ms| ms > 400 * LONGEST_RUN_MS)
+    {
+        return invalid("a deadline is further away than any can be");
+    }
+    Ok(())
+}
+
+fn parse_uid(text: &str) -> Result<Uuid, Refusal> {
+    text.parse().map_err(|_| Refusal::new(Code::InvalidArgument, format!("`{text}` is not a uid")))
+}
+
+fn policy_word(policy: gantry_api::agent_v1::Policy) -> &'static str {
+    use gantry_api::agent_v1::Policy;
+    match policy {
+        Policy::Full => "full",
+        Policy::Operate => "operate",
+        Policy::Observe | Policy::Unspecified => "observe",
+    }
+}
