@@ -1,0 +1,5 @@
+//! The built program, from the outside.
+
+mod dev;
+mod token;
+mod world;
