@@ -28,7 +28,8 @@ end() {
   local kill="${3:-} kill"
   $kill -TERM "$1" 2>/dev/null || return 0
   for _ in $(seq $(($2 * 10))); do
-    [ -e "/proc/$1" ] || return 0
+    # A zombie has ended too: in a container nobody may collect it.
+    grep -qs '^State:[[:space:]]*[^Z]' "/proc/$1/status" || return 0
     sleep 0.1
   done
   $kill -KILL "$1" 2>/dev/null || true
