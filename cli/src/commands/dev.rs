@@ -215,23 +215,30 @@ fn check_free(address: SocketAddr, flag: &str) -> anyhow::Result<()> {
     })
 }
 
-/// The given name, else the host's, made fit for an object's name.
+/// The given name, else the host's.
 fn instance_name(given: Option<&str>) -> anyhow::Result<String> {
     if let Some(name) = given {
         return Ok(name.to_owned());
     }
     let host = nix::unistd::gethostname().context("this host has no name: give one with --instance")?;
-    let name: String = host
-        .to_string_lossy()
-        .to_lowercase()
-        .chars()
-        .map(|character| if character.is_ascii_alphanumeric() || character == '.' { character } else { '-' })
+    object_name(&host.to_string_lossy())
+        .ok_or_else(|| hinted("this host's name cannot name an object", "give one with --instance"))
+}
+
+/// A host name made fit for an object's name: lower case, each label beginning and ending with a letter or digit.
+fn object_name(host: &str) -> Option<String> {
+    let host = host.to_lowercase();
+    let labels: Vec<String> = host
+        .split('.')
+        .map(|label| {
+            let label: String =
+                label.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '-' }).collect();
+            label.trim_matches('-').to_owned()
+        })
+        .filter(|label| !label.is_empty())
         .collect();
-    let name = name.trim_matches(['-', '.']);
-    if name.is_empty() {
-        return Err(hinted("this host's name cannot name an object", "give one with --instance"));
-    }
-    Ok(name.to_owned())
+    let name = labels.join(".");
+    (!name.is_empty()).then_some(name)
 }
 
 /// The three lines, on standard output so that the log can go elsewhere.
@@ -273,5 +280,18 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.hang_up.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_becomes_an_object_name() {
+        assert_eq!(object_name("Nuc_03.Shop.example").as_deref(), Some("nuc-03.shop.example"));
+        assert_eq!(object_name("-a-.-b").as_deref(), Some("a.b"));
+        assert_eq!(object_name("_._"), None);
+        assert_eq!(object_name(""), None);
     }
 }

@@ -5,6 +5,7 @@
 mod api;
 mod bad_input;
 mod enroll;
+mod examples;
 mod lab;
 mod link;
 mod operate;
