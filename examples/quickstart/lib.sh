@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by up.sh and down.sh: where things are, and who runs.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"

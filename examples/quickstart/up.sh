@@ -72,6 +72,7 @@ touch "$marker"
 docker_host="${DOCKER_HOST:-unix:///var/run/docker.sock}"
 start_engine() {
   as_root mkdir -p "$dir/docker" "$run_dir"
+  # shellcheck disable=SC2016
   as_root sh -c 'exec setsid dockerd "$@" >>"$0" 2>&1 </dev/null &' "$dir/dockerd.log" \
     --data-root "$dir/docker" --exec-root "$run_dir/exec" --pidfile "$run_dir/dockerd.pid" \
     -H "unix://$run_dir/docker.sock" --group "$(id -gn)" \
@@ -137,8 +138,8 @@ if ! engine image inspect "$image" >/dev/null 2>&1; then
   else
     # Not installed: the package would replace the machine's own busybox.
     package="$(mktemp -d)"
-    (cd "$package" && apt-get download -qq busybox-static && dpkg-deb -x ./*.deb .)
-    cp "$(find "$package" -type f -name busybox -print -quit)" "$rootfs/bin/busybox"
+    (cd "$package" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq busybox-static && dpkg-deb -x ./*.deb .)
+    cp "$(find "$package" -type f -path '*bin/busybox' -print -quit)" "$rootfs/bin/busybox"
     rm -rf "$package"
   fi
   ln -s busybox "$rootfs/bin/sh"
