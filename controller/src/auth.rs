@@ -1,6 +1,10 @@
 //! Who calls. The server's TLS layer and bearer tokens make a [`Caller`]; everything behind only sees that.
 
+mod authenticate;
+
 use std::sync::Arc;
+
+pub use authenticate::{Authenticator, Credentials};
 
 /// Who sent a request, put into its extensions by authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,13 +15,18 @@ pub struct Caller {
     pub groups: Arc<[Arc<str>]>,
 }
 
+const AUTHENTICATED: &str = "system:authenticated";
+
 impl Caller {
+    /// A user whose identity was proven.
+    pub fn authenticated<'a>(user: &str, groups: impl IntoIterator<Item = &'a str>) -> Self {
+        let groups = groups.into_iter().chain([AUTHENTICATED]).map(Arc::from).collect();
+        Self { user: user.into(), groups }
+    }
+
     /// One of our own parts, as `system:gantry:operation-reconciler`, with every right.
     pub fn system(part: &str) -> Self {
-        Self {
-            user: format!("system:gantry:{part}").into(),
-            groups: Arc::new(["system:authenticated".into(), gantry_api::names::ADMIN_GROUP.into()]),
-        }
+        Self::authenticated(&format!("system:gantry:{part}"), [gantry_api::names::ADMIN_GROUP])
     }
 
     /// True for members of the one built-in cluster-admin group.

@@ -9,5 +9,6 @@ pub mod clock;
 pub mod config;
 pub mod embedded_postgres;
 pub mod gateway;
+pub mod pki;
 pub mod storage;
 pub mod telemetry;

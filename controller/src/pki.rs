@@ -1,0 +1,291 @@
+//! The controller's certificates, kept in one directory with 0600.
+//!
+//! Three authorities, so that no certificate can pass for another kind: `server` signs what the controller shows (agents and
+//! kubeconfigs pin it), `users` signs people, `agents` signs agents. A peer is told apart by who issued its certificate.
+
+mod files;
+mod identity;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use gantry_api::names::{ADMIN_GROUP, AGENT_COMMON_NAME_PREFIX, AGENT_ORGANIZATION, ALPN_AGENT, ALPN_ENROLL};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::{SharedClock, SharedEntropy};
+use crate::gateway::link::InstanceUid;
+
+pub use files::PkiError;
+pub use identity::{AgentIdentity, Peer};
+
+const AUTHORITY_YEARS: i64 = 10;
+const YEAR: SignedDuration = SignedDuration::from_hours(24 * 365);
+const AGENT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
+/// A fresh certificate is valid from before now, for hosts whose clock lags.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(10);
+
+/// Every key and certificate of the controller.
+pub struct Pki {
+    users: Authority,
+    agents: Authority,
+    /// The chain that clients are shown, leaf first, and its key.
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    admin_token_hash: [u8; 32],
+    clock: SharedClock,
+    entropy: SharedEntropy,
+}
+
+/// One certificate authority.
+struct Authority {
+    der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate somebody brought along, instead of a self-made one.
+#[derive(Clone, Debug)]
+pub struct GivenCertificate {
+    /// PEM file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with its key.
+    pub key: PathBuf,
+}
+
+impl Pki {
+    /// Reads the directory, and makes what it lacks. The server's certificate is made anew at every start, for the names
+    /// given now; authorities are kept.
+    pub fn open(
+        dir: &Path,
+        names: &[String],
+        given: Option<&GivenCertificate>,
+        clock: SharedClock,
+        entropy: SharedEntropy,
+    ) -> Result<Self, PkiError> {
+        files::private_dir(dir)?;
+        let authorities = dir.join("pki");
+        files::private_dir(&authorities)?;
+        let make = Maker { clock: &clock, entropy: &entropy };
+        let server = make.authority(&authorities, "server", "Gantry server CA")?;
+        let users = make.authority(&authorities, "users", "Gantry user CA")?;
+        let agents = make.authority(&authorities, "agents", "Gantry agent CA")?;
+        let (chain, key) = match given {
+            Some(given) => files::given(given)?,
+            None => make.server_certificate(&server, names)?,
+        };
+        let token = files::read_or_make(&dir.join("admin-token"), || Ok(make.secret()))?;
+        let admin_token_hash = Sha256::digest(token.trim().as_bytes()).into();
+        Ok(Self { users, agents, chain, key, admin_token_hash, clock, entropy })
+    }
+
+    /// What agents pin: `sha256:` and the hex digest of the last certificate of the chain that clients are shown.
+    pub fn ca_hash(&self) -> String {
+        let root = self.chain.last().map(Sha256::digest).unwrap_or_default();
+        format!("sha256:{}", hex(&root))
+    }
+
+    /// That certificate, which agents and kubeconfigs trust the controller by, PEM.
+    pub fn ca_bundle(&self) -> String {
+        self.chain.last().map(files::pem).unwrap_or_default()
+    }
+
+    /// SHA-256 of the built-in admin's bearer token.
+    pub fn admin_token_hash(&self) -> &[u8; 32] {
+        &self.admin_token_hash
+    }
+
+    /// TLS for the one port: users' and agents' certificates are checked, none is allowed.
+    pub fn tls(&self, protocols: &[&str]) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.users.der.clone())?;
+        roots.add(self.agents.der.clone())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| PkiError::Verifier(error.to_string()))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    /// The protocols of the public port.
+    pub const PUBLIC_PROTOCOLS: &'static [&'static str] = &[ALPN_AGENT, ALPN_ENROLL, "h2", "http/1.1"];
+    /// The protocols inside the WebSocket tunnel.
+    pub const TUNNEL_PROTOCOLS: &'static [&'static str] = &[ALPN_AGENT, ALPN_ENROLL];
+
+    /// Who the peer is by its verified certificates; `None` if it showed none or one that says nothing.
+    pub fn peer(&self, certificates: &[CertificateDer<'_>]) -> Option<Peer> {
+        identity::peer(certificates.first()?, &self.users.der, &self.agents.der)
+    }
+
+    /// Makes an agent's certificate for the key of a request; nothing else of the request is used.
+    pub fn sign_agent(
+        &self,
+        csr_pem: &str,
+        namespace: &str,
+        name: &str,
+        uid: InstanceUid,
+    ) -> Result<SignedAgent, PkiError> {
+        let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
+        identity::check_key(&request.public_key)?;
+        let now = self.clock.now();
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, format!("{AGENT_COMMON_NAME_PREFIX}{namespace}:{name}"));
+        subject.push(DnType::OrganizationName, AGENT_ORGANIZATION);
+        let mut params = self.maker().params(subject, now, AGENT_LIFETIME)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![SanType::URI(format!("gantry://instance/{uid}").try_into()?)];
+        let signed = CertificateSigningRequestParams { params, public_key: request.public_key }
+            .signed_by(&self.agents.issuer)?;
+        let key_fingerprint = identity::key_fingerprint(signed.der()).ok_or(PkiError::Unreadable)?;
+        let expires_at = now.checked_add(AGENT_LIFETIME)?;
+        Ok(SignedAgent { certificate_pem: signed.pem(), key_fingerprint, expires_at })
+    }
+
+    /// A kubeconfig with a new admin certificate, valid for a year.
+    pub fn admin_kubeconfig(&self, server: &str) -> Result<String, PkiError> {
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, "gantry-admin");
+        subject.push(DnType::OrganizationName, ADMIN_GROUP);
+        let mut params = self.maker().params(subject, self.clock.now(), YEAR)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.users.issuer)?;
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "gantry",
+            "clusters": [{"name": "gantry", "cluster": {
+                "server": server,
+                "certificate-authority-data": STANDARD.encode(self.ca_bundle()),
+            }}],
+            "users": [{"name": "gantry-admin", "user": {
+                "client-certificate-data": STANDARD.encode(certificate.pem()),
+                "client-key-data": STANDARD.encode(key.serialize_pem()),
+            }}],
+            "contexts": [{"name": "gantry", "context": {
+                "cluster": "gantry", "user": "gantry-admin", "namespace": "default",
+            }}],
+        });
+        gantry_api::yaml::write(&config).map_err(|error| PkiError::Kubeconfig(error.to_string()))
+    }
+
+    /// Writes [`Pki::admin_kubeconfig`] to a file with 0600.
+    pub fn write_admin_kubeconfig(&self, path: &Path, server: &str) -> Result<(), PkiError> {
+        files::write_private(path, self.admin_kubeconfig(server)?.as_bytes())
+    }
+
+    fn maker(&self) -> Maker<'_> {
+        Maker { clock: &self.clock, entropy: &self.entropy }
+    }
+}
+
+/// An agent's new certificate.
+#[derive(Clone, Debug)]
+pub struct SignedAgent {
+    /// PEM.
+    pub certificate_pem: String,
+    /// SHA-256 of the public key, hex.
+    pub key_fingerprint: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// What making a certificate needs.
+struct Maker<'a> {
+    clock: &'a SharedClock,
+    entropy: &'a SharedEntropy,
+}
+
+impl Maker<'_> {
+    fn params(
+        &self,
+        subject: DistinguishedName,
+        now: Timestamp,
+        lifetime: SignedDuration,
+    ) -> Result<CertificateParams, PkiError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject;
+        params.not_before = offset(now.checked_sub(CLOCK_SKEW)?);
+        params.not_after = offset(now.checked_add(lifetime)?);
+        params.serial_number = Some(SerialNumber::from_slice(self.entropy.uuid().as_bytes()));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        Ok(params)
+    }
+
+    fn authority(&self, dir: &Path, name: &str, common_name: &str) -> Result<Authority, PkiError> {
+        let key_pem = files::read_or_make(&dir.join(format!("{name}-ca.key")), || {
+            Ok(KeyPair::generate()?.serialize_pem())
+        })?;
+        let pem = files::read_or_make(&dir.join(format!("{name}-ca.crt")), || {
+            let mut subject = DistinguishedName::new();
+            subject.push(DnType::CommonName, common_name);
+            let mut params =
+                self.params(subject, self.clock.now(), YEAR * i32::try_from(AUTHORITY_YEARS).unwrap_or(1))?;
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            Ok(params.self_signed(&KeyPair::from_pem(&key_pem)?)?.pem())
+        })?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::Unreadable)?;
+        let issuer = Issuer::from_ca_cert_der(&der, KeyPair::from_pem(&key_pem)?)?;
+        Ok(Authority { der, issuer })
+    }
+
+    fn server_certificate(
+        &self,
+        authority: &Authority,
+        names: &[String],
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, "gantry-controller");
+        let mut params = self.params(subject, self.clock.now(), YEAR)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| match name.parse::<IpAddr>() {
+                Ok(address) => Ok(SanType::IpAddress(address)),
+                Err(_) => Ok(SanType::DnsName(name.as_str().try_into()?)),
+            })
+            .collect::<Result<_, PkiError>>()?;
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &authority.issuer)?;
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| PkiError::Unreadable)?;
+        Ok((vec![leaf.der().clone(), authority.der.clone()], key))
+    }
+
+    fn secret(&self) -> String {
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        hex(&bytes)
+    }
+}
+
+fn offset(time: Timestamp) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;
