@@ -102,23 +102,25 @@ impl Engine for BollardEngine {
             TargetKind::Container => {
                 containers::check_name(reference)?;
                 let found =
-                    self.once(READ_WITHIN, async |one| containers::inspect(one, reference).await).await?;
-                found.map(|facts| containers::target(&facts)).ok_or_else(|| {
-                    DockerError::NoSuchTarget(format!("container `{reference}` does not exist"))
-                })
+                    self.once(READ_WITHIN, async |one| containers::inspect(one, reference).await).await;
+                found.map_err(containers::ambiguous)?.map(|facts| containers::target(&facts)).ok_or_else(
+                    || DockerError::NoSuchTarget(format!("container `{reference}` does not exist")),
+                )
             }
             TargetKind::Image => {
                 images::check_name(reference)?;
-                let found = self.once(READ_WITHIN, async |one| images::inspect(one, reference).await).await?;
-                found.map(|facts| images::target(&facts, reference)).ok_or_else(|| {
-                    DockerError::NoSuchTarget(format!("image `{reference}` is not on this host"))
-                })
+                let found = self.once(READ_WITHIN, async |one| images::inspect(one, reference).await).await;
+                found
+                    .map_err(containers::ambiguous)?
+                    .map(|facts| images::target(&facts, reference))
+                    .ok_or_else(|| {
+                        DockerError::NoSuchTarget(format!("image `{reference}` is not on this host"))
+                    })
             }
             TargetKind::Unspecified => {
                 Err(DockerError::InvalidReference("neither a container nor an image was named".to_owned()))
             }
         }
-        .map_err(containers::ambiguous)
     }
 
     /// The boot of the machine, the process that listens on the socket, and the ids of the engine's own networks: Docker

@@ -23,19 +23,24 @@ pub(super) fn check_name(name: &str) -> Result<(), DockerError> {
 /// Docker's answer to a prefix that fits several ids is a 4xx or 5xx that depends on its version.
 pub(super) fn ambiguous(error: DockerError) -> DockerError {
     match error {
-        DockerError::Refused { message, .. }
-            if message.contains("multiple IDs found") || message.contains("ambiguous") =>
-        {
+        DockerError::Refused { message, .. } if is_ambiguous(&message) => {
             DockerError::InvalidReference(message)
         }
         other => other,
     }
 }
 
+pub(super) fn is_ambiguous(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("multiple ids") || message.contains("ambiguous")
+}
+
 pub(super) async fn inspect(one: &Connection, name: &str) -> Result<Option<ContainerFacts>, Error> {
     let found = match one.docker.inspect_container(name, None::<InspectContainerOptions>).await {
         Ok(found) => found,
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
+        Err(Error::DockerResponseServerError { status_code: 404, message }) if !is_ambiguous(&message) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     let state = found.state.unwrap_or_default();

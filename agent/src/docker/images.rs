@@ -8,6 +8,7 @@ use futures::{StreamExt as _, pin_mut};
 use gantry_api::agent_v1::{Target, TargetKind};
 
 use super::connection::Connection;
+use super::containers::is_ambiguous;
 use super::engine::{Call, ImageFacts, LayerUpdate, Pull};
 use super::reference::{is_digest, is_lower_hex};
 use super::{DockerError, ImageReference};
@@ -25,7 +26,9 @@ pub(super) async fn inspect(one: &Connection, name: &str) -> Result<Option<Image
             references: found.repo_tags.unwrap_or_default(),
             digests: found.repo_digests.unwrap_or_default(),
         })),
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(Error::DockerResponseServerError { status_code: 404, message }) if !is_ambiguous(&message) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

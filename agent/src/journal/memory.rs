@@ -73,6 +73,12 @@ impl MemoryDisk {
         self.state.lock().crash_at = Some(at);
     }
 
+    /// True once a change failed because of `die_at`.
+    pub fn is_dead(&self) -> bool {
+        let state = self.state.lock();
+        state.crash_at.is_some_and(|at| state.steps > at)
+    }
+
     /// A file's bytes as they lie there.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state.lock();

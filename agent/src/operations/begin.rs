@@ -132,6 +132,7 @@ impl Inner {
         let target = sight.target(action);
         let end = |outcome, message: String| {
             let mut ending = Ending::new(outcome, message);
+            ending.before.clone_from(&target);
             ending.after.clone_from(&target);
             Err(Box::new(ending))
         };

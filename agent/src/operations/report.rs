@@ -16,6 +16,8 @@ pub(super) struct Ending {
     pub(super) error: String,
     pub(super) docker_status: u32,
     pub(super) message: String,
+    /// The target when nothing was done to it; else the journal knows.
+    pub(super) before: Option<Target>,
     pub(super) after: Option<Target>,
     pub(super) pull: Option<PullProgress>,
 }
@@ -28,6 +30,7 @@ impl Ending {
             error: String::new(),
             docker_status: 0,
             message: message.into(),
+            before: None,
             after: None,
             pull: None,
         }
@@ -57,7 +60,7 @@ impl Ending {
             retryable: self.retryable,
             error: cut(self.error),
             docker_status: self.docker_status,
-            before: started.and_then(|started| started.before.as_ref()?.target.clone()),
+            before: self.before.or_else(|| started?.before.as_ref()?.target.clone()),
             after: self.after,
             message: cut(self.message),
             started_at_ms: started.map(|started| started.at_ms).unwrap_or_default(),

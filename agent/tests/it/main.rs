@@ -1,0 +1,18 @@
+//! The agent against a fake Docker daemon on a Unix socket.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::assigning_clones,
+    reason = "a test that meets the unexpected shall stop there"
+)]
+
+mod daemon;
+mod docker_answers;
+mod engine_facts;
+mod journal;
+mod operations;
+mod recovery;
+mod world;
