@@ -37,7 +37,7 @@ const CONTROLLER_STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Namespace of this host's DockerInstance.
 const NAMESPACE: &str = "default";
 /// The agent keeps its certificate under this name once it is enrolled.
-const AGENT_CERTIFICATE: &str = "agent.crt";
+const AGENT_CERTIFICATE: &str = "certificate.pem";
 
 /// What is run, and with what.
 struct Setup {
@@ -158,7 +158,7 @@ impl Setup {
         if let Some(docker_host) = &self.options.docker_host {
             command.arg("--docker-host").arg(docker_host);
         }
-        command.env_remove("GANTRY_TOKEN");
+        command.env_remove("GANTRY_TOKEN").env_remove("GANTRY_TOKEN_FILE");
         if !self.dir.agent().join(AGENT_CERTIFICATE).exists() {
             let token = timeout(TOKEN_PATIENCE, token::create(&controller, NAMESPACE, TOKEN_LIFE, 1))
                 .await

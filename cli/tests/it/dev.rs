@@ -39,7 +39,7 @@ async fn a_token_is_made_only_while_this_host_is_not_enrolled() {
     assert_eq!(world.created().len(), 1);
 
     std::fs::create_dir_all(world.data().join("agent")).expect("made");
-    std::fs::write(world.data().join("agent/agent.crt"), "").expect("written");
+    std::fs::write(world.data().join("agent/certificate.pem"), "").expect("written");
     let mut dev = world.dev().await;
     eventually("the agent was started again", || world.notes().len() == 6).await;
     dev.signal(Signal::SIGTERM);
