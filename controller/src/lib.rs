@@ -10,5 +10,6 @@ pub mod config;
 pub mod embedded_postgres;
 pub mod gateway;
 pub mod pki;
+pub mod server;
 pub mod storage;
 pub mod telemetry;
