@@ -23,7 +23,7 @@ const PULL_WITHIN: Duration = Duration::from_secs(3600);
 /// What became of a call.
 pub(super) enum Asked {
     /// Docker's answer says how it ended.
-    Ended(Ending),
+    Ended(Box<Ending>),
     /// It may or may not have been done.
     Unanswered(DockerError),
 }
@@ -89,7 +89,7 @@ impl Inner {
     async fn follow(&self, run: &mut Run<'_>, mut asked: Asked) -> Ending {
         loop {
             let error = match asked {
-                Asked::Ended(ending) => return ending,
+                Asked::Ended(ending) => return *ending,
                 Asked::Unanswered(error) => error,
             };
             tracing::info!(uid = %run.uid, %error, "no answer from Docker: looking for evidence");
@@ -138,7 +138,7 @@ impl Inner {
             Action::Call(call) => {
                 let within = run.limit.saturating_duration_since(Instant::now());
                 match self.engine.call(call, within).await {
-                    Ok(answer) => Asked::Ended(answered(run, answer)),
+                    Ok(answer) => ended(answered(run, answer)),
                     Err(error) => self.failed(run, call, error).await,
                 }
             }
@@ -151,9 +151,7 @@ impl Inner {
         let (status, message) = match error {
             error if error.is_before_send() && !run.is_repeat => {
                 let ending = Ending::new(Outcome::DockerError, "Docker could not be asked; nothing was done");
-                return Asked::Ended(
-                    ending.because(crate::operations::Refusal::from(error).message).retryable(),
-                );
+                return ended(ending.because(super::Refusal::from(error).message).retryable());
             }
             DockerError::Refused { status, message } => (status, message),
             error => return Asked::Unanswered(error),
@@ -167,7 +165,7 @@ impl Inner {
             return Asked::Unanswered(DockerError::Refused { status, message });
         }
         let Ok(looked) = look(self.engine.as_ref(), run.action).await else {
-            return Asked::Ended(refused(Outcome::DockerError, "Docker refused"));
+            return ended(refused(Outcome::DockerError, "Docker refused"));
         };
         let sight = looked.since(run.before);
         let ending = if run.is_repeat && matches!(weigh(run.action, run.before, &sight), Verdict::Done(_)) {
@@ -179,7 +177,7 @@ impl Inner {
         } else {
             refused(Outcome::DockerError, "Docker refused")
         };
-        Asked::Ended(ending)
+        ended(ending)
     }
 
     async fn pull(&self, run: &mut Run<'_>, pull: &Pull) -> Asked {
@@ -199,11 +197,9 @@ impl Inner {
         };
         self.show(run.uid, &layers);
         match answer {
-            Some(Ok(())) => {
-                Asked::Ended(Ending::new(Outcome::Succeeded, format!("pulled {}", pull.reference)))
-            }
+            Some(Ok(())) => ended(Ending::new(Outcome::Succeeded, format!("pulled {}", pull.reference))),
             Some(Err(error)) => pull_failed(run, pull, error),
-            None => Asked::Ended(self.stopped(run).await),
+            None => ended(self.stopped(run).await),
         }
     }
 
@@ -237,6 +233,10 @@ impl Inner {
     }
 }
 
+fn ended(ending: Ending) -> Asked {
+    Asked::Ended(Box::new(ending))
+}
+
 /// Seconds Docker itself waits before it kills, for actions that stop something.
 pub(super) fn patience(action: &Action, before: &PreImage) -> Duration {
     let own = before.container.as_ref().and_then(|container| container.stop_timeout);
@@ -261,12 +261,12 @@ fn pull_failed(run: &Run<'_>, pull: &Pull, error: DockerError) -> Asked {
         DockerError::Refused { message, .. } | DockerError::PullFailed(message) => message,
         error if error.is_before_send() && !run.is_repeat => {
             let ending = Ending::new(Outcome::DockerError, "Docker could not be asked; nothing was done");
-            return Asked::Ended(ending.because(super::Refusal::from(error).message).retryable());
+            return ended(ending.because(super::Refusal::from(error).message).retryable());
         }
         error if run.tries < MOST_TRIES => return Asked::Unanswered(error),
         error => {
             let ending = Ending::new(Outcome::DockerError, format!("pulling {} was cut off", pull.reference));
-            return Asked::Ended(ending.because(error.to_string()).retryable());
+            return ended(ending.because(error.to_string()).retryable());
         }
     };
     let lower = text.to_ascii_lowercase();
@@ -288,7 +288,7 @@ fn pull_failed(run: &Run<'_>, pull: &Pull, error: DockerError) -> Asked {
         // An image that was not fetched has no effect.
         (false, false) => Ending::new(Outcome::DockerError, message).retryable(),
     };
-    Asked::Ended(ending.because(text).status(status))
+    ended(ending.because(text).status(status))
 }
 
 /// Layers in the order Docker first named them.
