@@ -77,7 +77,8 @@ mod tests {
                     let (this, before) = (c as char, (c - 1) as char);
                     format!("{this}: &{this} [{}]\n", vec![format!("*{before}"); 9].join(","))
                 })
-                .collect::<String>();
+                .collect::<Vec<_>>()
+                .concat();
         let tower = "[".repeat(1_000) + &"]".repeat(1_000);
 
         assert!(read_manifest::<Value>(&bomb).is_err());
