@@ -45,6 +45,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        // As root, Postgres' account must be able to walk to its directory, else it gets one elsewhere.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("set");
         std::fs::copy(env!("CARGO_BIN_EXE_gantry"), dir.path().join("gantry")).expect("copied");
         for name in ["gantry-controller", "gantry-agent"] {
             let path = dir.path().join(name);

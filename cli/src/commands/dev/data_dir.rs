@@ -67,6 +67,10 @@ impl DataDir {
     ///
     /// As root, below a home that others cannot enter, it is a link to a directory of its own in `/var/lib`.
     pub(super) fn postgres(&self) -> anyhow::Result<PathBuf> {
+        self.postgres_or_below(Path::new(POSTGRES_FALLBACK))
+    }
+
+    fn postgres_or_below(&self, fallback: &Path) -> anyhow::Result<PathBuf> {
         let path = self.path.join("postgres");
         if path.symlink_metadata().is_ok() || !geteuid().is_root() {
             return Ok(path);
@@ -76,9 +80,9 @@ impl DataDir {
         if is_reachable(&self.path, account.uid.as_raw()) {
             return Ok(path);
         }
-        let target = Path::new(POSTGRES_FALLBACK).join(hex(&clock::random::<8>()));
+        let target = fallback.join(hex(&clock::random::<8>()));
         std::fs::create_dir_all(&target)
-            .and_then(|()| std::fs::set_permissions(POSTGRES_FALLBACK, Permissions::from_mode(0o711)))
+            .and_then(|()| std::fs::set_permissions(fallback, Permissions::from_mode(0o711)))
             .and_then(|()| std::os::unix::fs::symlink(&target, &path))
             .with_context(|| format!("cannot make {} for Postgres", target.display()))?;
         Ok(path)
@@ -130,5 +134,23 @@ mod tests {
 
         assert!(!is_reachable(&inner, owner + 1));
         assert!(is_reachable(&inner, owner));
+    }
+
+    #[test]
+    fn root_below_a_closed_home_has_its_postgres_elsewhere_and_finds_it_again() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let home = tempfile::tempdir().expect("a directory");
+        let fallback = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(home.path(), Permissions::from_mode(0o700)).expect("set");
+        let data = DataDir::take(&home.path().join("data")).expect("free");
+
+        let first = data.postgres_or_below(fallback.path()).expect("made");
+        let again = data.postgres_or_below(fallback.path()).expect("found");
+
+        assert_eq!(first, again);
+        assert!(first.canonicalize().expect("there").starts_with(fallback.path()));
+        assert_eq!(std::fs::read_dir(fallback.path()).expect("there").count(), 1);
     }
 }
