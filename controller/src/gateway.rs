@@ -1,4 +1,225 @@
 //! Agents dial in here; calls go out to them. Nothing here knows HTTP resources or SQL.
+//!
+//! A session is one agent's live connection, on which the controller is the gRPC client. [`door`] is where the server hands
+//! connections in, [`link`] what the rest of the controller may ask, [`directory`] what must be known of instances to decide.
 
+pub mod directory;
 pub mod door;
 pub mod link;
+
+mod calls;
+mod connection;
+mod enrollment;
+mod handshake;
+mod out;
+mod reports;
+mod session;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_api::agent_v1::Token;
+use gantry_api::enrollment::{EnrollFailure, EnrollRequest, EnrollResponse};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, broadcast};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::pki::{AgentIdentity, Pki};
+use crate::telemetry::metrics::Metrics;
+
+use self::directory::Directory;
+use self::door::{AgentDoor, AgentIo};
+use self::enrollment::Sources;
+use self::link::{DuplicateRefusal, InstanceUid, LinkEvent};
+use self::session::Session;
+
+/// Wakes a slow reconciler may be behind before it is told to look at everything.
+const EVENT_BUFFER: usize = 1_024;
+/// Sessions being opened at the same time; the rest waits in line, which spreads a thousand agents that come back at once.
+const MOST_OPENING: usize = 50;
+/// How long a refusal of a second agent is remembered.
+const DUPLICATE_MEMORY: Duration = Duration::from_secs(120);
+/// How many instances' pasts are remembered.
+const MOST_REMEMBERED: usize = 100_000;
+
+/// Who may give orders now.
+#[async_trait]
+pub trait Authority: Send + Sync + 'static {
+    /// The token of this replica's leadership; `None` while another leads.
+    fn token(&self) -> Option<Token>;
+
+    /// Called when an agent has seen a higher token, which means that the store was rewound: gives one above it.
+    async fn raise_above(&self, seen: Token) -> Option<Token>;
+}
+
+/// How patient the gateway is. `Timing::default()` outside tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two proofs of a round trip.
+    pub renew: Duration,
+    /// HTTP/2 ping, and the same again until the peer counts as dead.
+    pub ping: Duration,
+    /// For one call of the handshake.
+    pub call: Duration,
+    /// For the holder of an instance to show that it lives when a second agent asks for it.
+    pub proof_of_life: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            renew: Duration::from_secs(5),
+            ping: Duration::from_secs(10),
+            call: Duration::from_secs(10),
+            proof_of_life: Duration::from_millis(800),
+        }
+    }
+}
+
+/// What the gateway needs of the rest of the controller.
+pub struct Parts {
+    /// What is known of instances and tokens.
+    pub directory: Arc<dyn Directory>,
+    /// Who leads.
+    pub authority: Arc<dyn Authority>,
+    /// Certificates.
+    pub pki: Arc<Pki>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Patience.
+    pub timing: Timing,
+}
+
+/// Every agent's session.
+pub struct Gateway {
+    parts: Parts,
+    sessions: Mutex<HashMap<InstanceUid, Arc<Session>>>,
+    past: Mutex<HashMap<InstanceUid, Past>>,
+    events: broadcast::Sender<LinkEvent>,
+    opening: Semaphore,
+    sources: Sources,
+}
+
+/// What is remembered of an instance between its sessions.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    ended_at: Option<Instant>,
+    duplicate: Option<(DuplicateRefusal, Instant)>,
+}
+
+impl Gateway {
+    /// A gateway without sessions.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            sessions: Mutex::default(),
+            past: Mutex::default(),
+            events: broadcast::channel(EVENT_BUFFER).0,
+            opening: Semaphore::new(MOST_OPENING),
+            sources: Sources::new(),
+        })
+    }
+
+    fn held(&self, instance: InstanceUid) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&instance).cloned()
+    }
+
+    /// Nobody may be listening, which is as good.
+    fn announce(&self, event: LinkEvent) {
+        self.events.send(event).ok();
+    }
+
+    fn remember(&self, instance: InstanceUid, change: impl FnOnce(&mut Past)) {
+        let mut past = self.past.lock();
+        if past.len() >= MOST_REMEMBERED && !past.contains_key(&instance) {
+            past.clear();
+        }
+        change(past.entry(instance).or_default());
+    }
+
+    fn remember_duplicate(&self, instance: InstanceUid, refusal: DuplicateRefusal) {
+        self.remember(instance, |past| past.duplicate = Some((refusal.clone(), Instant::now())));
+        self.parts.metrics.agent_refusals.with_label_values(&["duplicate"]).inc();
+        self.announce(LinkEvent::DuplicateRefused(instance, refusal));
+    }
+
+    /// Makes a session the instance's own. Gives it back if another came first.
+    fn register(&self, instance: InstanceUid, session: &Arc<Session>) -> bool {
+        let mut sessions = self.sessions.lock();
+        if sessions.contains_key(&instance) {
+            return false;
+        }
+        sessions.insert(instance, Arc::clone(session));
+        self.parts.metrics.agent_connections.inc();
+        self.parts.metrics.agent_sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
+        true
+    }
+
+    /// Forgets a session, unless another has taken its place.
+    fn unregister(&self, instance: InstanceUid, session: &Arc<Session>) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(&instance).is_some_and(|held| Arc::ptr_eq(held, session)) {
+            sessions.remove(&instance);
+        }
+        self.parts.metrics.agent_sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
+    }
+}
+
+#[async_trait]
+impl AgentDoor for Gateway {
+    async fn session(&self, io: AgentIo, identity: AgentIdentity, from: SocketAddr) {
+        self.serve(io, identity, from).await;
+    }
+
+    async fn enroll(
+        &self,
+        request: EnrollRequest,
+        from: SocketAddr,
+    ) -> Result<EnrollResponse, EnrollFailure> {
+        self.decide(request, from).await
+    }
+}
+
+impl Gateway {
+    /// One agent, from the end of its TLS handshake to the end of its connection.
+    async fn serve(&self, io: AgentIo, identity: AgentIdentity, from: SocketAddr) {
+        let instance = identity.uid;
+        let closing = CancellationToken::new();
+        let connection = match connection::open(io, self.parts.timing.ping, &closing).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::info!(%from, instance = %identity.name, %error, "agent's connection did not open");
+                return;
+            }
+        };
+        let opened = {
+            let Ok(_turn) = self.opening.acquire().await else { return };
+            self.handshake(&connection, &identity, from, &closing).await
+        };
+        let session = match opened {
+            Ok(session) => session,
+            Err(refusal) => {
+                tracing::info!(%from, namespace = identity.namespace, instance = identity.name, %refusal, "agent turned away");
+                refusal.tell(&connection).await;
+                connection.close().await;
+                return;
+            }
+        };
+        tracing::info!(%from, namespace = identity.namespace, instance = identity.name, "agent connected");
+        self.announce(LinkEvent::Connected(instance));
+        let reason = session.run(self, &connection).await;
+        self.unregister(instance, &session);
+        self.remember(instance, |past| past.ended_at = Some(Instant::now()));
+        self.parts.metrics.agent_disconnects.with_label_values(&[reason.label()]).inc();
+        tracing::info!(namespace = identity.namespace, instance = identity.name, %reason, "agent disconnected");
+        self.announce(LinkEvent::Disconnected(instance));
+        connection.close().await;
+    }
+}

@@ -1,0 +1,121 @@
+//! The HTTP/2 connection of one agent, on which the controller is the client.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::door::AgentIo;
+
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Largest message an agent may send: a list of 10,000 reports fits.
+pub(super) const MOST_MESSAGE: usize = 16 << 20;
+/// Code of a call that the connection, not the agent, ended. The agent never answers with it.
+pub(super) const LOST: tonic::Code = tonic::Code::Cancelled;
+
+/// One open connection. Ends when the peer goes, when a ping stays unanswered, or by [`Connection::close`].
+pub(super) struct Connection {
+    grpc: Grpc,
+    ended: CancellationToken,
+    driver: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Takes HTTP/2 up on a stream.
+pub(super) async fn open(
+    io: AgentIo,
+    ping: Duration,
+    closing: &CancellationToken,
+) -> Result<Connection, hyper::Error> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(Some(ping))
+        .keep_alive_timeout(ping)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(io))
+        .await?;
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
+    let closing = closing.clone();
+    let driver = tokio::spawn(async move {
+        let _guard = guard;
+        tokio::select! {
+            () = closing.cancelled() => {}
+            result = connection => if let Err(error) = result {
+                tracing::debug!(%error, "agent's connection ended");
+            },
+        }
+    });
+    Ok(Connection { grpc: Grpc { sender }, ended, driver: Mutex::new(Some(driver)) })
+}
+
+impl Connection {
+    /// Calls on this connection.
+    pub(super) fn grpc(&self) -> Grpc {
+        self.grpc.clone()
+    }
+
+    /// Resolves when the connection has ended.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Closes it and waits until it is.
+    pub(super) async fn close(&self) {
+        let driver = self.driver.lock().take();
+        if let Some(driver) = driver {
+            driver.abort();
+            driver.await.ok();
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver.lock().take() {
+            driver.abort();
+        }
+    }
+}
+
+/// The connection as the generated clients want it.
+#[derive(Clone)]
+pub(super) struct Grpc {
+    sender: http2::SendRequest<tonic::body::Body>,
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Grpc {
+    type Response = http::Response<Incoming>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    /// Always ready: an error here would reach callers as code Unknown.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
+        let mut sender = self.sender.clone();
+        Box::pin(async move {
+            let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+            let uri = format!("http://agent{path}").parse().map_err(|_| lost("the call has no path"))?;
+            *request.uri_mut() = uri;
+            request.headers_mut().remove(http::header::HOST);
+            sender.ready().await.map_err(|error| lost(&error))?;
+            sender.send_request(request).await.map_err(|error| lost(&error))
+        })
+    }
+}
+
+fn lost(error: &(impl ToString + ?Sized)) -> Status {
+    Status::new(LOST, error.to_string())
+}

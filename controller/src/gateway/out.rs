@@ -1,0 +1,115 @@
+//! The gateway as the rest of the controller sees it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_api::agent_v1::{
+    ForgetRequest, InfoRequest, InfoResponse, OperationReport, ResolveRequest, SubmitRequest, Target,
+    TargetKind, WithdrawRequest,
+};
+use tokio::sync::broadcast;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::link::{AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts};
+use super::session::{Session, as_text};
+use super::{DUPLICATE_MEMORY, Gateway, calls};
+
+/// For calls that only read or that the agent answers from its journal.
+const SHORT: Duration = Duration::from_secs(10);
+/// Operations forgotten in one call.
+const MOST_FORGOTTEN: usize = 1_000;
+
+#[async_trait]
+impl AgentLink for Gateway {
+    fn session(&self, instance: InstanceUid) -> Option<SessionFacts> {
+        self.held(instance).map(|session| session.facts())
+    }
+
+    fn away_for(&self, instance: InstanceUid) -> Option<Duration> {
+        if self.held(instance).is_some() {
+            return None;
+        }
+        self.past.lock().get(&instance)?.ended_at.map(|ended| ended.elapsed())
+    }
+
+    fn duplicate(&self, instance: InstanceUid) -> Option<DuplicateRefusal> {
+        let past = self.past.lock();
+        let (refusal, at) = past.get(&instance)?.duplicate.as_ref()?;
+        (at.elapsed() < DUPLICATE_MEMORY).then(|| refusal.clone())
+    }
+
+    async fn info(&self, instance: InstanceUid, timeout: Duration) -> Result<InfoResponse, LinkError> {
+        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let mut request = calls::request(InfoRequest {});
+        request.set_timeout(timeout);
+        calls::within(timeout, calls::docker(session.grpc.clone()).info(request)).await
+    }
+
+    async fn resolve(
+        &self,
+        instance: InstanceUid,
+        kind: TargetKind,
+        reference: &str,
+    ) -> Result<Target, LinkError> {
+        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let request = ResolveRequest { kind: kind.into(), reference: reference.to_owned() };
+        let call = async { calls::docker(session.grpc.clone()).resolve(calls::request(request)).await };
+        calls::within(SHORT, call).await?.target.ok_or_else(|| incomplete("target"))
+    }
+
+    async fn submit(
+        &self,
+        instance: InstanceUid,
+        request: SubmitRequest,
+    ) -> Result<OperationReport, LinkError> {
+        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let call = async { calls::operations(session.grpc.clone()).submit(calls::request(request)).await };
+        let answer = calls::within(SHORT, call).await?;
+        taken(&session, answer.report)
+    }
+
+    async fn withdraw(&self, instance: InstanceUid, operation: Uuid) -> Result<OperationReport, LinkError> {
+        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let request = WithdrawRequest { token: Some(session.facts().token), uid: operation.to_string() };
+        let call = async { calls::operations(session.grpc.clone()).withdraw(calls::request(request)).await };
+        let answer = calls::within(SHORT, call).await?;
+        taken(&session, answer.report)
+    }
+
+    async fn forget(&self, instance: InstanceUid, operations: &[Uuid]) -> Result<(), LinkError> {
+        let session = self.held(instance).ok_or(LinkError::Away)?;
+        for some in operations.chunks(MOST_FORGOTTEN) {
+            let request = ForgetRequest { uids: as_text(some) };
+            let call = async { calls::operations(session.grpc.clone()).forget(request).await };
+            calls::within(SHORT, call).await?;
+            session.reports().forget(some);
+        }
+        Ok(())
+    }
+
+    fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport> {
+        self.held(instance)?.reports().get(operation)
+    }
+
+    fn disconnect(&self, instance: InstanceUid, why: &str) {
+        if let Some(session) = self.held(instance) {
+            session.close(why);
+        }
+    }
+
+    fn events(&self) -> broadcast::Receiver<LinkEvent> {
+        self.events.subscribe()
+    }
+}
+
+/// Keeps what the agent said for whoever asks next.
+fn taken(session: &Session, report: Option<OperationReport>) -> Result<OperationReport, LinkError> {
+    let report = report.ok_or_else(|| incomplete("report"))?;
+    session.reports().take(report.clone());
+    Ok(report)
+}
+
+fn incomplete(what: &str) -> LinkError {
+    LinkError::Refused { code: Code::Internal, message: format!("the agent's answer has no {what}") }
+}
