@@ -209,6 +209,14 @@ impl Failure {
         Self::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit}"))
     }
 
+    /// 413: a JSON patch of too many operations.
+    pub fn too_many_operations(found: usize, limit: usize) -> Self {
+        Self::new(
+            Reason::RequestEntityTooLarge,
+            format!("The allowed maximum operations in a JSON patch is {limit}, got {found}"),
+        )
+    }
+
     /// 415: `served` are the media types this verb takes.
     pub fn unsupported_media_type(served: &str) -> Self {
         Self::new(
@@ -249,6 +257,23 @@ impl Failure {
         causes.into_iter().fold(failure, |failure, cause| {
             failure.because(&cause.field, cause.reason.as_str(), cause.message)
         })
+    }
+
+    /// 422: a parameter of a list or watch that does not go with the others.
+    pub fn forbidden_option(option: &str, why: &str) -> Self {
+        let cause = Cause {
+            field: option.to_owned(),
+            reason: CauseReason::Forbidden,
+            message: format!("Forbidden: {why}"),
+        };
+        Self::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+    }
+
+    /// 422: neither a name nor the beginning of one.
+    pub fn name_required(group: &str, kind: &str) -> Self {
+        let message = "Required value: name or generateName is required".to_owned();
+        let cause = Cause { field: "metadata.name".to_owned(), reason: CauseReason::Required, message };
+        Self::invalid(group, kind, "", vec![cause])
     }
 
     /// 422: a patch that can be read but not applied.

@@ -1,0 +1,230 @@
+//! The table of served kinds: their names, verbs, printer columns and selectable fields.
+
+use std::sync::LazyLock;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+use crate::storage::Resource;
+
+/// One kind, as discovery and the verbs need it.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// Empty for core kinds.
+    pub group: String,
+    /// `v1alpha1`.
+    pub version: String,
+    /// `Operation`.
+    pub kind: String,
+    /// `operations`, the path segment.
+    pub plural: String,
+    /// `operation`.
+    pub singular: String,
+    /// `op`.
+    pub short_names: Vec<String>,
+    /// `gantry`.
+    pub categories: Vec<String>,
+    /// False for objects of the cluster.
+    pub namespaced: bool,
+    /// True where `/status` is served and writes of the object leave `status` alone.
+    pub has_status: bool,
+    /// True where a PUT without `resourceVersion` is taken.
+    pub allows_unconditional_update: bool,
+    /// Printer columns after the name.
+    pub columns: Vec<Column>,
+    /// Selectable fields beside name and namespace, `status.phase`.
+    pub fields: Vec<String>,
+}
+
+/// One printer column.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Header.
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean` or `date`; a date is shown as its age.
+    pub type_: String,
+    /// As in OpenAPI; empty mostly.
+    pub format: String,
+    /// What it shows.
+    pub description: String,
+    /// Above 0: only with `-o wide`.
+    pub priority: i32,
+    /// JSONPath of the value, or a text with several in braces.
+    pub json_path: String,
+    /// The cell is the number of entries the value has.
+    pub counts: bool,
+}
+
+impl Kind {
+    /// As storage and messages name it: `operations.gantry.dev`, `secrets`.
+    pub fn resource(&self) -> Resource {
+        Resource(if self.group.is_empty() {
+            self.plural.as_str().into()
+        } else {
+            format!("{}.{}", self.plural, self.group).into()
+        })
+    }
+
+    /// `gantry.dev/v1alpha1`, `v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// True if field selectors may name it.
+    pub fn has_field(&self, field: &str) -> bool {
+        self.fields.iter().any(|known| known == field)
+    }
+}
+
+/// Every served kind.
+pub fn all() -> &'static [Kind] {
+    static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
+        let mut kinds = core();
+        kinds.extend(gantry_api::schemas::custom_resource_definitions().iter().filter_map(custom));
+        kinds
+    });
+    &KINDS
+}
+
+/// Selectable fields of every kind, for the store.
+pub fn field_paths() -> Vec<(Resource, Vec<String>)> {
+    all().iter().map(|kind| (kind.resource(), kind.fields.clone())).collect()
+}
+
+fn custom(definition: &CustomResourceDefinition) -> Option<Kind> {
+    let names = &definition.spec.names;
+    let version = definition.spec.versions.first()?;
+    let columns = version.additional_printer_columns.iter().flatten().map(|column| Column {
+        name: column.name.clone(),
+        type_: column.type_.clone(),
+        format: column.format.clone().unwrap_or_default(),
+        description: column.description.clone().unwrap_or_default(),
+        priority: column.priority.unwrap_or_default(),
+        json_path: column.json_path.clone(),
+        counts: false,
+    });
+    let fields = version.selectable_fields.iter().flatten();
+    Some(Kind {
+        group: definition.spec.group.clone(),
+        version: version.name.clone(),
+        kind: names.kind.clone(),
+        plural: names.plural.clone(),
+        singular: names.singular.clone().unwrap_or_else(|| names.kind.to_lowercase()),
+        short_names: names.short_names.clone().unwrap_or_default(),
+        categories: names.categories.clone().unwrap_or_default(),
+        namespaced: definition.spec.scope == "Namespaced",
+        has_status: version.subresources.as_ref().is_some_and(|subresources| subresources.status.is_some()),
+        allows_unconditional_update: false,
+        columns: columns.collect(),
+        fields: fields.map(|field| field.json_path.trim_start_matches('.').to_owned()).collect(),
+    })
+}
+
+fn core() -> Vec<Kind> {
+    let age = || column("Age", "date", ".metadata.creationTimestamp", "Time since creation.");
+    let counted = |name: &str, path: &str| Column {
+        counts: true,
+        ..column(name, "integer", path, "Number of entries.")
+    };
+    vec![
+        Kind {
+            namespaced: false,
+            has_status: true,
+            ..named(
+                "",
+                "Namespace",
+                "namespaces",
+                &["ns"],
+                vec![column("Status", "string", ".status.phase", "Active or Terminating."), age()],
+                &["status.phase"],
+            )
+        },
+        named(
+            "",
+            "Secret",
+            "secrets",
+            &[],
+            vec![column("Type", "string", ".type", "What it is for."), counted("Data", ".data"), age()],
+            &["type"],
+        ),
+        named("", "ConfigMap", "configmaps", &["cm"], vec![counted("Data", ".data"), age()], &[]),
+        named(
+            "",
+            "Event",
+            "events",
+            &["ev"],
+            vec![
+                column("Last Seen", "date", ".lastTimestamp", "Time since it was last seen."),
+                column("Type", "string", ".type", "Normal or Warning."),
+                column("Reason", "string", ".reason", "Machine-readable."),
+                column(
+                    "Object",
+                    "string",
+                    "{.involvedObject.kind}/{.involvedObject.name}",
+                    "What it is about.",
+                ),
+                column("Message", "string", ".message", "A sentence."),
+            ],
+            &[
+                "involvedObject.kind",
+                "involvedObject.namespace",
+                "involvedObject.name",
+                "involvedObject.uid",
+                "involvedObject.apiVersion",
+                "involvedObject.resourceVersion",
+                "involvedObject.fieldPath",
+                "reason",
+                "reportingComponent",
+                "source",
+                "type",
+            ],
+        ),
+        Kind {
+            allows_unconditional_update: false,
+            ..named(
+                "coordination.k8s.io",
+                "Lease",
+                "leases",
+                &[],
+                vec![column("Holder", "string", ".spec.holderIdentity", "Who holds it."), age()],
+                &[],
+            )
+        },
+    ]
+}
+
+fn named(
+    group: &str,
+    kind: &str,
+    plural: &str,
+    short: &[&str],
+    columns: Vec<Column>,
+    fields: &[&str],
+) -> Kind {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Kind {
+        group: group.to_owned(),
+        version: "v1".to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+        singular: kind.to_lowercase(),
+        short_names: owned(short),
+        categories: Vec::new(),
+        namespaced: true,
+        has_status: false,
+        allows_unconditional_update: true,
+        columns,
+        fields: owned(fields),
+    }
+}
+
+fn column(name: &str, type_: &str, path: &str, description: &str) -> Column {
+    Column {
+        name: name.to_owned(),
+        type_: type_.to_owned(),
+        format: String::new(),
+        description: description.to_owned(),
+        priority: 0,
+        json_path: path.to_owned(),
+        counts: false,
+    }
+}
