@@ -1,6 +1,14 @@
 //! Sits beside one Docker Engine: reports it, and runs operations on it at most once each.
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod docker;
+pub mod enrollment;
+mod hex;
 pub mod journal;
 pub mod operations;
+pub mod policy;
+pub mod session;
+pub mod state_dir;
+pub mod telemetry;

@@ -1,0 +1,251 @@
+//! The wiring: what is built, spawned, joined, and stopped in which order.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use gantry_api::agent_v1::action::Action;
+use gantry_api::agent_v1::{OperationReport, OperationState};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::clock::{Entropy as _, SharedClock, SharedEntropy, SystemClock, SystemEntropy};
+use crate::config::{Config, ConfigError};
+use crate::docker::bollard::BollardEngine;
+use crate::docker::{DockerError, Engine};
+use crate::enrollment::certificate::{CertificateError, Enrolled};
+use crate::enrollment::key::{AgentKey, KeyError};
+use crate::enrollment::{EnrollError, Enrollment};
+use crate::journal::{DirectoryDisk, Journal, JournalError, Ledger, Phase};
+use crate::operations::{Operations, Pace};
+use crate::session::dial::{DialError, Dialer, one_line};
+use crate::session::readiness::Gate;
+use crate::session::{Link, Parts};
+use crate::state_dir::{StateDir, StateError};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::server::{self, Pages};
+use crate::telemetry::traces::{self, TelemetryError};
+
+/// Counted operations that may be remembered before those the journal let go of are dropped.
+const MOST_COUNTED: usize = 20_000;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The key in it.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The certificate in it.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Enrolment.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    /// TLS.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Log and traces.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// Metrics.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] prometheus::Error),
+    /// The journal's directory.
+    #[error("journal cannot be opened")]
+    JournalDirectory(#[source] std::io::Error),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The engine's address.
+    #[error("`{0}` cannot be a Docker host")]
+    DockerHost(String, #[source] DockerError),
+    /// The address for metrics.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// Another instance's state.
+    #[error("the state directory belongs to instance `{0}`, not to `{1}`")]
+    OtherInstance(String, String),
+}
+
+impl AppError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Config(error) => error.hint(),
+            Self::State(error)
+            | Self::Key(KeyError::State(error))
+            | Self::Certificate(CertificateError::State(error)) => error.hint(),
+            Self::Enroll(error) => error.hint(),
+            Self::DockerHost(..) => "a Docker host looks like unix:///var/run/docker.sock or tcp://HOST:2375",
+            Self::Listen(..) => "stop what listens there, or choose another address with `--metrics-listen`",
+            Self::JournalDirectory(_) => "the state directory must be writable and the agent's own",
+            Self::OtherInstance(..) => {
+                "give each instance its own `--state-dir`, or the same names as before"
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Runs until `stop`, then stops cleanly: first the link, then operations and journal, then the traces.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+    let traces = traces::install(config.log_format, config.otlp_endpoint.as_deref())?;
+    let outcome = stop.run_until_cancelled(Box::pin(prepare(&config))).await;
+    let outcome = match outcome {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(agent)) => {
+            agent.link.run(&stop).await;
+            agent.operations.stop().await;
+            tracing::info!("stopped");
+            Ok(())
+        }
+    };
+    traces.flush().await;
+    outcome
+}
+
+struct Agent {
+    link: Link,
+    operations: Operations,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+async fn prepare(config: &Config) -> Result<Agent, AppError> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let entropy: SharedEntropy = Arc::new(SystemEntropy);
+    let metrics = Metrics::new()?;
+    let engine = BollardEngine::new(&config.docker_host)
+        .map_err(|cause| AppError::DockerHost(config.docker_host.clone(), cause))?;
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let listener = match config.metrics_listen {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|cause| AppError::Listen(address, cause))?)
+        }
+        None => None,
+    };
+    let state = Arc::new(StateDir::open(&config.state_dir)?);
+    let disk = DirectoryDisk::open(state.journal()).await.map_err(AppError::JournalDirectory)?;
+    let journal = Journal::open(disk, &entropy).await?;
+    let gate = Arc::new(Gate::new(clock.clone(), entropy.clone()));
+    let mut tasks = Vec::new();
+    if let Some(listener) = listener {
+        let pages = Pages { metrics: metrics.clone(), readiness: gate.clone(), journal: journal.clone() };
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(server::serve(listener, Arc::new(pages)))));
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), instance = config.instance, "started");
+    let dialer = Arc::new(Dialer::new(config.controller.clone(), config.transport)?);
+    let enrolled = Arc::new(enrolled(config, &state, &dialer, &clock, &entropy).await?);
+    let ended = ended(&journal);
+    let operations = Operations::start(crate::operations::Parts {
+        engine: engine.clone(),
+        journal: journal.clone(),
+        clock: clock.clone(),
+        readiness: gate.clone(),
+        policy: config.policy.into(),
+        pace: Pace::default(),
+    });
+    let counting = count(operations.clone(), journal, metrics.clone(), ended);
+    tasks.push(AbortOnDropHandle::new(tokio::spawn(counting)));
+    let parts = Parts {
+        engine,
+        operations: operations.clone(),
+        enrolled,
+        gate,
+        policy: config.policy.into(),
+        boot_nonce: SystemEntropy.uuid().to_string(),
+        clock,
+        metrics,
+    };
+    Ok(Agent { link: Link::new(dialer, parts, entropy), operations, _tasks: tasks })
+}
+
+/// The identity in the state directory, else a new one. One whose certificate ran out is renewed with a token, if there is
+/// one; without, it is still tried, since our clock may be wrong.
+async fn enrolled(
+    config: &Config,
+    state: &Arc<StateDir>,
+    dialer: &Dialer,
+    clock: &SharedClock,
+    entropy: &SharedEntropy,
+) -> Result<Enrolled, AppError> {
+    let key = Arc::new(AgentKey::open(state)?);
+    let enrollment = Enrollment { config, dialer, state, key: &key };
+    let Some(present) = Enrolled::open(state.clone(), key.clone())? else {
+        return Ok(enrollment.until_decided(entropy.clone()).await?);
+    };
+    let identity = present.identity();
+    let is_other_name = config.is_instance_given && identity.instance != config.instance;
+    if is_other_name || identity.namespace != config.namespace {
+        let kept = format!("{}/{}", identity.namespace, identity.instance);
+        return Err(AppError::OtherInstance(kept, format!("{}/{}", config.namespace, config.instance)));
+    }
+    if present.credentials().expires_at > clock.now().as_second() {
+        return Ok(present);
+    }
+    let (Ok(Some(token)), Some(ca)) = (config.token.read(), config.ca_hash) else { return Ok(present) };
+    match enrollment.once(&token, ca).await {
+        Ok(fresh) => Ok(fresh),
+        Err(error) => {
+            tracing::error!(error = one_line(&error), "the certificate has expired and no new one was given");
+            Ok(present)
+        }
+    }
+}
+
+/// Operations that ended in an earlier run and were counted there.
+fn ended(journal: &Journal) -> HashSet<Uuid> {
+    let has_ended = |phase| matches!(phase, Phase::Finished | Phase::Withdrawn);
+    journal.read(|ledger| {
+        ledger.entries().filter(|(_, entry)| has_ended(entry.phase)).map(|(uid, _)| *uid).collect()
+    })
+}
+
+async fn count(operations: Operations, journal: Journal, metrics: Metrics, mut counted: HashSet<Uuid>) {
+    let mut reports = std::pin::pin!(operations.watch());
+    while let Some(report) = reports.next().await {
+        let has_ended = matches!(report.state(), OperationState::Finished | OperationState::Withdrawn);
+        let Ok(uid) = report.uid.parse() else { continue };
+        if !has_ended {
+            // Another attempt of one that was counted.
+            counted.remove(&uid);
+        } else if counted.insert(uid) {
+            let action = journal.read(|ledger| action(ledger, &uid));
+            metrics.operations.with_label_values(&[action, outcome(&report)]).inc();
+        }
+        if counted.len() > MOST_COUNTED {
+            journal.read(|ledger| counted.retain(|uid| ledger.entry(uid).is_some()));
+        }
+    }
+}
+
+fn outcome(report: &OperationReport) -> &'static str {
+    report.outcome().as_str_name().trim_start_matches("OUTCOME_")
+}
+
+fn action(ledger: &Ledger, uid: &Uuid) -> &'static str {
+    let request = ledger.entry(uid).map(|entry| &entry.request);
+    match request.and_then(|request| request.action.as_ref()?.action.as_ref()) {
+        Some(Action::ContainerStart(_)) => "Start",
+        Some(Action::ContainerStop(_)) => "Stop",
+        Some(Action::ContainerRestart(_)) => "Restart",
+        Some(Action::ContainerPause(_)) => "Pause",
+        Some(Action::ContainerUnpause(_)) => "Unpause",
+        Some(Action::ContainerKill(_)) => "Kill",
+        Some(Action::ContainerRemove(_)) => "Remove",
+        Some(Action::ContainerRename(_)) => "Rename",
+        Some(Action::ImagePull(_)) => "Pull",
+        Some(Action::ImageRemove(_)) => "RemoveImage",
+        Some(Action::ImageTag(_)) => "Tag",
+        None => "Unknown",
+    }
+}

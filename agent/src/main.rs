@@ -1,0 +1,46 @@
+//! Parse, run, say why not.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gantry_agent::app::{self, AppError};
+use gantry_agent::config::Flags;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let flags = Flags::parse();
+    // Two threads are enough beside one engine, and every thread costs memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        let config = flags.resolve()?;
+        let stop = CancellationToken::new();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let running = app::run(config, stop.clone());
+        let mut running = std::pin::pin!(running);
+        tokio::select! {
+            outcome = &mut running => return Ok::<_, anyhow::Error>(outcome?),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        Ok(running.await?)
+    });
+    let Err(error) = outcome else { return Ok(ExitCode::SUCCESS) };
+    eprintln!("error: {error:#}");
+    let hint = error.downcast_ref::<AppError>().and_then(AppError::hint);
+    let hint =
+        hint.or_else(|| error.downcast_ref::<gantry_agent::config::ConfigError>().map(|error| error.hint()));
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    Ok(ExitCode::from(2))
+}

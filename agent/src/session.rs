@@ -1,0 +1,126 @@
+//! Keeps the one connection to the controller: dial, serve, dial again. There are never two at once.
+
+pub mod backoff;
+pub mod dial;
+mod outer;
+pub mod readiness;
+mod serve;
+mod services;
+pub mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_api::agent_v1::RefusalReason;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+pub use services::Parts;
+
+use self::backoff::Backoff;
+use self::dial::{Dialer, one_line};
+use self::services::Session;
+use crate::clock::SharedEntropy;
+
+/// A session that was in use for so long was a good one.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// Why there is no session any more.
+struct Ended {
+    /// It was in use for a while.
+    was_good: bool,
+    /// What the controller asked us to wait.
+    asked: Option<Duration>,
+}
+
+/// The agent's end of the link.
+pub struct Link {
+    dialer: Arc<Dialer>,
+    parts: Parts,
+    entropy: SharedEntropy,
+}
+
+impl Link {
+    /// Does not connect yet.
+    pub fn new(dialer: Arc<Dialer>, parts: Parts, entropy: SharedEntropy) -> Self {
+        Self { dialer, parts, entropy }
+    }
+
+    /// Keeps a session until `stop`. Nothing of it is left when this returns.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(self.entropy.clone());
+        while let Some(ended) = stop.run_until_cancelled(self.dial()).await {
+            let ended = match ended {
+                Ok(connection) => self.serve(connection, stop).await,
+                Err(ended) => ended,
+            };
+            if stop.is_cancelled() {
+                return;
+            }
+            if ended.was_good {
+                backoff.reset();
+            }
+            let wait = backoff.wait(ended.asked);
+            tracing::info!(
+                retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "not connected"
+            );
+            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                return;
+            }
+            self.parts.metrics.reconnects.inc();
+        }
+    }
+
+    async fn dial(&self) -> Result<Box<dyn dial::Connection>, Ended> {
+        let credentials = self.parts.enrolled.credentials();
+        match self.dialer.session(&credentials, self.parts.enrolled.key()).await {
+            Ok((connection, way)) => {
+                tracing::info!(controller = %self.dialer.controller(), ?way, "connected");
+                Ok(connection)
+            }
+            Err(error) => {
+                tracing::warn!(controller = %self.dialer.controller(), error = one_line(&error), "cannot connect");
+                self.mention_expiry();
+                Err(Ended { was_good: false, asked: None })
+            }
+        }
+    }
+
+    async fn serve(&self, connection: Box<dyn dial::Connection>, stop: &CancellationToken) -> Ended {
+        let over = stop.child_token();
+        let session = Session::new(self.parts.clone(), over.clone());
+        let calls = services::router(session.clone()).await;
+        let outcome = serve::serve(connection, calls, stop).await;
+        over.cancel();
+        self.parts.gate.close();
+        self.parts.metrics.connected.set(0);
+        let lived = session.lived();
+        match (session.refusal(), outcome) {
+            (Some(refusal), _) => {
+                let reason = refusal.reason().as_str_name();
+                tracing::warn!(reason, message = refusal.message, "the controller turned this agent away");
+                if refusal.reason() == RefusalReason::Unspecified {
+                    tracing::debug!("the controller gave a reason this agent does not know");
+                }
+                let asked = Duration::from_secs(refusal.retry_after_seconds.into());
+                return Ended { was_good: false, asked: Some(asked) };
+            }
+            (None, Ok(())) => tracing::info!("the controller closed the connection"),
+            (None, Err(error)) => tracing::warn!(error = one_line(&error), "the connection ended"),
+        }
+        if lived.is_none() {
+            self.mention_expiry();
+        }
+        Ended { was_good: lived.is_some_and(|lived| lived >= GOOD), asked: None }
+    }
+
+    /// A certificate that ran out is a likely reason, if our clock is right.
+    fn mention_expiry(&self) {
+        if self.parts.enrolled.credentials().expires_at < self.parts.clock.now().as_second() {
+            tracing::error!(
+                "this agent's certificate has expired: give it a new join token (`gantry token create`) and start it again"
+            );
+        }
+    }
+}

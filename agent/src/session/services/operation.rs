@@ -1,0 +1,56 @@
+//! `OperationService`, in sessions that were resumed.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use gantry_api::agent_v1::operation_service_server::OperationService;
+use gantry_api::agent_v1::{
+    ForgetRequest, ForgetResponse, SubmitRequest, SubmitResponse, WatchRequest, WatchResponse,
+    WithdrawRequest, WithdrawResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::Session;
+
+const MOST_FORGOTTEN: usize = 1_000;
+
+pub(super) struct Service(pub(super) Arc<Session>);
+
+#[tonic::async_trait]
+impl OperationService for Service {
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        self.0.require_resumed()?;
+        let report = self.0.parts.operations.submit(request.into_inner()).await?;
+        Ok(Response::new(SubmitResponse { report: Some(report) }))
+    }
+
+    async fn withdraw(
+        &self,
+        request: Request<WithdrawRequest>,
+    ) -> Result<Response<WithdrawResponse>, Status> {
+        self.0.require_resumed()?;
+        let WithdrawRequest { token, uid } = request.into_inner();
+        let report = self.0.parts.operations.withdraw(token, &uid).await?;
+        Ok(Response::new(WithdrawResponse { report: Some(report) }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(&self, _request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.0.require_resumed()?;
+        let reports = self.0.parts.operations.watch();
+        let responses = reports.map(|report| Ok(WatchResponse { report: Some(report) }));
+        Ok(Response::new(responses.take_until(self.0.over.clone().cancelled_owned()).boxed()))
+    }
+
+    async fn forget(&self, request: Request<ForgetRequest>) -> Result<Response<ForgetResponse>, Status> {
+        self.0.require_resumed()?;
+        let uids = request.into_inner().uids;
+        if uids.len() > MOST_FORGOTTEN {
+            return Err(Status::invalid_argument(format!("more than {MOST_FORGOTTEN} operations at once")));
+        }
+        self.0.parts.operations.forget(uids).await?;
+        Ok(Response::new(ForgetResponse {}))
+    }
+}
