@@ -16,6 +16,7 @@ mod refusal;
 mod report;
 mod settle;
 mod submit;
+mod trace;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gantry_api::agent_v1::{OperationReport, Outcome, SubmitRequest};
 use tokio::sync::SemaphorePermit;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::action::Action;
@@ -33,16 +34,29 @@ impl Inner {
             return;
         };
         let Ok(action) = Action::of(&request) else { return };
+        let span = super::trace::span(&request);
+        self.run_from(uid, phase, started, &action, &request, &live).instrument(span).await;
+    }
+
+    async fn run_from(
+        &self,
+        uid: Uuid,
+        phase: Phase,
+        started: Option<Started>,
+        action: &Action,
+        request: &SubmitRequest,
+        live: &Live,
+    ) {
         match phase {
             Phase::Accepted => {
-                if let Some((before, _slot)) = self.begin(uid, &action, &request, &live).await {
-                    self.perform(uid, &action, &request, &before, &live).await;
+                if let Some((before, _slot)) = self.begin(uid, action, request, live).await {
+                    self.perform(uid, action, request, &before, live).await;
                 }
             }
             Phase::Started => {
                 let before = started.and_then(|started| started.before).unwrap_or_default();
                 let Ok(_slot) = self.slots.acquire().await else { return };
-                self.take_up_started(uid, &action, &request, &before, &live).await;
+                self.take_up_started(uid, action, request, &before, live).await;
             }
             Phase::Withdrawn | Phase::Finished => {}
         }

@@ -19,6 +19,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// How long Withdraw waits for a pull to stop before it answers that it runs.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 const LONGEST_DIGEST: usize = 128;
+const LONGEST_NAME: usize = 1024;
 const LONGEST_RUN_MS: u64 = 8 * 24 * 3600 * 1000;
 /// One record names this many withdrawn operations at most.
 const WITHDRAWN_AT_ONCE: usize = 100_000;
@@ -254,6 +255,13 @@ fn check_limits(request: &SubmitRequest) -> Result<(), Refusal> {
     let invalid = |message: &str| Err(Refusal::new(Code::InvalidArgument, message));
     if request.digest.is_empty() || request.digest.len() > LONGEST_DIGEST {
         return invalid("the digest is not one");
+    }
+    let target = request.target.as_ref();
+    if target.is_some_and(|target| target.name.len() > LONGEST_NAME || target.image.len() > LONGEST_NAME)
+        || request.required_state.len() > LONGEST_DIGEST
+        || request.traceparent.len() > LONGEST_DIGEST
+    {
+        return invalid("the request holds a text that is longer than any can be");
     }
     if request.attempt == 0 {
         return invalid("attempts are counted from 1");

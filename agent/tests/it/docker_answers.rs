@@ -303,9 +303,11 @@ async fn a_pull_shows_its_layers_and_stops_when_it_is_withdrawn() {
     let layer = &report.pull.unwrap().layers[0];
     assert_eq!((layer.id.as_str(), layer.current_bytes, layer.total_bytes), ("aaa", 5, 10));
 
+    let asked = tokio::time::Instant::now();
     let report = world.operations.withdraw(request.token, &request.uid).await.unwrap();
 
     assert_eq!(report.outcome(), Outcome::Cancelled, "{report:?}");
+    assert!(asked.elapsed() < std::time::Duration::from_secs(1), "it did not wait for a deadline");
     world.daemon.state.lock().pull_is_held = false;
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     assert_eq!(world.daemon.effects(), Vec::<String>::new(), "Docker was told to stop");
