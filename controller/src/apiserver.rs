@@ -6,3 +6,4 @@
 pub mod decode;
 pub mod failure;
 pub mod kinds;
+mod protobuf;

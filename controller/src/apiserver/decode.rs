@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use super::failure::{Failure, Outcome};
+use super::protobuf;
 
 /// Most bytes a body may have.
 pub const BODY_LIMIT: usize = 3 << 20;
@@ -45,6 +46,10 @@ pub fn decode(bytes: &[u8], media_type: Option<&str>) -> Outcome<Decoded> {
     let decoded = match essence.as_str() {
         "" | "application/json" | "text/json" => decode_json(text()?)?,
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(text()?)?,
+        protobuf::MEDIA_TYPE => match protobuf::decode(bytes)? {
+            Some(value) => Decoded { value, duplicates: Vec::new() },
+            None => return Err(Failure::unsupported_media_type(SERVED)),
+        },
         _ => return Err(Failure::unsupported_media_type(SERVED)),
     };
     if decoded.value.is_object() {
