@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use gantry_agent::app::{self, AppError};
-use gantry_agent::config::Flags;
+use gantry_agent::config::{ConfigError, Flags};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let Err(error) = outcome else { return Ok(ExitCode::SUCCESS) };
     eprintln!("error: {error:#}");
     let hint = error.downcast_ref::<AppError>().and_then(AppError::hint);
-    let hint =
-        hint.or_else(|| error.downcast_ref::<gantry_agent::config::ConfigError>().map(|error| error.hint()));
+    let hint = hint.or_else(|| error.downcast_ref::<ConfigError>().map(ConfigError::hint));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }

@@ -9,10 +9,16 @@
     reason = "a test that meets the unexpected shall stop there"
 )]
 
+mod config;
+mod controller;
 mod daemon;
 mod docker_answers;
 mod engine_facts;
+mod enroll;
 mod journal;
+mod link;
 mod operations;
+mod readiness;
 mod recovery;
+mod state_dir;
 mod world;

@@ -1,0 +1,172 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_agent::clock::{SystemClock, SystemEntropy};
+use gantry_agent::docker::bollard::BollardEngine;
+use gantry_agent::enrollment::Enrollment;
+use gantry_agent::enrollment::key::AgentKey;
+use gantry_agent::journal::{Journal, MemoryDisk};
+use gantry_agent::operations::{self, Operations, Pace, Readiness as _};
+use gantry_agent::session::dial::Dialer;
+use gantry_agent::session::readiness::Gate;
+use gantry_agent::session::{Link, Parts};
+use gantry_agent::state_dir::StateDir;
+use gantry_agent::telemetry::metrics::Metrics;
+use gantry_api::agent_v1::docker_service_client::DockerServiceClient;
+use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
+use gantry_api::agent_v1::{
+    HelloRequest, InfoRequest, InstallCertificateRequest, Policy, RefuseRequest, RenewRequest,
+    RequestCertificateRequest, ResumeRequest, WithdrawRequest,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use crate::controller::{Caller, Controller, UID};
+use crate::enroll::config;
+use crate::world::{TOKEN, entropy};
+
+/// An enrolled agent that keeps its link; its engine is away.
+struct Agent {
+    gate: Arc<Gate>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    _state: tempfile::TempDir,
+}
+
+impl Agent {
+    async fn enrolled_at(controller: &Controller, more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(controller, directory.path(), more);
+        let state = Arc::new(StateDir::open(&config.state_dir).unwrap());
+        let key = Arc::new(AgentKey::open(&state).unwrap());
+        let direct = Dialer::new(config.controller.clone(), gantry_agent::config::Transport::Direct).unwrap();
+        let enrollment = Enrollment { config: &config, dialer: &direct, state: &state, key: &key };
+        let serve = async { controller.enroll(controller.accept().await.unwrap()).await };
+        let (enrolled, ()) = tokio::join!(enrollment.until_decided(entropy()), serve);
+
+        let clock = Arc::new(SystemClock);
+        let gate = Arc::new(Gate::new(clock.clone(), entropy()));
+        let engine = Arc::new(BollardEngine::new("unix:///nowhere/docker.sock").unwrap());
+        let journal = Journal::open(Arc::new(MemoryDisk::default()), &entropy()).await.unwrap();
+        let operations = Operations::start(operations::Parts {
+            engine: engine.clone(),
+            journal,
+            clock: clock.clone(),
+            readiness: gate.clone(),
+            policy: Policy::Operate,
+            pace: Pace::default(),
+        });
+        let parts = Parts {
+            engine,
+            operations,
+            enrolled: Arc::new(enrolled.unwrap()),
+            gate: gate.clone(),
+            policy: Policy::Operate,
+            boot_nonce: "boot".to_owned(),
+            clock,
+            metrics: Metrics::new().unwrap(),
+        };
+        let dialer = Arc::new(Dialer::new(config.controller.clone(), config.transport).unwrap());
+        let link = Link::new(dialer, parts, Arc::new(SystemEntropy));
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        let task = tokio::spawn(async move { link.run(&until).await });
+        Self { gate, stop, task, _state: directory }
+    }
+}
+
+async fn resumed(caller: &Caller) -> bytes::Bytes {
+    caller.session().hello(HelloRequest::default()).await.unwrap();
+    let request = ResumeRequest { token: Some(TOKEN), withdrawn_uids: Vec::new() };
+    caller.session().resume(request).await.unwrap().into_inner().nonce
+}
+
+#[tokio::test]
+async fn a_session_goes_from_hello_through_resume_to_renew_and_nothing_is_taken_before() {
+    let controller = Controller::start().await;
+    let agent = Agent::enrolled_at(&controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    let withdraw = WithdrawRequest { token: Some(TOKEN), uid: UID.to_owned() };
+
+    let early = caller.session().resume(ResumeRequest::default()).await.unwrap_err();
+    assert_eq!(early.code(), Code::FailedPrecondition);
+    let early = OperationServiceClient::new(caller.clone()).withdraw(withdraw).await.unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    assert!(!agent.gate.is_ready());
+
+    let hello = caller.session().hello(HelloRequest::default()).await.unwrap().into_inner();
+    assert_eq!(hello.instance_uid, UID);
+    assert_eq!(hello.policy(), Policy::Operate);
+    assert_eq!(hello.engine_id, "");
+    let nonce = resumed(&caller).await;
+    assert!(agent.gate.is_ready());
+    let next = caller.session().renew(RenewRequest { nonce: nonce.clone() }).await.unwrap().into_inner();
+    assert_ne!(next.nonce, nonce);
+    let info = DockerServiceClient::new(caller.clone()).info(InfoRequest {}).await.unwrap_err();
+    assert_eq!(info.code(), Code::Unavailable);
+
+    agent.stop.cancel();
+    agent.task.await.unwrap();
+    assert!(!agent.gate.is_ready());
+}
+
+#[tokio::test]
+async fn readiness_ends_with_the_connection_and_the_agent_comes_back() {
+    let controller = Controller::start().await;
+    let agent = Agent::enrolled_at(&controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    resumed(&caller).await;
+
+    drop(caller);
+
+    let again = tokio::time::timeout(Duration::from_secs(10), controller.accept()).await;
+    assert!(!agent.gate.is_ready());
+    resumed(&Caller::over(again.unwrap().unwrap()).await).await;
+    assert!(agent.gate.is_ready());
+}
+
+#[tokio::test]
+async fn a_certificate_for_this_key_and_instance_is_installed_and_no_other() {
+    let controller = Controller::start().await;
+    let _agent = Agent::enrolled_at(&controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    let csr = caller.session().request_certificate(RequestCertificateRequest {}).await.unwrap();
+    let csr = csr.into_inner().csr_pem;
+    let install = |uid: &str| InstallCertificateRequest {
+        certificate_pem: controller.certificate(&csr, uid),
+        ca_bundle_pem: controller.ca_pem(),
+    };
+
+    let other = install("00000000-0000-4000-8000-000000000000");
+    let refused = caller.session().install_certificate(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    caller.session().install_certificate(install(UID)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_runs_through_a_websocket_where_only_that_passes() {
+    let controller = Controller::start().await;
+    let agent = Agent::enrolled_at(&controller, &["--transport", "websocket"]).await;
+
+    let stream = Box::pin(controller.accept_websocket()).await;
+    let caller = Box::pin(Caller::over(stream)).await;
+    resumed(&caller).await;
+
+    assert!(agent.gate.is_ready());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_turned_away_waits_as_long_as_it_was_told() {
+    let controller = Controller::start().await;
+    let _agent = Agent::enrolled_at(&controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+
+    let refusal = RefuseRequest { retry_after_seconds: 3, ..RefuseRequest::default() };
+    caller.session().refuse(refusal).await.unwrap();
+    drop(caller);
+
+    let early = tokio::time::timeout(Duration::from_millis(2_900), controller.accept()).await;
+    assert!(early.is_err(), "it did not wait");
+    tokio::time::timeout(Duration::from_secs(5), controller.accept()).await.unwrap().unwrap();
+}
