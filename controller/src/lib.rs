@@ -10,6 +10,7 @@ pub mod config;
 pub mod embedded_postgres;
 pub mod gateway;
 pub mod pki;
+pub mod reconcilers;
 pub mod server;
 pub mod storage;
 pub mod telemetry;

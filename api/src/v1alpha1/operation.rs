@@ -462,6 +462,9 @@ pub struct Dispatch {
     /// The agent's journal at that time.
     #[serde(default)]
     pub journal_id: String,
+    /// Uid of the instance it was sent to, so that one made later under the same name is not asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance_uid: String,
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Time>,

@@ -1,0 +1,135 @@
+//! Removes what nobody holds any more: dependents of owners that are gone, Events after an hour, join tokens that expired,
+//! and what is in a Namespace that is being deleted.
+//!
+//! Keeps a small graph of every object from watches; `graph` decides from it, `act` checks with the API before it removes.
+
+mod act;
+mod graph;
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
+use kube::runtime::watcher::{self, watcher};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use graph::{Graph, Record};
+
+/// Every kind that may own, be owned or expire: group, version, kind, plural.
+const KINDS: &[(&str, &str, &str, &str)] = &[
+    ("", "v1", "Namespace", "namespaces"),
+    ("", "v1", "Secret", "secrets"),
+    ("", "v1", "ConfigMap", "configmaps"),
+    ("", "v1", "Event", "events"),
+    ("coordination.k8s.io", "v1", "Lease", "leases"),
+    ("gantry.dev", "v1alpha1", "DockerInstance", "dockerinstances"),
+    ("gantry.dev", "v1alpha1", "Operation", "operations"),
+];
+
+const CHANGES: usize = 4096;
+/// Changes are gathered this long before the graph is looked at.
+const GATHER: Duration = Duration::from_millis(100);
+/// What expires is looked for this often.
+const SWEEP: Duration = Duration::from_secs(10);
+
+enum Change {
+    Put(Box<Record>),
+    Gone {
+        uid: String,
+    },
+    /// Everything of a kind, after the watch began anew.
+    All {
+        kind: usize,
+        records: Vec<Record>,
+    },
+}
+
+/// Collects garbage until `stop`.
+pub(super) async fn run(client: kube::Client, clock: SharedClock, stop: CancellationToken) {
+    let (sender, changes) = mpsc::channel(CHANGES);
+    let watches = futures::future::join_all(
+        (0..KINDS.len()).map(|kind| follow(client.clone(), kind, sender.clone(), stop.clone())),
+    );
+    drop(sender);
+    tokio::join!(watches, collect(&client, &clock, changes, stop));
+}
+
+fn resource(kind: usize) -> Option<ApiResource> {
+    let (group, version, name, plural) = KINDS.get(kind)?;
+    Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural))
+}
+
+async fn follow(client: kube::Client, kind: usize, sender: mpsc::Sender<Change>, stop: CancellationToken) {
+    let Some(resource) = resource(kind) else { return };
+    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let events = super::machine::with_quick_backoff(watcher(api, watcher::Config::default()));
+    let mut events = std::pin::pin!(events.take_until(stop.clone().cancelled_owned()));
+    let mut listed = Vec::new();
+    while let Some(event) = events.next().await {
+        let change = match event {
+            Ok(watcher::Event::Apply(object)) => {
+                graph::record(kind, &object).map(|record| Change::Put(Box::new(record)))
+            }
+            Ok(watcher::Event::Delete(object)) => object.metadata.uid.map(|uid| Change::Gone { uid }),
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                None
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.extend(graph::record(kind, &object));
+                None
+            }
+            Ok(watcher::Event::InitDone) => Some(Change::All { kind, records: std::mem::take(&mut listed) }),
+            Err(error) => {
+                tracing::debug!(%error, "a watch broke and will be opened again");
+                None
+            }
+        };
+        if let Some(change) = change
+            && sender.send(change).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn collect(
+    client: &kube::Client,
+    clock: &SharedClock,
+    mut changes: mpsc::Receiver<Change>,
+    stop: CancellationToken,
+) {
+    let mut graph = Graph::new(KINDS.len());
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = changes.recv_many(&mut batch, CHANGES) => {}
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        if !batch.is_empty() {
+            tokio::time::sleep(GATHER).await;
+            while let Ok(change) = changes.try_recv() {
+                batch.push(change);
+            }
+        }
+        for change in batch.drain(..) {
+            match change {
+                Change::Put(record) => graph.put(*record),
+                Change::Gone { uid } => graph.remove(&uid),
+                Change::All { kind, records } => graph.replace(kind, records),
+            }
+        }
+        for removal in graph.plan(clock.now()) {
+            if stop.is_cancelled() {
+                return;
+            }
+            if let Err(error) = act::act(client, &removal).await {
+                tracing::warn!(%error, ?removal, "garbage was not removed, it is tried again");
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Facts for the plan; asks no agent.
+
+use std::time::Duration;
+
+use super::{Context, Memory};
+use crate::gateway::link::{InstanceUid, SessionFacts};
+
+/// What is so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observed {
+    pub(super) session: Option<SessionFacts>,
+    /// How long no session has been open, as far as this replica can know.
+    pub(super) away_for: Duration,
+    /// How long ago the last check ended; `None` if this replica has not checked.
+    pub(super) checked_ago: Option<Duration>,
+    pub(super) is_new_session: bool,
+    pub(super) has_changed: bool,
+}
+
+pub(super) fn observe(uid: InstanceUid, context: &Context) -> Observed {
+    let Memory { checked, is_new_session, has_changed } =
+        context.memory.lock().get(&uid).copied().unwrap_or_default();
+    Observed {
+        session: context.link.session(uid),
+        away_for: context.link.away_for(uid).unwrap_or_else(|| context.started.elapsed()),
+        checked_ago: checked.map(|checked| checked.elapsed()),
+        is_new_session,
+        has_changed,
+    }
+}

@@ -1,0 +1,230 @@
+//! Does what was planned; every durable write comes before the effect it allows.
+
+use std::sync::Arc;
+
+use gantry_api::agent_v1::OperationReport;
+use gantry_api::names::OPERATION_FINALIZER;
+use gantry_api::v1alpha1::Operation;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::observe::permit;
+use super::plan::{Observed, SLOTS, Step};
+use super::{Context, report, wire};
+use crate::gateway::link::{InstanceUid, LinkError};
+use crate::reconcilers::machine::ReconcileError;
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Nothing had to be asked.
+    Nothing,
+    /// The agent's word.
+    Answered(Box<OperationReport>),
+    /// No word, or a refusal.
+    NotAnswered(LinkError),
+    /// Others took the last place meanwhile.
+    NoSlot,
+    /// The host's policy refuses it, and the agent has promised never to start it.
+    Denied(String),
+    /// Cleaned up; look again when its time to be deleted comes.
+    Settled,
+    /// Its agent is still owed an answer.
+    StillOwed,
+}
+
+/// The Operation as it is after our writes, and what came of the step.
+#[derive(Debug)]
+pub(super) struct Acted {
+    pub(super) operation: Arc<Operation>,
+    pub(super) outcome: Outcome,
+}
+
+pub(super) async fn act(
+    operation: &Arc<Operation>,
+    uid: Uuid,
+    step: &Step,
+    observed: &Observed,
+    context: &Context,
+) -> Result<Acted, ReconcileError> {
+    let unchanged = |outcome| Acted { operation: operation.clone(), outcome };
+    match step {
+        Step::Look(_) | Step::Wait { .. } | Step::Follow { .. } | Step::End(_) | Step::BackOff { .. } => {
+            Ok(unchanged(Outcome::Nothing))
+        }
+        Step::Dispatch { instance, .. } => {
+            if !take_slot(*instance, uid, observed, context) {
+                return Ok(unchanged(Outcome::NoSlot));
+            }
+            let dispatched = dispatch(operation, uid, step, context).await;
+            // From here on the stored dispatch holds the place.
+            context.memory.lock().free_slot(uid);
+            let dispatched = Arc::new(dispatched?);
+            let outcome = submit(&dispatched, uid, *instance, context).await;
+            Ok(Acted { operation: dispatched, outcome })
+        }
+        Step::Submit(instance) => Ok(unchanged(submit(operation, uid, *instance, context).await)),
+        Step::Withdraw(instance) => Ok(unchanged(withdraw(uid, *instance, context).await)),
+        Step::Settle => settle(operation, uid, observed, context).await,
+    }
+}
+
+fn take_slot(instance: InstanceUid, uid: Uuid, observed: &Observed, context: &Context) -> bool {
+    let mut memory = context.memory.lock();
+    let taken = memory.slots.entry(instance).or_default();
+    if taken.contains(&uid) {
+        return true;
+    }
+    if taken.len().max(observed.running) >= SLOTS {
+        return false;
+    }
+    taken.insert(uid)
+}
+
+/// Commits the finalizer, then the dispatch, each against the version that was planned from.
+async fn dispatch(
+    operation: &Operation,
+    uid: Uuid,
+    step: &Step,
+    context: &Context,
+) -> Result<Operation, ReconcileError> {
+    let held = if operation.finalizers().iter().any(|held| held == OPERATION_FINALIZER) {
+        operation.clone()
+    } else {
+        let mut finalizers = operation.finalizers().to_vec();
+        finalizers.push(OPERATION_FINALIZER.to_owned());
+        patch_finalizers(operation, uid, &finalizers, context).await?
+    };
+    let status = report::dispatched(&held, step, context.token, context.clock.now());
+    report::write(&held, uid, &status, context).await
+}
+
+async fn patch_finalizers(
+    operation: &Operation,
+    uid: Uuid,
+    finalizers: &[String],
+    context: &Context,
+) -> Result<Operation, ReconcileError> {
+    let api: Api<Operation> =
+        Api::namespaced(context.client.clone(), &operation.namespace().unwrap_or_default());
+    let patch = json!({"metadata": {
+        "uid": operation.uid(), "resourceVersion": operation.resource_version(), "finalizers": finalizers,
+    }});
+    let patched = api.patch(&operation.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    context.memory.lock().written.insert(uid, super::version(&patched));
+    Ok(patched)
+}
+
+async fn submit(operation: &Operation, uid: Uuid, instance: InstanceUid, context: &Context) -> Outcome {
+    let Some(request) = wire::request(operation, context.token, context.clock.now()) else {
+        return Outcome::Nothing;
+    };
+    let Some(_permit) = permit(instance, context) else {
+        return Outcome::NotAnswered(LinkError::Silent("too many calls wait for its agent".to_owned()));
+    };
+    match context.link.submit(instance, request).await {
+        Ok(report) => answered(uid, report, context),
+        Err(LinkError::Refused { code: tonic::Code::PermissionDenied, message }) => {
+            // An earlier submission may have passed before the policy changed: only a withdrawal proves that it did not.
+            match context.link.withdraw(instance, uid).await {
+                Ok(report) if is_withdrawn(&report) => Outcome::Denied(message),
+                Ok(report) => answered(uid, report, context),
+                Err(error) => Outcome::NotAnswered(error),
+            }
+        }
+        Err(error) => {
+            if matches!(&error, LinkError::Refused { code: tonic::Code::AlreadyExists, .. }) {
+                context.metrics.digest_conflicts.inc();
+            }
+            Outcome::NotAnswered(error)
+        }
+    }
+}
+
+fn is_withdrawn(report: &OperationReport) -> bool {
+    use gantry_api::agent_v1::{OperationState, Outcome};
+    report.state() == OperationState::Withdrawn
+        || (report.state() == OperationState::Tombstone && report.outcome() == Outcome::Withdrawn)
+}
+
+async fn withdraw(uid: Uuid, instance: InstanceUid, context: &Context) -> Outcome {
+    let Some(_permit) = permit(instance, context) else {
+        return Outcome::NotAnswered(LinkError::Silent("too many calls wait for its agent".to_owned()));
+    };
+    match context.link.withdraw(instance, uid).await {
+        Ok(report) => answered(uid, report, context),
+        Err(error) => Outcome::NotAnswered(error),
+    }
+}
+
+fn answered(uid: Uuid, report: OperationReport, context: &Context) -> Outcome {
+    context.memory.lock().answers.insert(uid, report.clone());
+    Outcome::Answered(Box::new(report))
+}
+
+/// After the end is committed: the agent may forget, the object may go, and in time it is deleted.
+async fn settle(
+    operation: &Arc<Operation>,
+    uid: Uuid,
+    observed: &Observed,
+    context: &Context,
+) -> Result<Acted, ReconcileError> {
+    context.memory.lock().free_slot(uid);
+    if operation.finalizers().iter().any(|held| held == OPERATION_FINALIZER) {
+        if !is_released(operation, uid, observed, context).await {
+            return Ok(Acted { operation: operation.clone(), outcome: Outcome::StillOwed });
+        }
+        let rest: Vec<String> =
+            operation.finalizers().iter().filter(|held| *held != OPERATION_FINALIZER).cloned().collect();
+        let released = patch_finalizers(operation, uid, &rest, context).await?;
+        context.wake_instance(operation.namespace().as_deref(), &operation.spec.instance_ref.name);
+        return Ok(Acted { operation: Arc::new(released), outcome: Outcome::Settled });
+    }
+    if report::time_to_live(operation, context.clock.now()).is_some_and(|left| left.is_zero())
+        && operation.metadata.deletion_timestamp.is_none()
+    {
+        let api: Api<Operation> =
+            Api::namespaced(context.client.clone(), &operation.namespace().unwrap_or_default());
+        let exactly = DeleteParams {
+            preconditions: Some(Preconditions { uid: operation.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        api.delete(&operation.name_any(), &exactly).await?;
+    }
+    Ok(Acted { operation: operation.clone(), outcome: Outcome::Settled })
+}
+
+/// True once the agent knows that it must not start it and need not remember it, or nobody is left to tell.
+async fn is_released(operation: &Operation, uid: Uuid, observed: &Observed, context: &Context) -> bool {
+    use gantry_api::agent_v1::OperationState;
+    let sent_to = operation
+        .status
+        .as_ref()
+        .and_then(|status| status.dispatch.as_ref())
+        .map(|dispatch| dispatch.instance_uid.clone())
+        .unwrap_or_default();
+    let Some(instance) = &observed.instance else {
+        return true;
+    };
+    if instance.is_archived || (!sent_to.is_empty() && sent_to != instance.uid.to_string()) {
+        return true;
+    }
+    if observed.session.is_none() {
+        return operation.spec.abandon && operation.metadata.deletion_timestamp.is_some();
+    }
+    let state = observed.report.as_ref().map(OperationReport::state);
+    let is_over = match state {
+        Some(OperationState::Finished | OperationState::Withdrawn | OperationState::Tombstone) => true,
+        // Given up here, but the agent may still hold it.
+        _ => match withdraw(uid, instance.uid, context).await {
+            Outcome::Answered(report) => !matches!(
+                report.state(),
+                OperationState::Accepted | OperationState::Started | OperationState::Unspecified
+            ),
+            _ => false,
+        },
+    };
+    is_over && context.link.forget(instance.uid, &[uid]).await.is_ok()
+}

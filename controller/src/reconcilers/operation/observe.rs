@@ -1,0 +1,180 @@
+//! Facts for the plan. An agent that does not answer is a fact too.
+
+use gantry_api::condition::InstanceCondition;
+use gantry_api::v1alpha1::{Action, DockerInstance, Operation, Phase, find_condition};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+use super::plan::{InstanceFacts, Observed};
+use super::{CALLS_PER_AGENT, Context, wire};
+use crate::gateway::link::{InstanceUid, LinkError};
+
+/// Looks at everything near; asks no agent.
+pub(super) async fn observe(operation: &Operation, uid: Uuid, context: &Context) -> Observed {
+    let instance = instance(operation, context).await;
+    let session = instance.as_ref().and_then(|instance| context.link.session(instance.uid));
+    let report = newest_report(operation, uid, instance.as_ref(), context);
+    let status = operation.status.clone().unwrap_or_default();
+    let target_id = status.target.as_ref().map(|target| target.id.as_str()).filter(|id| !id.is_empty());
+    let mut observed = Observed {
+        session,
+        report,
+        running: 0,
+        goes_first: None,
+        removed_by: None,
+        found: None,
+        digest: wire::digest(operation, &status),
+        instance,
+    };
+    if !status.phase.is_final() && (status.dispatch.is_none() || status.next_attempt_time.is_some()) {
+        look_at_others(operation, target_id, &mut observed, context);
+    }
+    observed
+}
+
+/// Asks the agent what a name or id means now.
+pub(super) async fn look(operation: &Operation, reference: &str, observed: &mut Observed, context: &Context) {
+    let Some(instance) = observed.instance.as_ref().map(|instance| instance.uid) else {
+        return;
+    };
+    let found = match permit(instance, context) {
+        Some(_permit) => {
+            context.link.resolve(instance, wire::kind(operation.spec.target.kind), reference).await
+        }
+        None => Err(LinkError::Silent("too many calls wait for its agent".to_owned())),
+    };
+    let id = found.as_ref().ok().map(|target| target.id.clone());
+    observed.found = Some(found);
+    if let Some(id) = id {
+        look_at_others(operation, Some(&id), observed, context);
+    }
+}
+
+/// Leave to call an agent; `None` while too many calls wait for it.
+pub(super) fn permit(instance: InstanceUid, context: &Context) -> Option<OwnedSemaphorePermit> {
+    let calls = context
+        .memory
+        .lock()
+        .calls
+        .entry(instance)
+        .or_insert_with(|| std::sync::Arc::new(tokio::sync::Semaphore::new(CALLS_PER_AGENT)))
+        .clone();
+    calls.try_acquire_owned().ok()
+}
+
+/// The instance, asked of the API itself where our copy has none: absence ends Operations.
+async fn instance(operation: &Operation, context: &Context) -> Option<InstanceFacts> {
+    let namespace = operation.namespace().unwrap_or_default();
+    let name = &operation.spec.instance_ref.name;
+    if let Some(known) = context.instances.get(&ObjectRef::new(name).within(&namespace)) {
+        return facts(&known);
+    }
+    let api: Api<DockerInstance> = Api::namespaced(context.client.clone(), &namespace);
+    loop {
+        match api.get_opt(name).await {
+            Ok(found) => return found.as_ref().and_then(facts),
+            Err(error) => {
+                tracing::debug!(%error, "the API did not tell whether an instance exists");
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+fn facts(instance: &DockerInstance) -> Option<InstanceFacts> {
+    let status = instance.status.clone().unwrap_or_default();
+    let unreachable = find_condition(&status.conditions, InstanceCondition::EngineReachable.as_str())
+        .is_some_and(|condition| condition.status == "False");
+    Some(InstanceFacts {
+        uid: InstanceUid(instance.metadata.uid.as_deref()?.parse().ok()?),
+        is_archived: instance.spec.archived,
+        is_paused: instance.spec.paused,
+        is_engine_unreachable: unreachable,
+        health: status.health,
+    })
+}
+
+/// The newer of what the agent reported and what it answered us, if both are from one journal.
+fn newest_report(
+    operation: &Operation,
+    uid: Uuid,
+    instance: Option<&InstanceFacts>,
+    context: &Context,
+) -> Option<gantry_api::agent_v1::OperationReport> {
+    let instance = instance?;
+    let sent_to = operation.status.as_ref()?.dispatch.as_ref().map(|dispatch| dispatch.instance_uid.clone());
+    if sent_to.is_some_and(|sent_to| !sent_to.is_empty() && sent_to != instance.uid.to_string()) {
+        return None;
+    }
+    let reported = context.link.report(instance.uid, uid);
+    let answered = context.memory.lock().answers.get(&uid).cloned();
+    match (reported, answered) {
+        (Some(reported), Some(answered))
+            if answered.journal_id == reported.journal_id
+                && (answered.attempt, answered.state, answered.journal_sequence)
+                    > (reported.attempt, reported.state, reported.journal_sequence) =>
+        {
+            Some(answered)
+        }
+        (Some(reported), _) => Some(reported),
+        (None, Some(answered)) => {
+            let session = context.link.session(instance.uid);
+            session.is_none_or(|session| session.journal_id == answered.journal_id).then_some(answered)
+        }
+        (None, None) => None,
+    }
+}
+
+/// Who shares the target and who shares the host.
+fn look_at_others(
+    operation: &Operation,
+    target_id: Option<&str>,
+    observed: &mut Observed,
+    context: &Context,
+) {
+    let mine = (operation.metadata.creation_timestamp.as_ref().map(|time| time.0), operation.uid());
+    let mut with_the_agent = std::collections::HashSet::new();
+    observed.goes_first = None;
+    for other in context.operations.state() {
+        if other.namespace() != operation.namespace()
+            || other.spec.instance_ref != operation.spec.instance_ref
+            || other.uid() == operation.uid()
+        {
+            continue;
+        }
+        let status = other.status.clone().unwrap_or_default();
+        let same_name = other.spec.target == operation.spec.target;
+        if status.phase.is_final() {
+            if same_name
+                && other.spec.action == Action::Remove
+                && status.phase == Phase::Succeeded
+                && status.completion_time.as_ref().map(|time| time.0) >= mine.0
+            {
+                observed.removed_by = Some(other.name_any());
+            }
+            continue;
+        }
+        let is_dispatched = status.dispatch.is_some() && status.next_attempt_time.is_none();
+        if is_dispatched && let Some(uid) = other.uid() {
+            with_the_agent.insert(uid);
+        }
+        let same_id =
+            target_id.is_some_and(|id| status.target.as_ref().is_some_and(|target| target.id == id));
+        let theirs = (other.metadata.creation_timestamp.as_ref().map(|time| time.0), other.uid());
+        if (same_name || same_id) && (is_dispatched || theirs < mine) && observed.goes_first.is_none() {
+            observed.goes_first = Some(other.name_any());
+        }
+    }
+    if let Some(instance) = &observed.instance {
+        let memory = context.memory.lock();
+        for uid in memory.slots.get(&instance.uid).into_iter().flatten() {
+            with_the_agent.insert(uid.to_string());
+        }
+    }
+    if let Some(uid) = operation.uid() {
+        with_the_agent.remove(&uid);
+    }
+    observed.running = with_the_agent.len();
+}

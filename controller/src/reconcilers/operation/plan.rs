@@ -1,0 +1,576 @@
+//! What the next step of an Operation is, from facts alone. The tables of the states and conditions are the tests below.
+
+use std::time::Duration;
+
+use gantry_api::agent_v1::{OperationReport, OperationState, Outcome, Policy, Target};
+use gantry_api::condition::OperationReason as Reason;
+use gantry_api::v1alpha1::{Action, Health, Operation, OperationStatus, Phase, TargetKind};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::gateway::link::{InstanceUid, LinkError, SessionFacts};
+
+/// Operations that may be with one agent at a time.
+pub(super) const SLOTS: usize = 20;
+/// A slow timer behind every wake.
+const SLOW: Duration = Duration::from_secs(30);
+/// How soon something that has no wake is looked at again.
+const SOON: Duration = Duration::from_secs(1);
+/// How soon an engine or an agent that did not answer is asked again.
+const LATER: Duration = Duration::from_secs(5);
+
+/// What is so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observed {
+    /// The instance that `spec.instanceRef` names now.
+    pub(super) instance: Option<InstanceFacts>,
+    /// The open session of that instance.
+    pub(super) session: Option<SessionFacts>,
+    /// The agent's newest word on this Operation.
+    pub(super) report: Option<OperationReport>,
+    /// Another unfinished Operation on the same target that goes first.
+    pub(super) goes_first: Option<String>,
+    /// A Remove of the same name that succeeded since this one was created.
+    pub(super) removed_by: Option<String>,
+    /// Operations that are with this instance's agent.
+    pub(super) running: usize,
+    /// What the agent said the target is; absent until it was asked in this pass.
+    pub(super) found: Option<Result<Target, LinkError>>,
+    /// The digest of what would be submitted.
+    pub(super) digest: Option<String>,
+}
+
+/// What is known of an instance.
+#[derive(Clone, Debug)]
+pub(super) struct InstanceFacts {
+    pub(super) uid: InstanceUid,
+    pub(super) is_archived: bool,
+    pub(super) is_paused: bool,
+    pub(super) is_engine_unreachable: bool,
+    pub(super) health: Health,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Ask the agent what this means, then plan again.
+    Look(String),
+    /// Nothing can be done; say why.
+    Wait { reason: Reason, message: String, again: Duration },
+    /// End it here: no agent has it.
+    End(Ending),
+    /// Record the dispatch of this attempt to this target, then submit it.
+    Dispatch { attempt: u32, target: Target, journal_id: String, instance: InstanceUid },
+    /// Submit the recorded attempt once more; the agent answers from its journal if it has it.
+    Submit(InstanceUid),
+    /// Ask the agent never to start it.
+    Withdraw(InstanceUid),
+    /// The agent has it; show how far it is.
+    Follow { again: Duration },
+    /// This attempt had no effect; the next is due then.
+    BackOff { until: Timestamp },
+    /// It has ended: clean up behind it.
+    Settle,
+}
+
+/// How an Operation ends.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ending {
+    pub(super) phase: Phase,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+fn failed(reason: Reason, message: impl Into<String>) -> Step {
+    Step::End(Ending { phase: Phase::Failed, reason, message: message.into() })
+}
+
+fn cancelled(message: impl Into<String>) -> Step {
+    Step::End(Ending { phase: Phase::Cancelled, reason: Reason::Cancelled, message: message.into() })
+}
+
+fn wait(reason: Reason, message: impl Into<String>, again: Duration) -> Step {
+    Step::Wait { reason, message: message.into(), again }
+}
+
+/// Decides the next step.
+///
+/// Before the first dispatch, and between a proven failure and the next one, the controller decides alone. In between only the
+/// agent does: cancel, deletion, deadline and archive become a withdrawal that it has to answer.
+pub(super) fn plan(operation: &Operation, observed: &Observed, now: Timestamp) -> Step {
+    let status = operation.status.clone().unwrap_or_default();
+    if status.phase.is_final() {
+        return Step::Settle;
+    }
+    if let Some(report) = current_report(&status, observed) {
+        if let (Some(ours), false) = (&observed.digest, report.digest.is_empty())
+            && *ours != report.digest
+        {
+            return failed(
+                Reason::OutcomeUnknown,
+                "the agent holds this Operation with other contents; look at the host before you repeat it",
+            );
+        }
+        return follow(operation, &status, observed, report, now);
+    }
+    let is_with_the_agent = status.dispatch.is_some() && status.next_attempt_time.is_none();
+    if is_with_the_agent {
+        without_report(operation, &status, observed, now)
+    } else {
+        queued(operation, &status, observed, now)
+    }
+}
+
+/// The agent's word, unless it speaks of an attempt that is over.
+fn current_report<'a>(status: &OperationStatus, observed: &'a Observed) -> Option<&'a OperationReport> {
+    let report = observed.report.as_ref()?;
+    let dispatched = status.dispatch.as_ref().map_or(0, |dispatch| dispatch.attempt);
+    let is_over = report.attempt < dispatched
+        || (report.attempt == dispatched && status.next_attempt_time.is_some())
+        || report.state() == OperationState::Unspecified;
+    // A withdrawal ends every attempt, also one that was never made.
+    (!is_over || report.state() == OperationState::Withdrawn).then_some(report)
+}
+
+/// S0: nothing is with the agent.
+fn queued(operation: &Operation, status: &OperationStatus, observed: &Observed, now: Timestamp) -> Step {
+    let spec = &operation.spec;
+    let instance_name = &spec.instance_ref.name;
+    if spec.cancel {
+        return cancelled("cancelled before it started");
+    }
+    if operation.metadata.deletion_timestamp.is_some() {
+        return cancelled("deleted before it started");
+    }
+    if spec.abandon {
+        return cancelled("abandoned before it started");
+    }
+    let Some(instance) = &observed.instance else {
+        return failed(
+            Reason::InstanceNotFound,
+            format!("dockerinstances.gantry.dev \"{instance_name}\" does not exist in this namespace"),
+        );
+    };
+    if instance.is_archived {
+        return failed(Reason::InstanceArchived, format!("instance \"{instance_name}\" is archived"));
+    }
+    if is_too_late(operation, now) {
+        return failed(Reason::StartDeadlineExceeded, too_late(operation, status));
+    }
+    if !is_allowed_kind(spec.action, spec.target.kind) {
+        return failed(
+            Reason::ActionNotAllowed,
+            format!("{} does not exist for this kind of target", spec.action.as_str()),
+        );
+    }
+    if instance.health == Health::Incompatible {
+        return failed(
+            Reason::EngineIncompatible,
+            format!(
+                "the engine of instance \"{instance_name}\" is older than API 1.41 and is not operated on"
+            ),
+        );
+    }
+    if instance.is_paused {
+        return wait(
+            Reason::Paused,
+            format!("instance \"{instance_name}\" is paused"),
+            until_deadline(operation, now),
+        );
+    }
+    let Some(session) = &observed.session else {
+        return wait(
+            Reason::InstanceOffline,
+            format!("the agent of instance \"{instance_name}\" is away"),
+            until_deadline(operation, now),
+        );
+    };
+    if !is_permitted(session.policy, spec.action) {
+        return failed(
+            Reason::PolicyDenied,
+            format!("the owner of the host does not allow {}", spec.action.as_str()),
+        );
+    }
+    if let Some(due) = status.next_attempt_time.as_ref()
+        && now < due.0
+    {
+        let again = remaining(now, due.0);
+        return Step::Wait {
+            reason: Reason::BackOff,
+            message: status.message.clone().unwrap_or_default(),
+            again,
+        };
+    }
+    if let Some(other) = &observed.goes_first {
+        return wait(
+            Reason::WaitingForOther,
+            format!("operation \"{other}\" on the same target goes first"),
+            SOON,
+        );
+    }
+    let target = match target(operation, status, observed) {
+        Ok(target) => target,
+        Err(step) => return *step,
+    };
+    if let Some(wanted) = spec.precondition.as_ref().and_then(|precondition| precondition.id.as_ref())
+        && *wanted != target.id
+    {
+        return failed(
+            Reason::TargetChanged,
+            format!("\"{}\" has id {}, the precondition wants {wanted}", spec.target.name, target.id),
+        );
+    }
+    if observed.running >= SLOTS {
+        return wait(
+            Reason::WaitingForSlot,
+            format!("{} operations run on instance \"{instance_name}\" already", observed.running),
+            SOON,
+        );
+    }
+    let attempt = status.dispatch.as_ref().map_or(0, |dispatch| dispatch.attempt).saturating_add(1);
+    Step::Dispatch { attempt, target, journal_id: session.journal_id.clone(), instance: instance.uid }
+}
+
+/// What the action goes to: fixed once it was found, a pull's reference as it is.
+fn target(operation: &Operation, status: &OperationStatus, observed: &Observed) -> Result<Target, Box<Step>> {
+    let spec = &operation.spec;
+    if let Some(known) = &status.target {
+        return Ok(super::wire::target(spec.target.kind, known));
+    }
+    if spec.action == Action::Pull {
+        if observed.instance.as_ref().is_some_and(|instance| instance.is_engine_unreachable) {
+            return Err(Box::new(wait(
+                Reason::EngineUnreachable,
+                "the Docker Engine does not answer its agent",
+                LATER,
+            )));
+        }
+        return Ok(Target {
+            kind: gantry_api::agent_v1::TargetKind::Image.into(),
+            name: spec.target.name.clone(),
+            ..Target::default()
+        });
+    }
+    let step = match &observed.found {
+        None => Step::Look(spec.target.name.clone()),
+        Some(Ok(target)) => return Ok(target.clone()),
+        Some(Err(LinkError::Away)) => wait(Reason::InstanceOffline, "the agent is away", LATER),
+        Some(Err(LinkError::Silent(why))) => {
+            wait(Reason::InstanceOffline, format!("the agent did not answer: {why}"), LATER)
+        }
+        Some(Err(LinkError::Refused { code, message })) => match code {
+            tonic::Code::NotFound => failed(Reason::TargetNotFound, not_found(operation, observed)),
+            tonic::Code::InvalidArgument => {
+                failed(Reason::TargetNotFound, format!("\"{}\": {message}", spec.target.name))
+            }
+            tonic::Code::PermissionDenied => failed(Reason::PolicyDenied, message.clone()),
+            _ => wait(Reason::EngineUnreachable, message.clone(), LATER),
+        },
+    };
+    Err(Box::new(step))
+}
+
+fn not_found(operation: &Operation, observed: &Observed) -> String {
+    let spec = &operation.spec;
+    let kind = kind_word(spec.target.kind);
+    match &observed.removed_by {
+        Some(other) if spec.action == Action::Remove => {
+            format!(
+                "{kind} \"{}\" is gone: its removal by operation \"{other}\" is already done",
+                spec.target.name
+            )
+        }
+        _ => format!(
+            "{kind} \"{}\" does not exist on instance \"{}\"",
+            spec.target.name, spec.instance_ref.name
+        ),
+    }
+}
+
+fn kind_word(kind: TargetKind) -> &'static str {
+    match kind {
+        TargetKind::Container => "container",
+        TargetKind::Image => "image",
+    }
+}
+
+/// S1 and later without the agent's word.
+fn without_report(
+    operation: &Operation,
+    status: &OperationStatus,
+    observed: &Observed,
+    now: Timestamp,
+) -> Step {
+    let spec = &operation.spec;
+    if spec.abandon {
+        return failed(
+            Reason::OutcomeUnknown,
+            "given up by spec.abandon: it may or may not have happened on the host",
+        );
+    }
+    let Some(dispatch) = &status.dispatch else {
+        return Step::Settle;
+    };
+    let Some(instance) = observed.instance.as_ref().filter(|instance| {
+        dispatch.instance_uid.is_empty() || dispatch.instance_uid == instance.uid.to_string()
+    }) else {
+        return failed(
+            Reason::OutcomeUnknown,
+            format!(
+                "instance \"{}\" was deleted while its agent had this: it may or may not have happened",
+                spec.instance_ref.name
+            ),
+        );
+    };
+    let Some(session) = &observed.session else {
+        let message = if why_end(operation, observed, now).is_some() {
+            "it cannot be withdrawn before the agent is back: it may have started"
+        } else {
+            "the agent is away; what it did will be recorded when it is back"
+        };
+        return wait(Reason::InstanceOffline, message, SLOW);
+    };
+    let is_acknowledged = status.phase == Phase::Running;
+    if session.journal_id != dispatch.journal_id || is_acknowledged {
+        return by_evidence(operation, status, observed);
+    }
+    if why_end(operation, observed, now).is_some() {
+        return Step::Withdraw(instance.uid);
+    }
+    Step::Submit(instance.uid)
+}
+
+/// The agent's journal no longer has it: what can be seen on the host decides, and nothing is run again.
+fn by_evidence(operation: &Operation, status: &OperationStatus, observed: &Observed) -> Step {
+    let spec = &operation.spec;
+    let unknown = || {
+        failed(
+            Reason::OutcomeUnknown,
+            "the agent lost its journal: it may or may not have happened; look at the host before you repeat it",
+        )
+    };
+    let succeeded = |message: &str| {
+        Step::End(Ending { phase: Phase::Succeeded, reason: Reason::Succeeded, message: message.to_owned() })
+    };
+    let leaves_a_trace = matches!(
+        spec.action,
+        Action::Remove | Action::Stop | Action::Pause | Action::Unpause | Action::Rename
+    );
+    let Some(known) = status.target.as_ref().filter(|target| leaves_a_trace && !target.id.is_empty()) else {
+        return unknown();
+    };
+    let found = match &observed.found {
+        None => return Step::Look(known.id.clone()),
+        Some(Ok(found)) => Some(found),
+        Some(Err(LinkError::Refused { code: tonic::Code::NotFound, .. })) => None,
+        Some(Err(error)) => return wait(Reason::EngineUnreachable, error.to_string(), LATER),
+    };
+    match (spec.action, found) {
+        (Action::Remove, None) => succeeded("it is gone; the agent's own record was lost"),
+        (Action::Stop, Some(found)) if matches!(found.state.as_str(), "exited" | "dead" | "created") => {
+            succeeded("it is stopped; the agent's own record was lost")
+        }
+        (Action::Pause, Some(found)) if found.state == "paused" => {
+            succeeded("it is paused; the agent's own record was lost")
+        }
+        (Action::Unpause, Some(found)) if found.state == "running" => {
+            succeeded("it runs; the agent's own record was lost")
+        }
+        (Action::Rename, Some(found))
+            if spec.parameters.as_ref().and_then(|parameters| parameters.new_name.as_deref())
+                == Some(found.name.as_str()) =>
+        {
+            succeeded("it has the new name; the agent's own record was lost")
+        }
+        _ => unknown(),
+    }
+}
+
+/// The agent said something about the present attempt.
+fn follow(
+    operation: &Operation,
+    status: &OperationStatus,
+    observed: &Observed,
+    report: &OperationReport,
+    now: Timestamp,
+) -> Step {
+    let spec = &operation.spec;
+    match report.state() {
+        OperationState::Accepted | OperationState::Started | OperationState::Unspecified => {
+            if spec.abandon {
+                return failed(
+                    Reason::OutcomeUnknown,
+                    "given up by spec.abandon: it may or may not have happened on the host",
+                );
+            }
+            let may_still_be_stopped =
+                report.state() == OperationState::Accepted || spec.action == Action::Pull;
+            match &observed.instance {
+                Some(instance)
+                    if observed.session.is_some()
+                        && may_still_be_stopped
+                        && why_end(operation, observed, now).is_some_and(|why| {
+                            report.state() == OperationState::Accepted || why != Why::TooLate
+                        }) =>
+                {
+                    Step::Withdraw(instance.uid)
+                }
+                _ => Step::Follow { again: SLOW },
+            }
+        }
+        OperationState::Withdrawn => withdrawn(operation, status, observed, now),
+        OperationState::Finished | OperationState::Tombstone => {
+            ended(operation, status, observed, report, now)
+        }
+    }
+}
+
+fn ended(
+    operation: &Operation,
+    status: &OperationStatus,
+    observed: &Observed,
+    report: &OperationReport,
+    now: Timestamp,
+) -> Step {
+    let spec = &operation.spec;
+    let words = if report.error.is_empty() { report.message.clone() } else { report.error.clone() };
+    if report.retryable && report.state() == OperationState::Finished {
+        if let Some(why) = why_end(operation, observed, now) {
+            return end_for(why, operation, status);
+        }
+        if report.attempt > spec.backoff_limit {
+            return failed(
+                Reason::BackoffLimitExceeded,
+                format!("{} attempts failed, the last one with: {words}", report.attempt),
+            );
+        }
+        return Step::BackOff { until: now + backoff(report.attempt) };
+    }
+    let done = |reason, otherwise: &str| {
+        let message = if words.is_empty() { otherwise.to_owned() } else { words.clone() };
+        Step::End(Ending { phase: Phase::Succeeded, reason, message })
+    };
+    let or = |otherwise: &str| if words.is_empty() { otherwise.to_owned() } else { words.clone() };
+    match report.outcome() {
+        Outcome::Succeeded => done(Reason::Succeeded, "done"),
+        Outcome::AlreadyInState => done(Reason::AlreadyInState, "nothing had to be done"),
+        Outcome::DockerError => failed(Reason::DockerError, or("Docker refused")),
+        Outcome::TargetNotFound if spec.action == Action::Remove => failed(
+            Reason::TargetNotFound,
+            format!(
+                "{} \"{}\" is gone: another removal is in progress or already done",
+                kind_word(spec.target.kind),
+                spec.target.name
+            ),
+        ),
+        Outcome::TargetNotFound => failed(
+            Reason::TargetNotFound,
+            format!("\"{}\": {}", spec.target.name, or("it does not exist any more")),
+        ),
+        Outcome::TargetChanged => {
+            failed(Reason::TargetChanged, or("the target is not the one that was meant"))
+        }
+        Outcome::DeadlineExceeded => {
+            failed(Reason::DeadlineExceeded, or(&format!("it took longer than {} s", spec.active_deadline())))
+        }
+        Outcome::StartDeadlineExceeded => {
+            failed(Reason::StartDeadlineExceeded, or(&too_late(operation, status)))
+        }
+        Outcome::PullUnauthorized => {
+            failed(Reason::ImagePullUnauthorized, or("the registry wants other credentials"))
+        }
+        Outcome::Withdrawn => withdrawn(operation, status, observed, now),
+        Outcome::Cancelled => cancelled(or("stopped on request")),
+        Outcome::Unknown | Outcome::Unspecified => {
+            failed(Reason::OutcomeUnknown, or("it may or may not have happened; look at the host"))
+        }
+    }
+}
+
+/// Why an Operation should not start any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Cancelled,
+    Deleted,
+    Archived,
+    TooLate,
+}
+
+fn why_end(operation: &Operation, observed: &Observed, now: Timestamp) -> Option<Why> {
+    if operation.spec.cancel {
+        Some(Why::Cancelled)
+    } else if operation.metadata.deletion_timestamp.is_some() {
+        Some(Why::Deleted)
+    } else if observed.instance.as_ref().is_some_and(|instance| instance.is_archived) {
+        Some(Why::Archived)
+    } else if is_too_late(operation, now) {
+        Some(Why::TooLate)
+    } else {
+        None
+    }
+}
+
+fn end_for(why: Why, operation: &Operation, status: &OperationStatus) -> Step {
+    match why {
+        Why::Cancelled => cancelled("cancelled; it had no effect"),
+        Why::Deleted => cancelled("deleted; it had no effect"),
+        Why::Archived => failed(
+            Reason::InstanceArchived,
+            format!("instance \"{}\" was archived before it started", operation.spec.instance_ref.name),
+        ),
+        Why::TooLate => failed(Reason::StartDeadlineExceeded, too_late(operation, status)),
+    }
+}
+
+fn withdrawn(operation: &Operation, status: &OperationStatus, observed: &Observed, now: Timestamp) -> Step {
+    match why_end(operation, observed, now) {
+        Some(why) => end_for(why, operation, status),
+        None => cancelled("withdrawn; it never ran"),
+    }
+}
+
+/// When it must have started.
+pub(super) fn start_deadline(operation: &Operation) -> Option<Timestamp> {
+    let created = operation.metadata.creation_timestamp.as_ref()?;
+    created.0.checked_add(SignedDuration::from_secs(operation.spec.start_deadline_seconds.into())).ok()
+}
+
+fn is_too_late(operation: &Operation, now: Timestamp) -> bool {
+    start_deadline(operation).is_some_and(|deadline| deadline <= now)
+}
+
+fn too_late(operation: &Operation, status: &OperationStatus) -> String {
+    let base = format!("it did not start within {} s", operation.spec.start_deadline_seconds);
+    match status.error.as_ref() {
+        Some(error) => format!("{base}; the last attempt failed with: {}", error.message),
+        None => base,
+    }
+}
+
+fn until_deadline(operation: &Operation, now: Timestamp) -> Duration {
+    start_deadline(operation).map_or(SLOW, |deadline| remaining(now, deadline).min(SLOW))
+}
+
+fn remaining(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(now)).unwrap_or_default() + Duration::from_millis(5)
+}
+
+/// The delay after a failed attempt: 1 s, doubled each time, at most 5 minutes.
+fn backoff(attempt: u32) -> SignedDuration {
+    SignedDuration::from_secs((1_i64 << attempt.saturating_sub(1).min(9)).min(300))
+}
+
+fn is_allowed_kind(action: Action, kind: TargetKind) -> bool {
+    match action {
+        Action::Pull | Action::Tag => kind == TargetKind::Image,
+        Action::Remove => true,
+        _ => kind == TargetKind::Container,
+    }
+}
+
+fn is_permitted(policy: Policy, action: Action) -> bool {
+    match policy {
+        Policy::Full => true,
+        Policy::Operate => !matches!(action, Action::Remove | Action::Rename | Action::Tag),
+        Policy::Observe | Policy::Unspecified => false,
+    }
+}
