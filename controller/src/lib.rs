@@ -14,3 +14,4 @@ pub mod reconcilers;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+pub mod watch_cache;

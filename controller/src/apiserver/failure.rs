@@ -351,6 +351,10 @@ impl From<WriteError> for Failure {
                 tracing::warn!(%error, "a write was refused");
                 Self::unavailable("the database does not take writes now; nothing was stored, try again")
             }
+            WriteError::FateUnknown => {
+                tracing::warn!(%error, "the fate of a write is not known");
+                Self::timeout(error.to_string())
+            }
         }
     }
 }

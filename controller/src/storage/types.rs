@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::{FieldPaths, StorageError};
+
 /// Counts commits; the `resourceVersion` of the API. Opaque to clients, ordered to us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(pub i64);
@@ -112,6 +114,20 @@ pub(crate) fn with_version(text: &str, version: Version) -> Option<Bytes> {
     Some(Bytes::from(format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\",{rest}")))
 }
 
+/// The object that a stored row stands for.
+pub(super) fn object(
+    key: Key,
+    uid: Uuid,
+    version: Version,
+    labels: BTreeMap<String, String>,
+    text: &str,
+    fields: &FieldPaths,
+) -> Result<Object, StorageError> {
+    let Some(json) = with_version(text, version) else { return Err(StorageError::Damaged(key)) };
+    let fields = Arc::new(fields.extract(&key.resource, text));
+    Ok(Object { key, uid, version, labels: Arc::new(labels), fields, json })
+}
+
 /// What must be so for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expects {
@@ -153,6 +169,15 @@ pub enum WriteError {
     /// Postgres cannot take writes now; nothing was stored.
     #[error("the database does not take writes now: {0}")]
     Unavailable(Arc<str>),
+    /// Postgres went away in the middle of the commit and did not come back in time: read again to see.
+    #[error("the database went away while it stored this, which may have happened or not")]
+    FateUnknown,
+}
+
+impl WriteError {
+    pub(super) fn stopping() -> Self {
+        Self::Unavailable("the store is stopping".into())
+    }
 }
 
 /// Kinds of change in the log.

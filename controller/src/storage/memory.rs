@@ -1,0 +1,181 @@
+//! A database in memory: for tests, and for the simulation, which cuts it off, compacts and rewinds it at will.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    Backend, Batch, ChangeKind, Effect, Expects, Identity, Key, LoggedChange, Position, Snapshot,
+    StorageError, Stored, Tail, Version,
+};
+use crate::clock::SharedClock;
+
+/// How far the counter jumps when a history ends, so that no version is ever used for two states.
+pub(super) const REWIND_JUMP: i64 = 1_000_000_000;
+
+/// The database. Clones are connections to the same one.
+#[derive(Clone)]
+pub struct MemoryBackend {
+    state: Arc<Mutex<State>>,
+    notices: watch::Sender<u64>,
+    clock: SharedClock,
+}
+
+#[derive(Clone)]
+struct State {
+    position: Position,
+    objects: BTreeMap<Key, Stored>,
+    log: VecDeque<LoggedChange>,
+    /// The newest version that was compacted away.
+    floor: Version,
+    is_away: bool,
+}
+
+/// A moment to go back to.
+#[derive(Clone)]
+pub struct Moment(State);
+
+impl MemoryBackend {
+    /// An empty database.
+    pub fn new(clock: SharedClock) -> Self {
+        let position = Position { identity: Identity { incarnation: 1 }, version: Version(0) };
+        Self {
+            state: Arc::new(Mutex::new(State {
+                position,
+                objects: BTreeMap::new(),
+                log: VecDeque::new(),
+                floor: Version(0),
+                is_away: false,
+            })),
+            notices: watch::Sender::new(0),
+            clock,
+        }
+    }
+
+    /// Forgets changes up to and including that version.
+    pub fn compact(&self, through: Version) {
+        let mut state = self.state.lock();
+        let through = through.min(state.position.version);
+        state.log.retain(|change| change.stored.version > through);
+        state.floor = state.floor.max(through);
+    }
+
+    /// Makes every call fail, or answers again.
+    pub fn set_away(&self, is_away: bool) {
+        self.state.lock().is_away = is_away;
+        self.notify();
+    }
+
+    /// What [`MemoryBackend::rewind`] can go back to.
+    pub fn moment(&self) -> Moment {
+        Moment(self.state.lock().clone())
+    }
+
+    /// Becomes what it was, as a restored backup does: without telling anybody.
+    pub fn rewind(&self, moment: Moment) {
+        *self.state.lock() = moment.0;
+    }
+
+    fn notify(&self) {
+        self.notices.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&mut State) -> T) -> Result<T, StorageError> {
+        let mut state = self.state.lock();
+        if state.is_away { Err(StorageError::Away) } else { Ok(question(&mut state)) }
+    }
+}
+
+impl State {
+    fn holds(&self, key: &Key, uid: uuid::Uuid, expects: Expects) -> bool {
+        match (expects, self.objects.get(key)) {
+            (Expects::Absent, present) => present.is_none(),
+            (Expects::Version(version), Some(present)) => present.version == version && present.uid == uid,
+            (Expects::Version(_), None) => false,
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
+        let committed_at = self.clock.now();
+        let versions = self.ask(|state| {
+            let mut next = state.position.version;
+            let mut versions = Vec::with_capacity(batch.writes.len());
+            for write in &batch.writes {
+                next = Version(next.0 + 1);
+                let (kind, body) = match (&write.effect, write.expects) {
+                    (Effect::Delete(body), _) => (ChangeKind::Deleted, body),
+                    (Effect::Put(body), Expects::Absent) => (ChangeKind::Added, body),
+                    (Effect::Put(body), Expects::Version(_)) => (ChangeKind::Modified, body),
+                };
+                if !state.holds(&write.key, body.uid, write.expects) {
+                    versions.push(None);
+                    continue;
+                }
+                let stored = Stored {
+                    key: write.key.clone(),
+                    uid: body.uid,
+                    version: next,
+                    labels: body.labels.clone(),
+                    text: body.text.clone(),
+                };
+                if kind == ChangeKind::Deleted {
+                    state.objects.remove(&write.key);
+                } else {
+                    state.objects.insert(write.key.clone(), stored.clone());
+                }
+                state.log.push_back(LoggedChange { kind, stored, committed_at });
+                versions.push(Some(next));
+            }
+            if versions.iter().any(Option::is_some) {
+                state.position.version = next;
+            }
+            versions
+        })?;
+        self.notify();
+        Ok(versions)
+    }
+
+    async fn newest(&self) -> Result<Position, StorageError> {
+        self.ask(|state| state.position)
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        self.ask(|state| Snapshot {
+            position: state.position,
+            objects: state.objects.values().cloned().collect(),
+        })
+    }
+
+    async fn changes(&self, after: Version, limit: usize) -> Result<Tail, StorageError> {
+        self.ask(|state| {
+            if after < state.floor {
+                return Tail::Compacted;
+            }
+            let first = state.log.partition_point(|change| change.stored.version <= after);
+            let changes: Vec<_> = state.log.range(first..).take(limit).cloned().collect();
+            Tail::page(state.position, changes, limit)
+        })
+    }
+
+    async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
+        self.ask(|state| {
+            if state.position.identity == seen.identity {
+                state.position.identity.incarnation += 1;
+                let newest = state.position.version.max(seen.version);
+                state.position.version = Version(newest.0 + REWIND_JUMP);
+            }
+        })?;
+        self.notify();
+        Ok(())
+    }
+
+    fn notices(&self) -> watch::Receiver<u64> {
+        self.notices.subscribe()
+    }
+}
