@@ -2,8 +2,12 @@
 
 use std::sync::LazyLock;
 
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use schemars::JsonSchema;
 
+use super::schema::Schema;
 use crate::storage::Resource;
 
 /// One kind, as discovery and the verbs need it.
@@ -33,6 +37,8 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// Selectable fields beside name and namespace, `status.phase`.
     pub fields: Vec<String>,
+    /// What an object of this kind may look like.
+    pub schema: Schema,
 }
 
 /// One printer column.
@@ -116,6 +122,9 @@ fn custom(definition: &CustomResourceDefinition) -> Option<Kind> {
         allows_unconditional_update: false,
         columns: columns.collect(),
         fields: fields.map(|field| field.json_path.trim_start_matches('.').to_owned()).collect(),
+        schema: Schema::of_custom_resource(
+            serde_json::to_value(version.schema.as_ref()?.open_api_v3_schema.as_ref()?).ok()?,
+        ),
     })
 }
 
@@ -129,7 +138,7 @@ fn core() -> Vec<Kind> {
         Kind {
             namespaced: false,
             has_status: true,
-            ..named(
+            ..named::<Namespace>(
                 "",
                 "Namespace",
                 "namespaces",
@@ -138,7 +147,7 @@ fn core() -> Vec<Kind> {
                 &["status.phase"],
             )
         },
-        named(
+        named::<Secret>(
             "",
             "Secret",
             "secrets",
@@ -146,8 +155,15 @@ fn core() -> Vec<Kind> {
             vec![column("Type", "string", ".type", "What it is for."), counted("Data", ".data"), age()],
             &["type"],
         ),
-        named("", "ConfigMap", "configmaps", &["cm"], vec![counted("Data", ".data"), age()], &[]),
-        named(
+        named::<ConfigMap>(
+            "",
+            "ConfigMap",
+            "configmaps",
+            &["cm"],
+            vec![counted("Data", ".data"), age()],
+            &[],
+        ),
+        named::<Event>(
             "",
             "Event",
             "events",
@@ -180,7 +196,7 @@ fn core() -> Vec<Kind> {
         ),
         Kind {
             allows_unconditional_update: false,
-            ..named(
+            ..named::<Lease>(
                 "coordination.k8s.io",
                 "Lease",
                 "leases",
@@ -192,7 +208,7 @@ fn core() -> Vec<Kind> {
     ]
 }
 
-fn named(
+fn named<T: JsonSchema>(
     group: &str,
     kind: &str,
     plural: &str,
@@ -214,6 +230,7 @@ fn named(
         allows_unconditional_update: true,
         columns,
         fields: owned(fields),
+        schema: Schema::of_core::<T>(),
     }
 }
 

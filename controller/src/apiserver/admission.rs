@@ -1,0 +1,258 @@
+//! What becomes of an object between a request and the store: unknown fields, defaults, server-set fields, every check.
+//!
+//! Plain functions from the object, the one before it and the request's wishes to the object to store.
+
+mod metadata;
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value, json};
+
+use super::failure::{Cause, CauseReason, Failure, Outcome};
+use super::kinds::Kind;
+
+/// What to do about fields the kind does not know, and about fields given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Leave them out and say so.
+    Warn,
+    /// Refuse the object.
+    Strict,
+    /// Leave them out.
+    Ignore,
+}
+
+/// An object as it may be stored.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The object.
+    pub object: Value,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// A wish to store a new object.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// What kind of object.
+    pub kind: &'static Kind,
+    /// What to do about unknown fields.
+    pub validation: FieldValidation,
+    /// Paths of fields given twice.
+    pub duplicates: &'a [String],
+}
+
+/// A wish to change one.
+#[derive(Debug)]
+pub struct Update<'a> {
+    /// What kind of object.
+    pub kind: &'static Kind,
+    /// Its present state.
+    pub old: &'a Value,
+    /// `status`, or `None` for the object itself.
+    pub subresource: Option<&'static str>,
+    /// What to do about unknown fields.
+    pub validation: FieldValidation,
+    /// Paths of fields given twice.
+    pub duplicates: &'a [String],
+}
+
+/// Fields of `metadata` that only the server writes, once.
+const SERVER_SET: [&str; 5] =
+    ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
+
+/// Checks and completes a new object. The name is final: `generateName` was worked out before.
+pub fn admit_create(create: &Create<'_>, object: Value) -> Outcome<Admitted> {
+    let kind = create.kind;
+    let (mut object, warnings) = understand(kind, object, create.validation, create.duplicates)?;
+    let fields = fields(&mut object)?;
+    if kind.has_status {
+        fields.remove("status");
+    }
+    let metadata = metadata_of(fields)?;
+    metadata.insert("generation".to_owned(), json!(1));
+    if kind.resource().0.as_ref() == "secrets" {
+        merge_string_data(fields);
+    }
+    kind.schema.default(&mut object);
+    check(kind, &object, None)?;
+    Ok(Admitted { object, warnings })
+}
+
+/// Checks and completes a changed object. A write of the object leaves its status alone, a write of its status everything else.
+pub fn admit_update(update: &Update<'_>, object: Value) -> Outcome<Admitted> {
+    let (kind, old) = (update.kind, update.old);
+    let (mut object, warnings) = understand(kind, object, update.validation, update.duplicates)?;
+    let fields_of_new = fields(&mut object)?;
+    if update.subresource == Some("status") {
+        let status = fields_of_new.remove("status");
+        let managed =
+            fields_of_new.get("metadata").and_then(|metadata| metadata.get("managedFields")).cloned();
+        object = old.clone();
+        let fields_of_old = fields(&mut object)?;
+        put(fields_of_old, "status", status.as_ref());
+        if managed.is_some() {
+            put(metadata_of(fields_of_old)?, "managedFields", managed.as_ref());
+        }
+    } else if kind.has_status {
+        put(fields_of_new, "status", old.get("status"));
+    }
+    let fields = fields(&mut object)?;
+    keep_server_set(kind, metadata_of(fields)?, old)?;
+    if kind.resource().0.as_ref() == "secrets" {
+        merge_string_data(fields);
+    }
+    kind.schema.default(&mut object);
+    if !is_same_wish(&object, old) {
+        let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default() + 1;
+        metadata_of(self::fields(&mut object)?)?.insert("generation".to_owned(), json!(generation));
+    }
+    check(kind, &object, Some(old))?;
+    Ok(Admitted { object, warnings })
+}
+
+/// Kind and version are those of the path, and what the schema does not know is out.
+fn understand(
+    kind: &Kind,
+    mut object: Value,
+    validation: FieldValidation,
+    duplicates: &[String],
+) -> Outcome<(Value, Vec<String>)> {
+    let fields = fields(&mut object)?;
+    for (name, wanted) in [("apiVersion", kind.api_version()), ("kind", kind.kind.clone())] {
+        match fields.get(name) {
+            None => {
+                fields.insert(name.to_owned(), Value::String(wanted));
+            }
+            Some(given) if *given == wanted => {}
+            Some(given) => {
+                return Err(Failure::bad_request(format!(
+                    "the {name} in the body is {given}, but this path serves \"{wanted}\""
+                )));
+            }
+        }
+    }
+    if !fields.contains_key("metadata") {
+        fields.insert("metadata".to_owned(), json!({}));
+    }
+    let unknown = kind.schema.prune(&mut object);
+    let found: Vec<_> = (unknown.iter().map(|path| format!("unknown field \"{path}\"")))
+        .chain(duplicates.iter().map(|path| format!("duplicate field \"{path}\"")))
+        .collect();
+    match validation {
+        FieldValidation::Strict if !found.is_empty() => {
+            Err(Failure::bad_request(format!("strict decoding error: {}", found.join(", "))))
+        }
+        FieldValidation::Ignore => Ok((object, Vec::new())),
+        FieldValidation::Warn | FieldValidation::Strict => Ok((object, found)),
+    }
+}
+
+/// What only the server writes stays as it is; a uid that is given must be the object's.
+fn keep_server_set(kind: &Kind, metadata: &mut Map<String, Value>, old: &Value) -> Outcome<()> {
+    let old = old.get("metadata");
+    let uid = old.and_then(|metadata| metadata.get("uid"));
+    if let Some(given) = metadata.get("uid")
+        && Some(given) != uid
+        && given.as_str().is_some_and(|given| !given.is_empty())
+    {
+        let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default();
+        let is = uid.and_then(Value::as_str).unwrap_or_default();
+        let given = given.as_str().unwrap_or_default();
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {is}");
+        return Err(Failure::conflict_because(&kind.resource(), name, &why));
+    }
+    for name in SERVER_SET {
+        put(metadata, name, old.and_then(|metadata| metadata.get(name)));
+    }
+    Ok(())
+}
+
+/// True if nothing but metadata and status differs.
+fn is_same_wish(new: &Value, old: &Value) -> bool {
+    let wish = |object: &Value| -> Option<Vec<(String, Value)>> {
+        let fields = object.as_object()?.iter();
+        let fields = fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"));
+        Some(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
+    };
+    wish(new) == wish(old)
+}
+
+fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Outcome<()> {
+    let mut causes = metadata::check(kind, object, old);
+    if causes.is_empty() {
+        causes = kind.schema.check(object, old);
+    }
+    if causes.is_empty() {
+        causes = check_secret(kind, object, old);
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    Err(Failure::invalid(&kind.group, &kind.kind, name, causes))
+}
+
+/// A Secret's type stays, and its data is base64. The message never repeats the data.
+fn check_secret(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+    use base64::Engine as _;
+    if kind.resource().0.as_ref() != "secrets" {
+        return Vec::new();
+    }
+    let mut causes = Vec::new();
+    if old.is_some_and(|old| old.get("type") != object.get("type")) {
+        causes.push(cause("type", CauseReason::Invalid, "Invalid value: field is immutable"));
+    }
+    for (name, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
+        let text = value.as_str().unwrap_or_default();
+        if base64::engine::general_purpose::STANDARD.decode(text).is_err() {
+            causes.push(cause(
+                &format!("data[{name}]"),
+                CauseReason::Invalid,
+                "Invalid value: is not base64",
+            ));
+        }
+    }
+    causes
+}
+
+/// `stringData` is a way to write `data`, and is not kept.
+fn merge_string_data(fields: &mut Map<String, Value>) {
+    use base64::Engine as _;
+    if let Some(Value::Object(texts)) = fields.remove("stringData") {
+        let data = fields.entry("data").or_insert_with(|| json!({}));
+        if let Some(data) = data.as_object_mut() {
+            for (name, text) in texts {
+                let bytes = text.as_str().unwrap_or_default().as_bytes();
+                data.insert(name, base64::engine::general_purpose::STANDARD.encode(bytes).into());
+            }
+        }
+    }
+    fields.entry("type").or_insert_with(|| json!("Opaque"));
+}
+
+fn cause(field: &str, reason: CauseReason, message: &str) -> Cause {
+    Cause { field: field.to_owned(), reason, message: message.to_owned() }
+}
+
+fn put(fields: &mut Map<String, Value>, name: &str, value: Option<&Value>) {
+    match value {
+        Some(value) => {
+            fields.insert(name.to_owned(), value.clone());
+        }
+        None => {
+            fields.remove(name);
+        }
+    }
+}
+
+fn fields(object: &mut Value) -> Outcome<&mut Map<String, Value>> {
+    object.as_object_mut().ok_or_else(|| Failure::bad_request("the body is not one object"))
+}
+
+fn metadata_of(fields: &mut Map<String, Value>) -> Outcome<&mut Map<String, Value>> {
+    fields
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| Failure::bad_request("metadata is not an object"))
+}
