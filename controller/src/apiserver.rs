@@ -3,9 +3,98 @@
 //! Knows HTTP, verbs and kinds. Does not know Postgres (that is [`crate::storage`]), TLS and who the caller is (the server puts a
 //! [`crate::auth::Caller`] into the request's extensions), nor what a kind's spec means (the reconcilers).
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SharedClock, SharedEntropy};
+use crate::storage::{Store, Version};
+use crate::telemetry::metrics::Metrics;
+
 pub mod admission;
+mod answer;
+pub mod authorize;
+mod client;
 pub mod decode;
 pub mod failure;
+mod health;
 pub mod kinds;
+mod partial;
+mod patch;
 mod protobuf;
+mod request;
+mod router;
 pub mod schema;
+mod selectors;
+mod table;
+mod verbs;
+mod watch;
+
+pub use client::client;
+pub use health::{Check, ReadyChecks};
+pub use router::{OTHER_ROUTES, Route, Verb, router, routes};
+
+use failure::{Failure, Outcome};
+use request::Freshness;
+
+/// Longest a consistent read waits for the database.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the verbs work with.
+#[derive(Clone)]
+pub struct ApiServer {
+    store: Store,
+    clock: SharedClock,
+    entropy: SharedEntropy,
+    metrics: Metrics,
+    checks: ReadyChecks,
+    stopping: CancellationToken,
+}
+
+impl ApiServer {
+    /// Serves the store; watches end in order when `stopping` is cancelled.
+    pub fn new(
+        store: Store,
+        clock: SharedClock,
+        entropy: SharedEntropy,
+        metrics: Metrics,
+        checks: ReadyChecks,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, clock, entropy, metrics, checks, stopping })
+    }
+
+    /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.
+    async fn caught_up(&self) -> Outcome<Version> {
+        match tokio::time::timeout(PATIENCE, self.store.caught_up()).await {
+            Ok(Ok(version)) => Ok(version),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a consistent read is impossible");
+                Err(unreadable())
+            }
+            Err(_) => Err(unreadable()),
+        }
+    }
+
+    /// Waits until memory is as new as a read asks for.
+    async fn reach(&self, freshness: Freshness) -> Outcome<()> {
+        match freshness {
+            Freshness::Any => Ok(()),
+            Freshness::Newest => self.caught_up().await.map(|_| ()),
+            Freshness::NotOlderThan(version) | Freshness::Exact(version) => {
+                if self.store.cache().reached(version, PATIENCE).await {
+                    Ok(())
+                } else {
+                    Err(Failure::version_too_large(version.0, self.store.cache().version().0))
+                }
+            }
+        }
+    }
+}
+
+fn unreadable() -> Failure {
+    Failure::unavailable(
+        "the database does not answer, so the newest state is unknown; try again, or read what is in memory with resourceVersion=0",
+    )
+}

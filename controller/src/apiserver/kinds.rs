@@ -8,7 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use schemars::JsonSchema;
 
 use super::schema::Schema;
-use crate::storage::Resource;
+use crate::storage::{FieldPaths, Resource};
 
 /// One kind, as discovery and the verbs need it.
 #[derive(Clone, Debug)]
@@ -92,8 +92,10 @@ pub fn all() -> &'static [Kind] {
 }
 
 /// Selectable fields of every kind, for the store.
-pub fn field_paths() -> Vec<(Resource, Vec<String>)> {
-    all().iter().map(|kind| (kind.resource(), kind.fields.clone())).collect()
+pub fn field_paths() -> FieldPaths {
+    all().iter().fold(FieldPaths::default(), |paths, kind| {
+        paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
+    })
 }
 
 fn custom(definition: &CustomResourceDefinition) -> Option<Kind> {

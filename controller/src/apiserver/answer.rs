@@ -1,0 +1,139 @@
+//! Answers: one object or many, in the form that was asked for, from the stored bytes where that is possible.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, WARNING};
+use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::failure::{Failure, Outcome};
+use super::partial::partial_text;
+use super::request::{Call, Format};
+use super::table::{Rows, table};
+use crate::storage::{Object, Version};
+
+/// A page of a collection.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub objects: Vec<Arc<Object>>,
+    pub version: Version,
+    /// Where the next page begins.
+    pub resume: Option<String>,
+    pub remaining: Option<i64>,
+}
+
+/// One object.
+pub(super) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes) -> Outcome<Response> {
+    let body = match call.format {
+        Format::Whole => json,
+        Format::Metadata => partial_text(&json).map_err(broken)?.into(),
+        Format::Table(include) => {
+            let rows = Rows::new(call.kind, include, now);
+            let value: Value = serde_json::from_slice(&json).map_err(broken)?;
+            let metadata = json!({"resourceVersion": value.pointer("/metadata/resourceVersion")});
+            text(&table(&metadata, Some(rows.definitions()), vec![rows.row(&value)]))?
+        }
+    };
+    Ok(respond(code, body))
+}
+
+/// Many objects.
+pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response> {
+    let metadata = serde_json::to_value(ListMeta {
+        resource_version: Some(page.version.to_string()),
+        continue_: page.resume,
+        remaining_item_count: page.remaining,
+        self_link: None,
+    })
+    .map_err(broken)?;
+    let body = match call.format {
+        Format::Whole => {
+            let head = format!(
+                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                call.kind.kind,
+                call.kind.api_version()
+            );
+            joined(head, page.objects.iter().map(|object| &object.json))
+        }
+        Format::Metadata => {
+            let head = format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\
+                 \"metadata\":{metadata},\"items\":["
+            );
+            let items: Result<Vec<_>, _> =
+                page.objects.iter().map(|object| partial_text(&object.json)).collect();
+            joined(head, items.map_err(broken)?.iter())
+        }
+        Format::Table(include) => {
+            let rows = Rows::new(call.kind, include, now);
+            let all: Result<Vec<_>, _> = page
+                .objects
+                .iter()
+                .map(|object| Ok(rows.row(&serde_json::from_slice(&object.json)?)))
+                .collect();
+            text(&table(&metadata, Some(rows.definitions()), all.map_err(broken)?))?
+        }
+    };
+    Ok(respond(StatusCode::OK, body))
+}
+
+fn joined<T: AsRef<[u8]>>(head: String, items: impl ExactSizeIterator<Item = T> + Clone) -> Bytes {
+    let size: usize = items.clone().map(|item| item.as_ref().len() + 1).sum();
+    let mut body = Vec::with_capacity(head.len() + size + 2);
+    body.extend_from_slice(head.as_bytes());
+    for (number, item) in items.enumerate() {
+        if number > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(item.as_ref());
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+/// Any value as JSON.
+pub(super) fn json(code: StatusCode, value: &impl Serialize) -> Outcome<Response> {
+    Ok(respond(code, text(value)?))
+}
+
+/// Adds a `Warning` header for each, as kubectl prints them. Bounded, because headers are.
+pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
+    const MOST: usize = 20;
+    for warning in warnings.iter().take(MOST) {
+        let quoted: String = warning
+            .chars()
+            .take(512)
+            .filter(|character| !character.is_control())
+            .flat_map(|character| {
+                matches!(character, '"' | '\\').then_some('\\').into_iter().chain(std::iter::once(character))
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    response
+}
+
+fn text(value: &impl Serialize) -> Outcome<Bytes> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(broken)
+}
+
+fn respond(code: StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Stored bytes that are no JSON.
+pub(super) fn broken(error: serde_json::Error) -> Failure {
+    tracing::error!(error = %error, "a stored object cannot be read");
+    Failure::internal("a stored object cannot be read")
+}

@@ -1,0 +1,365 @@
+//! What a request asks for: which collection or object, with which parameters, and in which form the answer is wanted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Query;
+use http::request::Parts;
+use http::{HeaderMap, Uri, header};
+
+use super::failure::{Failure, Outcome};
+use super::kinds::Kind;
+use super::selectors::Selector;
+use crate::storage::{Key, Resource, Version};
+
+/// One request for a resource, read but not yet done.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// What kind of object.
+    pub kind: &'static Kind,
+    /// Absent for objects of the cluster and for collections over all namespaces.
+    pub namespace: Option<Arc<str>>,
+    /// Absent for collections.
+    pub name: Option<Arc<str>>,
+    /// `status` or `finalize`.
+    pub subresource: Option<&'static str>,
+    /// The query.
+    pub params: Params,
+    /// How the answer is to look.
+    pub format: Format,
+    /// True if the client asked for the media type of streams by name.
+    pub wants_stream: bool,
+    /// True if nothing is to be stored.
+    pub is_dry_run: bool,
+    /// Media type of the body.
+    pub content_type: Option<String>,
+}
+
+impl Call {
+    /// Reads query and headers; the path was read by the router.
+    pub fn new(
+        kind: &'static Kind,
+        subresource: Option<&'static str>,
+        namespace: Option<Arc<str>>,
+        name: Option<Arc<str>>,
+        parts: &Parts,
+    ) -> Outcome<Self> {
+        let params = Params::read(&parts.uri)?;
+        let format = Format::negotiate(&parts.headers, &params)?;
+        let is_dry_run = params.is_dry_run()?;
+        let content_type = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().map(str::to_owned))
+            .transpose()
+            .map_err(|_| Failure::bad_request("the Content-Type header is not text"))?;
+        let wants_stream = parts
+            .headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|text| text.contains("stream=watch")));
+        Ok(Self {
+            kind,
+            namespace,
+            name,
+            subresource,
+            params,
+            format,
+            wants_stream,
+            is_dry_run,
+            content_type,
+        })
+    }
+
+    /// Its kind as storage knows it.
+    pub fn resource(&self) -> Resource {
+        self.kind.resource()
+    }
+
+    /// Where an object of this name stands.
+    pub fn key(&self, name: &str) -> Key {
+        Key {
+            resource: self.resource(),
+            namespace: self.namespace.clone().unwrap_or_default(),
+            name: name.into(),
+        }
+    }
+
+    /// The object that the path names.
+    pub fn target(&self) -> Outcome<Key> {
+        self.name.as_deref().map(|name| self.key(name)).ok_or_else(Failure::no_such_path)
+    }
+
+    /// Both selectors of the query.
+    pub fn selector(&self) -> Outcome<Selector> {
+        Selector::parse(
+            self.params.get("labelSelector").unwrap_or_default(),
+            self.params.get("fieldSelector").unwrap_or_default(),
+            |field| self.kind.has_field(field),
+        )
+    }
+}
+
+/// The query, decoded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl Params {
+    pub fn read(uri: &Uri) -> Outcome<Self> {
+        if uri.query().is_none() {
+            return Ok(Self::default());
+        }
+        let Query(pairs) = Query::try_from_uri(uri)
+            .map_err(|error| Failure::bad_request(format!("the query cannot be read: {error}")))?;
+        Ok(Self(pairs))
+    }
+
+    /// The value, `None` also for an empty one.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// True if it is given, even without a value.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// True for anything but absent, empty, `0` and `false`.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    /// A whole number that is not negative.
+    pub fn number(&self, name: &str) -> Outcome<Option<u64>> {
+        self.get(name)
+            .map(|value| {
+                value.parse().map_err(|_| {
+                    Failure::bad_request(format!(
+                        "{name}: Invalid value: {value:?}: must be a number, 0 or more"
+                    ))
+                })
+            })
+            .transpose()
+    }
+
+    /// True for `dryRun=All`, the one value there is.
+    pub fn is_dry_run(&self) -> Outcome<bool> {
+        let mut is_dry = false;
+        for (_, value) in self.0.iter().filter(|(key, value)| key == "dryRun" && !value.is_empty()) {
+            if value != "All" {
+                return Err(Failure::bad_request(format!(
+                    "dryRun: Unsupported value: {value:?}: supported values: \"All\""
+                )));
+            }
+            is_dry = true;
+        }
+        Ok(is_dry)
+    }
+
+    /// How long a request that is no watch may take; at most a minute.
+    pub fn timeout(&self) -> Outcome<Duration> {
+        const LONGEST: Duration = Duration::from_secs(60);
+        let Some(text) = self.get("timeout") else { return Ok(LONGEST) };
+        let asked = parse_duration(text).ok_or_else(|| {
+            Failure::bad_request(format!("timeout: Invalid value: {text:?}: must be like 30s"))
+        })?;
+        Ok(if asked.is_zero() { LONGEST } else { asked.min(LONGEST) })
+    }
+
+    /// `resourceVersion` with how it is meant.
+    pub fn freshness(&self) -> Outcome<Freshness> {
+        let version = self.get("resourceVersion").map(parse_version).transpose()?;
+        match (version, self.get("resourceVersionMatch")) {
+            (None, None) => Ok(Freshness::Newest),
+            (Some(Version(0)), None | Some("NotOlderThan")) => Ok(Freshness::Any),
+            (Some(version), None | Some("NotOlderThan")) => Ok(Freshness::NotOlderThan(version)),
+            (Some(Version(0)), Some("Exact")) => {
+                Err(Failure::bad_request("resourceVersionMatch: Exact is forbidden for resourceVersion 0"))
+            }
+            (Some(version), Some("Exact")) => Ok(Freshness::Exact(version)),
+            (None, Some(_)) => Err(Failure::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
+            (Some(_), Some(other)) => Err(Failure::bad_request(format!(
+                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+            ))),
+        }
+    }
+}
+
+/// A `resourceVersion` of a client.
+pub(crate) fn parse_version(text: &str) -> Outcome<Version> {
+    text.parse().ok().filter(|number| *number >= 0).map(Version).ok_or_else(|| {
+        Failure::bad_request(format!(
+            "resourceVersion: Invalid value: {text:?}: must be a version this server gave"
+        ))
+    })
+}
+
+/// How new a read has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Everything acknowledged before the request.
+    Newest,
+    /// Whatever is at hand.
+    Any,
+    /// This version or a later one.
+    NotOlderThan(Version),
+    /// This version.
+    Exact(Version),
+}
+
+/// `1h`, `90s`, `1m30s`, or seconds.
+fn parse_duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|character: char| !character.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let units = tail.find(|character: char| character.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(units);
+        let number = u64::from(number.parse::<u32>().ok()?);
+        total = total.checked_add(match unit {
+            "h" => Duration::from_secs(number * 3_600),
+            "m" => Duration::from_secs(number * 60),
+            "s" => Duration::from_secs(number),
+            "ms" => Duration::from_millis(number),
+            _ => return None,
+        })?;
+        rest = tail;
+    }
+    Some(total)
+}
+
+/// In which form objects are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// As they are stored.
+    Whole,
+    /// As `PartialObjectMetadata`.
+    Metadata,
+    /// As rows of a `Table`.
+    Table(Include),
+}
+
+/// How much of an object a row carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Include {
+    Nothing,
+    Metadata,
+    Object,
+}
+
+impl Format {
+    /// Takes the first entry of `Accept` that is served.
+    fn negotiate(headers: &HeaderMap, params: &Params) -> Outcome<Self> {
+        let mut is_anything_asked = false;
+        for value in headers.get_all(header::ACCEPT) {
+            let Ok(text) = value.to_str() else { continue };
+            for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+                is_anything_asked = true;
+                if let Some(format) = Self::of(entry, params)? {
+                    return Ok(format);
+                }
+            }
+        }
+        if is_anything_asked {
+            Err(Failure::not_acceptable(
+                "application/json, application/json;as=Table;v=v1;g=meta.k8s.io, \
+                 application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io, \
+                 application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+            ))
+        } else {
+            Ok(Self::Whole)
+        }
+    }
+
+    fn of(entry: &str, params: &Params) -> Outcome<Option<Self>> {
+        let mut parts = entry.split(';').map(str::trim);
+        if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
+            return Ok(None);
+        }
+        let (mut form, mut version, mut group) = ("", "", "");
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name {
+                "as" => form = value,
+                "v" => version = value,
+                "g" => group = value,
+                _ => {}
+            }
+        }
+        match (form, version, group) {
+            ("", _, _) => Ok(Some(Self::Whole)),
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1", "meta.k8s.io") => {
+                Ok(Some(Self::Metadata))
+            }
+            ("Table", "v1", "meta.k8s.io") => {
+                let include = match params.get("includeObject") {
+                    None | Some("Metadata") => Include::Metadata,
+                    Some("None") => Include::Nothing,
+                    Some("Object") => Include::Object,
+                    Some(other) => {
+                        return Err(Failure::bad_request(format!(
+                            "unrecognized includeObject value: {other:?}"
+                        )));
+                    }
+                };
+                Ok(Some(Self::Table(include)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(query: &str) -> Params {
+        Params::read(&format!("/x?{query}").parse().expect("a URI")).expect("a query")
+    }
+
+    fn negotiate(accept: &str) -> Result<Format, u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().expect("a header"));
+        Format::negotiate(&headers, &params("a=b")).map_err(|failure| failure.code().as_u16())
+    }
+
+    #[test]
+    fn the_first_form_that_is_served_is_taken() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(negotiate(&format!("{table},application/json")), Ok(Format::Table(Include::Metadata)));
+        assert_eq!(negotiate("application/vnd.kubernetes.protobuf,application/json"), Ok(Format::Whole));
+        assert_eq!(negotiate("application/json;as=Table;v=v9;g=meta.k8s.io, */*"), Ok(Format::Whole));
+        assert_eq!(
+            negotiate("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
+            Ok(Format::Metadata)
+        );
+        assert_eq!(negotiate("text/html"), Err(406));
+    }
+
+    #[test]
+    fn parameters_are_read_as_kubernetes_reads_them() {
+        assert!(params("watch=1").is_set("watch") && params("watch=true").is_set("watch"));
+        assert!(!params("watch=0").is_set("watch") && !params("watch=false").is_set("watch"));
+        assert_eq!(params("timeout=1m30s").timeout().expect("valid"), Duration::from_secs(60));
+        assert_eq!(params("timeout=1s500ms").timeout().expect("valid"), Duration::from_millis(1_500));
+        assert!(params("timeout=x").timeout().is_err());
+        assert!(params("dryRun=None").is_dry_run().is_err());
+        assert!(params("dryRun=All").is_dry_run().expect("valid"));
+        assert!(params("limit=-1").number("limit").is_err());
+        assert_eq!(
+            params("resourceVersion=7&resourceVersionMatch=Exact").freshness().expect("valid"),
+            Freshness::Exact(Version(7))
+        );
+        assert!(params("resourceVersionMatch=Exact").freshness().is_err());
+        assert!(params("resourceVersion=abc").freshness().is_err());
+    }
+}

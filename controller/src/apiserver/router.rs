@@ -1,0 +1,292 @@
+//! The table of routes, and the layers around all of them.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate;
+use tracing::Instrument as _;
+
+use super::authorize::{Attributes, authorize};
+use super::decode::BODY_LIMIT;
+use super::failure::{Failure, Outcome};
+use super::kinds::{self, Kind};
+use super::request::{Call, Params};
+use super::{ApiServer, answer, health, verbs};
+use crate::auth::Caller;
+
+/// What a request for a resource does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Read one object.
+    Get,
+    /// Read or watch a collection.
+    List,
+    /// Store a new object.
+    Create,
+    /// Replace an object.
+    Update,
+    /// Change a part of an object.
+    Patch,
+    /// Remove an object.
+    Delete,
+    /// Remove a collection.
+    DeleteCollection,
+}
+
+/// One route of a resource.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Of the request.
+    pub method: Method,
+    /// As axum reads it, `{namespace}` and `{name}` are filled in.
+    pub path: String,
+    /// What it does.
+    pub verb: Verb,
+    /// `status` or `finalize`.
+    pub subresource: Option<&'static str>,
+    /// To what.
+    pub kind: &'static Kind,
+}
+
+/// Routes that are no resource, all read-only.
+pub const OTHER_ROUTES: [&str; 8] = [
+    "/livez",
+    "/livez/{check}",
+    "/readyz",
+    "/readyz/{check}",
+    "/healthz",
+    "/healthz/{check}",
+    "/version",
+    "/metrics",
+];
+
+/// Every route of every served kind.
+pub fn routes() -> Vec<Route> {
+    kinds::all().iter().flat_map(routes_of).collect()
+}
+
+fn routes_of(kind: &'static Kind) -> Vec<Route> {
+    let root = if kind.group.is_empty() {
+        format!("/api/{}", kind.version)
+    } else {
+        format!("/apis/{}/{}", kind.group, kind.version)
+    };
+    let everywhere = format!("{root}/{}", kind.plural);
+    let collection = if kind.namespaced {
+        format!("{root}/namespaces/{{namespace}}/{}", kind.plural)
+    } else {
+        everywhere.clone()
+    };
+    let object = format!("{collection}/{{name}}");
+    let mut routes = Vec::new();
+    let mut add = |method: Method, path: &str, verb, subresource| {
+        routes.push(Route { method, path: path.to_owned(), verb, subresource, kind });
+    };
+    if kind.namespaced {
+        add(Method::GET, &everywhere, Verb::List, None);
+    }
+    add(Method::GET, &collection, Verb::List, None);
+    add(Method::POST, &collection, Verb::Create, None);
+    add(Method::DELETE, &collection, Verb::DeleteCollection, None);
+    add(Method::GET, &object, Verb::Get, None);
+    add(Method::PUT, &object, Verb::Update, None);
+    add(Method::PATCH, &object, Verb::Patch, None);
+    add(Method::DELETE, &object, Verb::Delete, None);
+    if kind.has_status {
+        let status = format!("{object}/status");
+        add(Method::GET, &status, Verb::Get, Some("status"));
+        add(Method::PUT, &status, Verb::Update, Some("status"));
+        add(Method::PATCH, &status, Verb::Patch, Some("status"));
+    }
+    if kind.plural == "namespaces" {
+        add(Method::PUT, &format!("{object}/finalize"), Verb::Update, Some("finalize"));
+    }
+    routes
+}
+
+/// The whole API. Expects a [`Caller`] in the request's extensions.
+pub fn router(server: &Arc<ApiServer>) -> Router {
+    let mut router = Router::new();
+    for route in routes() {
+        let path = route.path.clone();
+        router = router.route(&path, resource(server, route));
+    }
+    for path in OTHER_ROUTES {
+        router = router.route(path, other(server));
+    }
+    router
+        .method_not_allowed_fallback(async || Failure::method_not_allowed())
+        .fallback(async || Failure::no_such_path())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(require_right))
+        .layer(CompressionLayer::new().gzip(true).compress_when(Large))
+        .layer(from_fn_with_state(server.clone(), observe))
+}
+
+fn resource(server: &Arc<ApiServer>, route: Route) -> MethodRouter {
+    let (server, filter) = (server.clone(), MethodFilter::try_from(route.method.clone()));
+    let route = Arc::new(route);
+    let handler = move |params: RawPathParams, request: Request| {
+        let (server, route) = (server.clone(), route.clone());
+        async move { serve(&server, &route, &params, request).await.unwrap_or_else(IntoResponse::into_response) }
+    };
+    on(filter.expect("the table has standard methods only"), handler)
+}
+
+async fn serve(
+    server: &ApiServer,
+    route: &Route,
+    path: &RawPathParams,
+    request: Request,
+) -> Outcome<Response> {
+    let param =
+        |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| Arc::from(value));
+    let (parts, body) = request.into_parts();
+    let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
+    let is_watchable = matches!(route.verb, Verb::List | Verb::Get) && route.subresource.is_none();
+    if is_watchable && call.params.is_set("watch") {
+        return verbs::watch(server, &call).await;
+    }
+    let timeout = call.params.timeout()?;
+    let work = async {
+        let is_read = matches!(route.verb, Verb::Get | Verb::List);
+        let body = if is_read { Bytes::new() } else { read(&parts, body).await? };
+        match route.verb {
+            Verb::Get => verbs::get(server, &call).await,
+            Verb::List => verbs::list(server, &call).await,
+            Verb::Create => verbs::create(server, &call, &body).await,
+            Verb::Update => verbs::update(server, &call, &body).await,
+            Verb::Patch => verbs::patch(server, &call, &body).await,
+            Verb::Delete => verbs::delete(server, &call, &body).await,
+            Verb::DeleteCollection => verbs::delete_collection(server, &call, &body).await,
+        }
+    };
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        Err(Failure::timeout(format!(
+            "the request did not complete within {timeout:?}; a write may still happen"
+        )))
+    })
+}
+
+async fn read(parts: &http::request::Parts, body: Body) -> Outcome<Bytes> {
+    let announced =
+        parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_LIMIT as u64) {
+        return Err(Failure::too_large(BODY_LIMIT));
+    }
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(BODY_LIMIT)),
+        Err(_) => Err(Failure::bad_request("the body ended early")),
+    }
+}
+
+fn other(server: &Arc<ApiServer>) -> MethodRouter {
+    let server = server.clone();
+    let handler = move |path: RawPathParams, uri: http::Uri| {
+        let server = server.clone();
+        async move { answer_other(&server, &path, &uri).await.unwrap_or_else(IntoResponse::into_response) }
+    };
+    on(MethodFilter::GET, handler)
+}
+
+async fn answer_other(server: &ApiServer, path: &RawPathParams, uri: &http::Uri) -> Outcome<Response> {
+    let params = Params::read(uri)?;
+    let only = path.iter().next().map(|(_, value)| value);
+    match uri.path().split('/').nth(1).unwrap_or_default() {
+        "version" => answer::json(StatusCode::OK, &health::version()),
+        "metrics" => {
+            let text = server.metrics.render().map_err(Failure::internal)?;
+            let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            Ok(([(CONTENT_TYPE, media_type)], text).into_response())
+        }
+        // A process that answers is alive; restarting it would not bring a database back.
+        "livez" if only.is_none() => Ok(health::render("livez", &[("ping", Ok(()))], &params)),
+        "livez" => Err(Failure::no_such_path()),
+        endpoint => {
+            let checks = server.checks.run(only).await.ok_or_else(Failure::no_such_path)?;
+            Ok(health::render(endpoint, &checks, &params))
+        }
+    }
+}
+
+async fn require_right(request: Request, next: Next) -> Response {
+    match authorize(request.extensions().get::<Caller>(), request.method(), request.uri()) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = said, "a request made the server panic");
+    Failure::internal("this request met a bug; the log has it under its Audit-Id").into_response()
+}
+
+/// Compresses long answers of known length, never watches.
+#[derive(Clone, Copy, Debug)]
+struct Large;
+
+impl Predicate for Large {
+    fn should_compress<B: http_body::Body>(&self, response: &http::Response<B>) -> bool {
+        response.body().size_hint().exact().is_some_and(|size| size > 128 << 10)
+    }
+}
+
+/// Names each request, times it, and makes its span.
+async fn observe(
+    axum::extract::State(server): axum::extract::State<Arc<ApiServer>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+    let id = server.entropy.uuid().to_string();
+    let attributes = Attributes::of(request.method(), request.uri());
+    let user = request.extensions().get::<Caller>().map(|caller| caller.user.clone());
+    let span = tracing::info_span!(
+        "api.request",
+        audit.id = %id,
+        user = user.as_deref(),
+        verb = attributes.verb,
+        object.resource = %attributes.resource,
+        object.namespace = %attributes.namespace,
+        object.name = %attributes.name,
+        code = tracing::field::Empty,
+    );
+    let started = tokio::time::Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("code", response.status().as_u16());
+    if attributes.verb != "watch" {
+        // Paths are the client's words; only what we serve becomes a label.
+        let plural = attributes.resource.split('/').next().unwrap_or_default();
+        let resource =
+            kinds::all().iter().find(|kind| kind.plural == plural).map_or("", |kind| kind.plural.as_str());
+        server
+            .metrics
+            .request_duration
+            .with_label_values(&[attributes.verb, resource, response.status().as_str()])
+            .observe(started.elapsed().as_secs_f64());
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(AUDIT_ID.clone(), id);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    response
+}

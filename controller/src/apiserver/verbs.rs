@@ -1,0 +1,18 @@
+//! What can be done to a resource, one verb a file: read the request, admit, store, answer.
+
+mod create;
+mod delete;
+mod get;
+mod list;
+mod patch;
+mod update;
+mod watch;
+mod write;
+
+pub(super) use create::create;
+pub(super) use delete::{delete, delete_collection};
+pub(super) use get::get;
+pub(super) use list::list;
+pub(super) use patch::patch;
+pub(super) use update::update;
+pub(super) use watch::watch;

@@ -1,0 +1,105 @@
+//! Storing a new object.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::write::{self, ATTEMPTS, Written, metadata, place, text_of};
+use crate::apiserver::ApiServer;
+use crate::apiserver::admission::{self, Admitted, Create};
+use crate::apiserver::decode::decode;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::request::{Call, Freshness};
+use crate::clock::Entropy;
+use crate::storage::{Expects, Key, Resource};
+
+/// Stores one object and answers before any reconciler has seen it; follow `status.conditions` for the outcome.
+pub(crate) async fn create(server: &ApiServer, call: &Call, body: &[u8]) -> Outcome<Response> {
+    let decoded = decode(body, call.content_type.as_deref())?;
+    let mut object = decoded.value;
+    place(call, &mut object)?;
+    let is_generated = text_of(&object, "name")?.is_none();
+    let prefix = text_of(&object, "generateName")?.unwrap_or_default().to_owned();
+    if is_generated && prefix.is_empty() {
+        return Err(Failure::name_required(&call.kind.group, &call.kind.kind));
+    }
+    let attempts = if is_generated { ATTEMPTS } else { 1 };
+    for attempt in 1..=attempts {
+        let mut object = object.clone();
+        if is_generated {
+            metadata(&mut object)?.insert("name".to_owned(), generate(&prefix, &*server.entropy).into());
+        }
+        match store(server, call, object, &decoded.duplicates).await {
+            Err(failure) if failure.is_already_exists() && attempt < attempts => {}
+            outcome => return outcome?.answer(server, call, StatusCode::CREATED),
+        }
+    }
+    Err(Failure::internal("no name was left to try"))
+}
+
+async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[String]) -> Outcome<Written> {
+    let Admitted { mut object, warnings } = admission::admit_create(
+        &Create { kind: call.kind, validation: write::validation(call)?, duplicates },
+        object,
+    )?;
+    let key = call.key(text_of(&object, "name")?.unwrap_or_default());
+    if let Some(namespace) = call.namespace.as_deref() {
+        takes_objects(server, namespace, &key).await?;
+    }
+    let fields = metadata(&mut object)?;
+    for foreign in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        fields.remove(foreign);
+    }
+    fields.insert("uid".to_owned(), server.entropy.uuid().to_string().into());
+    // Whole seconds, as Kubernetes writes them.
+    let created = server.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    fields.insert("creationTimestamp".to_owned(), created.into());
+    if &*key.resource.0 == "namespaces" {
+        begin_namespace(&key.name, &mut object)?;
+    }
+    let json = write::store(server, call, &key, Expects::Absent, object, false).await?;
+    Ok(Written { json, warnings })
+}
+
+/// A Namespace is born active, labelled with its name, and held until its contents are gone.
+fn begin_namespace(name: &str, object: &mut Value) -> Outcome<()> {
+    let fields = metadata(object)?;
+    if let Some(labels) = fields.entry("labels").or_insert_with(|| json!({})).as_object_mut() {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
+    }
+    if let Some(object) = object.as_object_mut() {
+        object.insert("spec".to_owned(), json!({"finalizers": ["kubernetes"]}));
+        object.insert("status".to_owned(), json!({"phase": "Active"}));
+    }
+    Ok(())
+}
+
+/// Fails unless the namespace lives and does not go away.
+async fn takes_objects(server: &ApiServer, namespace: &str, key: &Key) -> Outcome<()> {
+    let namespaces = Resource("namespaces".into());
+    let place = Key { resource: namespaces.clone(), namespace: "".into(), name: namespace.into() };
+    let mut found = server.store.cache().get(&place);
+    if found.is_none() {
+        server.reach(Freshness::Newest).await?;
+        found = server.store.cache().get(&place);
+    }
+    match found {
+        None => Err(Failure::not_found(&namespaces, namespace)),
+        Some(found) if found.fields.get("status.phase").is_some_and(|phase| phase == "Terminating") => {
+            Err(Failure::namespace_terminating(&key.resource, &key.name, namespace))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The prefix, shortened to leave room, and five letters that make no words.
+fn generate(prefix: &str, entropy: &dyn Entropy) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const ROOM: usize = 253 - 5;
+    let mut name: String = prefix.chars().take(ROOM).collect();
+    for _ in 0..5 {
+        let chosen = usize::try_from(entropy.below(LETTERS.len() as u64)).unwrap_or(0);
+        name.push(LETTERS.get(chosen).copied().map_or('b', char::from));
+    }
+    name
+}

@@ -1,0 +1,38 @@
+//! Changing a part of an object.
+
+use axum::response::Response;
+use http::StatusCode;
+
+use super::write::{ATTEMPTS, current, is_stale, parse, place, replace, text_of};
+use crate::apiserver::ApiServer;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::patch::Patch;
+use crate::apiserver::request::Call;
+
+/// Applies the patch to the newest state; again on a newer one after a conflict, unless the patch names a version.
+pub(crate) async fn patch(server: &ApiServer, call: &Call, body: &[u8]) -> Outcome<Response> {
+    let patch = Patch::read(call.kind, call.content_type.as_deref(), body)?;
+    let key = call.target()?;
+    for attempt in 1..=ATTEMPTS {
+        let object = current(server, &key, attempt > 1).await?;
+        let old = parse(&object)?;
+        let is_last = attempt == ATTEMPTS;
+        let outcome = async {
+            let mut new = patch.apply(&old)?;
+            place(call, &mut new)?;
+            if text_of(&new, "resourceVersion")?.is_some_and(|version| version != object.version.to_string())
+            {
+                return Err(Failure::conflict(&key.resource, &key.name));
+            }
+            replace(server, call, &object, &old, new, &patch.duplicates).await
+        }
+        .await;
+        match outcome {
+            // What failed on an old state may hold on the newest.
+            Err(failure) if failure.is_conflict() && !patch.names_version() && !is_last => {}
+            Err(_) if attempt == 1 && is_stale(server, &object).await? => {}
+            outcome => return outcome?.answer(server, call, StatusCode::OK),
+        }
+    }
+    Err(Failure::conflict(&key.resource, &key.name))
+}

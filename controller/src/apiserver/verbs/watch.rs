@@ -1,0 +1,62 @@
+//! Following a collection: every change after a version, once and in order.
+
+use axum::response::Response;
+
+use crate::apiserver::ApiServer;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::request::{Call, Freshness, parse_version};
+use crate::apiserver::watch::{self, Begin, Watch};
+use crate::storage::Version;
+
+/// Streams changes until the client leaves, `timeoutSeconds` pass, the server stops, or the client is too slow.
+///
+/// A version that is compacted away is answered 200 with one ERROR event, so that clients list again.
+pub(crate) async fn watch(server: &ApiServer, call: &Call) -> Outcome<Response> {
+    let selector = call.selector()?;
+    let begin = begin(server, call).await?;
+    let name = call.name.as_deref().or(selector.exact_name()).map(str::to_owned);
+    let lifetime = call.params.number("timeoutSeconds")?;
+    match Watch::open(server, call, selector, name.as_deref(), begin, lifetime) {
+        Ok(watch) => Ok(watch.answer(call)),
+        Err(expired) => Ok(watch::refused(call, &expired)),
+    }
+}
+
+async fn begin(server: &ApiServer, call: &Call) -> Outcome<Begin> {
+    let version = call.params.get("resourceVersion").map(parse_version).transpose()?;
+    let asks_for_state =
+        call.params.get("sendInitialEvents").map(|_| call.params.is_set("sendInitialEvents"));
+    let matching = call.params.get("resourceVersionMatch");
+    match (asks_for_state, matching) {
+        (None, Some(_)) => {
+            return Err(Failure::forbidden_option(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
+        }
+        (Some(_), Some("NotOlderThan")) | (None, None) => {}
+        (Some(_), _) => {
+            return Err(Failure::forbidden_option(
+                "resourceVersionMatch",
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ));
+        }
+    }
+    match (version, asks_for_state) {
+        (None, Some(false)) => Ok(Begin::After(server.caught_up().await?)),
+        (Some(Version(0)), Some(false)) => Ok(Begin::After(server.store.cache().version())),
+        (None, is_list) => {
+            server.reach(Freshness::Newest).await?;
+            Ok(Begin::State { marks_end: is_list == Some(true) })
+        }
+        (Some(Version(0)), is_list) => Ok(Begin::State { marks_end: is_list == Some(true) }),
+        (Some(version), Some(true)) => {
+            server.reach(Freshness::NotOlderThan(version)).await?;
+            Ok(Begin::State { marks_end: true })
+        }
+        (Some(version), _) => {
+            server.reach(Freshness::NotOlderThan(version)).await?;
+            Ok(Begin::After(version))
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What all writes share: the body's place, what the server sets, and the write itself.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::get::find;
+use crate::apiserver::admission::{self, Admitted, Update};
+use crate::apiserver::decode::BODY_LIMIT;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::patch::size;
+use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::{ApiServer, answer};
+use crate::storage::{Body, Effect, Expects, Key, Object, Write};
+
+/// How often a write is repeated on a newer state before the client is told of the conflict.
+pub(super) const ATTEMPTS: usize = 5;
+
+/// A write that happened, or would have.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub json: Bytes,
+    pub warnings: Vec<String>,
+}
+
+impl Written {
+    pub fn answer(self, server: &ApiServer, call: &Call, code: StatusCode) -> Outcome<Response> {
+        Ok(answer::warn(answer::object(call, server.clock.now(), code, self.json)?, &self.warnings))
+    }
+}
+
+/// The object before a write: from memory the first time, from the newest state when that was too old.
+pub(super) async fn current(server: &ApiServer, key: &Key, is_retry: bool) -> Outcome<Arc<Object>> {
+    if !is_retry && let Some(object) = server.store.cache().get(key) {
+        return Ok(object);
+    }
+    server.reach(Freshness::Newest).await?;
+    find(server, key)
+}
+
+/// True if the object has a newer state than this one from memory, or is gone.
+pub(super) async fn is_stale(server: &ApiServer, object: &Object) -> Outcome<bool> {
+    server.reach(Freshness::Newest).await?;
+    Ok(server.store.cache().get(&object.key).is_none_or(|newest| newest.version != object.version))
+}
+
+/// The stored object as a tree.
+pub(super) fn parse(object: &Object) -> Outcome<Value> {
+    serde_json::from_slice(&object.json).map_err(answer::broken)
+}
+
+/// `metadata` of an object that has one; made where it is missing.
+pub(super) fn metadata(object: &mut Value) -> Outcome<&mut Map<String, Value>> {
+    object
+        .as_object_mut()
+        .map(|object| object.entry("metadata").or_insert_with(|| json!({})))
+        .and_then(Value::as_object_mut)
+        .ok_or_else(|| Failure::bad_request("metadata: Invalid value: must be an object"))
+}
+
+/// A text of `metadata`, `None` where absent or empty; 400 where it is no text.
+pub(super) fn text_of<'a>(object: &'a Value, field: &str) -> Outcome<Option<&'a str>> {
+    match object.get("metadata").and_then(|metadata| metadata.get(field)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(_) => Err(Failure::bad_request(format!("metadata.{field}: Invalid value: must be a string"))),
+    }
+}
+
+/// The body must be of the kind, namespace and name that the path says; what it leaves out is filled in.
+pub(super) fn place(call: &Call, object: &mut Value) -> Outcome<()> {
+    let (kind, api_version) = (&call.kind.kind, call.kind.api_version());
+    if let Some(map) = object.as_object_mut() {
+        for (field, expected) in [("kind", kind), ("apiVersion", &api_version)] {
+            match map.get(field) {
+                Some(Value::String(given)) if given == expected => {}
+                None | Some(Value::Null) => {
+                    map.insert(field.to_owned(), expected.as_str().into());
+                }
+                Some(given) => {
+                    return Err(Failure::bad_request(format!(
+                        "the {field} in the data ({}) does not match the expected {field} ({expected})",
+                        given.as_str().unwrap_or("no text")
+                    )));
+                }
+            }
+        }
+    }
+    metadata(object)?;
+    let namespace = call.namespace.as_deref().unwrap_or_default();
+    if let Some(given) = text_of(object, "namespace")?
+        && given != namespace
+    {
+        return Err(Failure::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: the object is in \
+             {given:?}, the request in {namespace:?}"
+        )));
+    }
+    if !namespace.is_empty() {
+        metadata(object)?.insert("namespace".to_owned(), namespace.into());
+    }
+    if let Some(name) = call.name.as_deref() {
+        match text_of(object, "name")? {
+            Some(given) if given != name => {
+                return Err(Failure::bad_request(format!(
+                    "the name of the object ({given}) does not match the name on the URL ({name})"
+                )));
+            }
+            _ => metadata(object)?.insert("name".to_owned(), name.into()),
+        };
+    }
+    Ok(())
+}
+
+/// Finalizers that hold the object, those of a Namespace's spec among them.
+pub(super) fn is_held(object: &Value) -> bool {
+    ["/metadata/finalizers", "/spec/finalizers"].iter().enumerate().any(|(number, path)| {
+        let is_of_namespace = object.get("kind").is_some_and(|kind| kind == "Namespace");
+        (number == 0 || is_of_namespace)
+            && object.pointer(path).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    })
+}
+
+/// Puts `new` in the place of `current`: admits it, stores it unless it is the same, and lets a dying object go with its last finalizer.
+pub(super) async fn replace(
+    server: &ApiServer,
+    call: &Call,
+    current: &Object,
+    old: &Value,
+    new: Value,
+    duplicates: &[String],
+) -> Outcome<Written> {
+    let Admitted { object: mut new, warnings } = admission::admit_update(
+        &Update {
+            kind: call.kind,
+            old,
+            subresource: call.subresource,
+            validation: validation(call)?,
+            duplicates,
+        },
+        new,
+    )?;
+    if &*current.key.resource.0 == "namespaces" && call.subresource != Some("finalize") {
+        keep_namespace_finalizers(old, &mut new);
+    }
+    metadata(&mut new)?.insert("resourceVersion".to_owned(), current.version.to_string().into());
+    let is_gone = new.pointer("/metadata/deletionTimestamp").is_some() && !is_held(&new);
+    let is_same = new == *old && !is_gone;
+    // What stores nothing is not compared by the store, so the state it stands on is compared here.
+    if (is_same || call.is_dry_run) && is_stale(server, current).await? {
+        return Err(Failure::conflict(&current.key.resource, &current.key.name));
+    }
+    if is_same {
+        return Ok(Written { json: current.json.clone(), warnings });
+    }
+    let json = store(server, call, &current.key, Expects::Version(current.version), new, is_gone).await?;
+    Ok(Written { json, warnings })
+}
+
+/// Only `/finalize` changes `spec.finalizers` of a Namespace, so that a PUT cannot lose its contents.
+fn keep_namespace_finalizers(old: &Value, new: &mut Value) {
+    let Some(new) = new.as_object_mut() else { return };
+    match old.pointer("/spec/finalizers") {
+        Some(finalizers) => {
+            if let Some(spec) = new.entry("spec").or_insert_with(|| json!({})).as_object_mut() {
+                spec.insert("finalizers".to_owned(), finalizers.clone());
+            }
+        }
+        None => {
+            if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
+                spec.remove("finalizers");
+            }
+        }
+    }
+}
+
+/// Writes an admitted object, or under `dryRun=All` answers as if.
+pub(super) async fn store(
+    server: &ApiServer,
+    call: &Call,
+    key: &Key,
+    expects: Expects,
+    object: Value,
+    is_gone: bool,
+) -> Outcome<Bytes> {
+    if size(&object) > BODY_LIMIT {
+        return Err(Failure::too_large(BODY_LIMIT));
+    }
+    if call.is_dry_run {
+        return serde_json::to_vec(&object).map(Bytes::from).map_err(answer::broken);
+    }
+    let body = Body::new(object).ok_or_else(|| Failure::internal("an admitted object has no uid"))?;
+    let effect = if is_gone { Effect::Delete(body) } else { Effect::Put(body) };
+    let stored = server.store.write(Write { key: key.clone(), expects, effect }).await?;
+    Ok(stored.json.clone())
+}
+
+/// `fieldValidation`, Warn where absent.
+pub(super) fn validation(call: &Call) -> Outcome<admission::FieldValidation> {
+    match call.params.get("fieldValidation") {
+        None | Some("Warn") => Ok(admission::FieldValidation::Warn),
+        Some("Strict") => Ok(admission::FieldValidation::Strict),
+        Some("Ignore") => Ok(admission::FieldValidation::Ignore),
+        Some(other) => Err(Failure::bad_request(format!(
+            "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+        ))),
+    }
+}

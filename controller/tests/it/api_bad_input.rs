@@ -1,0 +1,78 @@
+use http::Method;
+
+use crate::world::api::{Api, CONFIG_MAPS};
+
+#[tokio::test]
+async fn bodies_that_are_no_object_of_ours_are_refused_and_the_server_goes_on() {
+    let api = Api::new().await;
+    let deep = format!("{{\"data\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000));
+    let large = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(4 << 20));
+    let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned()
+        + &(b'b'..=b'i')
+            .map(|this| {
+                format!(
+                    "{0}: &{0} [{1}]\n",
+                    this as char,
+                    vec![format!("*{}", (this - 1) as char); 9].join(",")
+                )
+            })
+            .collect::<Vec<_>>()
+            .concat();
+    let cases: [(&[u8], &str, u16); 11] = [
+        (deep.as_bytes(), "application/json", 400),
+        (large.as_bytes(), "application/json", 413),
+        (b"{\"metadata\": \xff\xfe}", "application/json", 400),
+        (b"{not json", "application/json", 400),
+        (b"", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b"{\"metadata\": 7}", "application/json", 400),
+        (b"{\"metadata\": {\"name\": 7}}", "application/json", 400),
+        (b"a: [1, 2", "application/yaml", 400),
+        (bomb.as_bytes(), "application/yaml", 400),
+        (b"k8s\0", "application/vnd.kubernetes.protobuf", 415),
+    ];
+
+    for (body, media_type, code) in cases {
+        let answer =
+            api.call(Method::POST, CONFIG_MAPS, &[("content-type", media_type)], body.to_vec()).await;
+        assert_eq!(answer.code, code, "{media_type}: {answer:?}");
+        assert_eq!(answer.body["kind"], "Status");
+        assert_eq!(answer.body["code"], code);
+    }
+    assert_eq!(api.get("/livez").await.body, "ok");
+}
+
+#[tokio::test]
+async fn yaml_is_taken_where_json_is() {
+    let api = Api::new().await;
+
+    let made = api
+        .call(
+            Method::POST,
+            CONFIG_MAPS,
+            &[("content-type", "application/yaml")],
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: web\ndata: {k: v}\n",
+        )
+        .await;
+
+    assert_eq!((made.code, made.body["data"]["k"].as_str()), (201, Some("v")));
+}
+
+#[tokio::test]
+async fn duplicate_fields_are_refused_warned_about_or_ignored() {
+    let api = Api::new().await;
+    let body = r#"{"metadata":{"name":"a"},"data":{"k":"1","k":"2"}}"#;
+    let post = async |validation: &str| {
+        let path = format!("{CONFIG_MAPS}?dryRun=All&fieldValidation={validation}");
+        api.call(Method::POST, &path, &[("content-type", "application/json")], body).await
+    };
+
+    assert_eq!(post("Strict").await.message(), "400 strict decoding error: duplicate field \"data.k\"");
+    let warned = post("Warn").await;
+    assert_eq!(
+        (warned.code, &warned.headers["warning"]),
+        (201, &"299 - \"duplicate field \\\"data.k\\\"\"".parse().expect("a header"))
+    );
+    assert!(post("Ignore").await.code == 201);
+    assert_eq!(post("Maybe").await.code, 400);
+}

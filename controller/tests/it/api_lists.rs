@@ -1,0 +1,104 @@
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::world::api::{Answer, Api, CONFIG_MAPS, OPERATIONS, config_map, operation};
+
+fn names(list: &Answer) -> Vec<&str> {
+    list.body["items"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list: {list:?}"))
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().expect("a name"))
+        .collect()
+}
+
+#[tokio::test]
+async fn pages_are_all_of_one_state() {
+    let api = Api::new().await;
+    for name in ["e", "d", "c", "b", "a"] {
+        api.post(CONFIG_MAPS, &config_map(name)).await;
+    }
+
+    let first = api.get(&format!("{CONFIG_MAPS}?limit=2")).await;
+    api.delete(&format!("{CONFIG_MAPS}/d")).await;
+    api.post(CONFIG_MAPS, &config_map("cc")).await;
+    let token = first.body["metadata"]["continue"].as_str().expect("more follows");
+    let second = api.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    let token = second.body["metadata"]["continue"].as_str().expect("more follows");
+    let third = api.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+
+    assert_eq!(first.body["metadata"]["remainingItemCount"], 3);
+    assert_eq!([names(&first), names(&second), names(&third)].concat(), ["a", "b", "c", "d", "e"]);
+    assert_eq!(third.body["metadata"]["resourceVersion"], first.body["metadata"]["resourceVersion"]);
+    assert!(third.body["metadata"].get("continue").is_none());
+}
+
+#[tokio::test]
+async fn a_page_of_a_forgotten_state_is_410_with_a_way_on() {
+    let api = Api::new().await;
+    for name in ["a", "b", "c"] {
+        api.post(CONFIG_MAPS, &config_map(name)).await;
+    }
+    let first = api.get(&format!("{CONFIG_MAPS}?limit=1")).await;
+    let token = first.body["metadata"]["continue"].as_str().expect("more follows").to_owned();
+    api.post(CONFIG_MAPS, &config_map("bb")).await;
+    let api = api.replica().await;
+
+    let expired = api.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await;
+    let fresh = expired.body["metadata"]["continue"].as_str().expect("a way on");
+    let rest = api.get(&format!("{CONFIG_MAPS}?continue={fresh}")).await;
+
+    assert_eq!((expired.code, &expired.body["reason"]), (410, &json!("Expired")));
+    assert_eq!(names(&rest), ["b", "bb", "c"]);
+}
+
+#[tokio::test]
+async fn selectors_choose_by_label_and_by_field() {
+    let api = Api::new().await;
+    for (name, action) in [("a", "Stop"), ("b", "Start"), ("c", "Stop")] {
+        let mut object = operation(name, action);
+        object["metadata"]["labels"] = json!({"team": name});
+        api.post(OPERATIONS, &object).await;
+    }
+    let list = async |query: &str| api.get(&format!("{OPERATIONS}?{query}")).await;
+
+    assert_eq!(names(&list("fieldSelector=spec.action%3DStop").await), ["a", "c"]);
+    assert_eq!(names(&list("labelSelector=team+notin+(a,b)").await), ["c"]);
+    assert_eq!(names(&list("fieldSelector=metadata.name%3Db").await), ["b"]);
+    assert_eq!(names(&list("fieldSelector=spec.action%3DStop&labelSelector=team%3Da").await), ["a"]);
+    assert_snapshot!(list("fieldSelector=spec.nothing%3D1").await.message(), @"400 field label not supported: spec.nothing");
+    assert_snapshot!(list("labelSelector=a+b").await.message(), @"400 unable to parse requirement: expected '=', '==', '!=', 'in' or 'notin' in 'a b'");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_says_how_new_a_list_must_be() {
+    let api = Api::new().await;
+    let old = api.post(CONFIG_MAPS, &config_map("a")).await.version();
+    let new = api.post(CONFIG_MAPS, &config_map("b")).await.version();
+    let list = async |query: String| api.get(&format!("{CONFIG_MAPS}?{query}")).await;
+
+    let exact = list(format!("resourceVersion={old}&resourceVersionMatch=Exact")).await;
+    let newer = list(format!("resourceVersion={old}")).await;
+    let future = list(format!("resourceVersion={}", new + 100)).await;
+
+    assert_eq!(names(&exact), ["a"]);
+    assert_eq!(names(&newer), ["a", "b"]);
+    assert_eq!(future.body["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert_eq!((future.code, &future.body["details"]["retryAfterSeconds"]), (504, &json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_database_memory_still_answers_who_asks_for_no_more() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("a")).await;
+    api.database.set_away(true);
+
+    let newest = api.get(CONFIG_MAPS).await;
+    let any = api.get(&format!("{CONFIG_MAPS}?resourceVersion=0")).await;
+    let write = api.post(CONFIG_MAPS, &config_map("b")).await;
+
+    assert_eq!((newest.code, write.code), (503, 503));
+    assert_eq!(newest.headers["retry-after"], "1");
+    assert_eq!(names(&any), ["a"]);
+    assert_eq!(newest.body["status"], Value::from("Failure"));
+}

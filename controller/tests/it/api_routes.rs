@@ -1,0 +1,123 @@
+use std::sync::Arc;
+
+use axum::body::Body;
+use gantry_controller::apiserver::authorize::PUBLIC;
+use gantry_controller::apiserver::{OTHER_ROUTES, ReadyChecks, routes};
+use gantry_controller::auth::Caller;
+use http::{Method, Request};
+use tower::ServiceExt as _;
+
+use crate::world::api::{Api, CONFIG_MAPS, config_map};
+
+/// t01, t07: enumerated from the router's own table, so that a new route cannot be forgotten.
+#[tokio::test]
+async fn t01_no_route_answers_who_shows_no_right() {
+    let api = Api::new().await;
+    let eve = Caller { user: "eve".into(), groups: ["system:authenticated".into()].into() };
+    let mut all: Vec<(Method, String)> =
+        routes().into_iter().map(|route| (route.method, route.path)).collect();
+    all.extend(OTHER_ROUTES.iter().map(|path| (Method::GET, (*path).to_owned())));
+    all.extend(["/", "/nowhere", "/api", "/apis/x"].map(|path| (Method::GET, path.to_owned())));
+    assert!(all.len() > 50, "the table is not empty");
+
+    for (method, path) in all {
+        let path = path.replace("{namespace}", "default").replace("{name}", "x").replace("{check}", "x");
+        if PUBLIC.contains(&path.as_str()) {
+            continue;
+        }
+        for (caller, code) in [(None, 401), (Some(eve.clone()), 403)] {
+            let mut request =
+                Request::builder().method(method.clone()).uri(&path).body(Body::empty()).expect("a request");
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            let response = api.router.clone().oneshot(request).await.expect("infallible");
+            assert_eq!(response.status(), code, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_answered_with_a_status() {
+    let api = Api::new().await;
+
+    let said = [
+        api.get("/nowhere").await.message(),
+        api.get("/api/v1/namespaces/default/pods").await.message(),
+        api.put(CONFIG_MAPS, &config_map("a")).await.message(),
+        api.get(&format!("{CONFIG_MAPS}/none")).await.message(),
+        api.call(Method::GET, CONFIG_MAPS, &[("accept", "text/html")], "").await.message(),
+    ];
+
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    404 the server could not find the requested resource
+    404 the server could not find the requested resource
+    405 the server does not allow this method on the requested resource
+    404 configmaps "none" not found
+    406 only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io
+    "#);
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_and_is_not_cached() {
+    let api = Api::new().await;
+
+    for path in ["/nowhere", "/livez", CONFIG_MAPS] {
+        let answer = api.get(path).await;
+        assert_eq!(answer.headers["audit-id"].len(), 36, "{path}");
+        assert_eq!(answer.headers["cache-control"], "no-cache, private", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn long_answers_are_compressed_for_who_takes_it() {
+    let api = Api::new().await;
+    let mut large = config_map("a");
+    large["data"]["k"] = "x".repeat(200 << 10).into();
+    api.post(CONFIG_MAPS, &large).await;
+
+    let long = api.call(Method::GET, CONFIG_MAPS, &[("accept-encoding", "gzip")], "").await;
+    let short = api.call(Method::GET, "/version", &[("accept-encoding", "gzip")], "").await;
+
+    assert_eq!(long.headers["content-encoding"], "gzip");
+    assert!(!short.headers.contains_key("content-encoding"));
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_missing() {
+    let checks = ReadyChecks::default()
+        .with("database", Arc::new(|| Box::pin(async { Err("no answer".to_owned()) })))
+        .with("cache", Arc::new(|| Box::pin(async { Ok(()) })));
+    let api = Api::with_checks(checks).await;
+
+    let ready = api.get("/readyz").await;
+    assert_eq!(ready.code, 503);
+    insta::assert_snapshot!(ready.body.as_str().expect("text"), @r"
+    [-]database failed: no answer
+    [+]cache ok
+    readyz check failed
+    ");
+    assert_eq!(api.get("/readyz/cache").await.body, "ok");
+    assert_eq!(api.get("/readyz/nothing").await.code, 404);
+    assert_eq!(api.get("/livez?verbose").await.body, "[+]ping ok\nlivez check passed\n");
+    assert_eq!(api.get("/version").await.body["minor"], "33");
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_verb_resource_and_code() {
+    let api = Api::new().await;
+    api.get(CONFIG_MAPS).await;
+    api.get(&format!("{CONFIG_MAPS}/none")).await;
+
+    let metrics = api.get("/metrics").await;
+
+    let text = metrics.body.as_str().expect("text");
+    assert!(text.contains(
+        r#"gantry_request_duration_seconds_count{code="200",resource="configmaps",verb="list"} 1"#
+    ));
+    assert!(
+        text.contains(
+            r#"gantry_request_duration_seconds_count{code="404",resource="configmaps",verb="get"} 1"#
+        )
+    );
+}

@@ -1,0 +1,16 @@
+//! One test binary: the front doors of the controller, on in-memory worlds and on a real Postgres.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+
+mod api_bad_input;
+mod api_clients;
+mod api_lists;
+mod api_routes;
+mod api_tables;
+mod api_watches;
+mod api_writes;
+mod world;
