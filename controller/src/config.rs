@@ -31,11 +31,6 @@ pub struct Config {
     #[arg(long, env = "GANTRY_EMBEDDED_POSTGRES", value_name = "DIR")]
     pub embedded_postgres: Option<PathBuf>,
 
-    /// Connections to Postgres.
-    #[arg(long, env = "GANTRY_DATABASE_CONNECTIONS", default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(4..=1000))]
-    pub database_connections: u32,
-
     /// Write a kubeconfig with an admin client certificate here.
     #[arg(long, env = "GANTRY_KUBECONFIG_OUT", value_name = "FILE")]
     pub kubeconfig_out: Option<PathBuf>,

@@ -124,9 +124,7 @@ fn custom(definition: &CustomResourceDefinition) -> Option<Kind> {
         allows_unconditional_update: false,
         columns: columns.collect(),
         fields: fields.map(|field| field.json_path.trim_start_matches('.').to_owned()).collect(),
-        schema: Schema::of_custom_resource(
-            serde_json::to_value(version.schema.as_ref()?.open_api_v3_schema.as_ref()?).ok()?,
-        ),
+        schema: Schema::of(gantry_api::schemas::structural(definition)?),
     })
 }
 

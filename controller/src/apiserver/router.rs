@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -23,7 +23,7 @@ use super::decode::BODY_LIMIT;
 use super::failure::{Failure, Outcome};
 use super::kinds::{self, Kind};
 use super::request::{Call, Params};
-use super::{ApiServer, answer, health, verbs};
+use super::{ApiServer, answer, discovery, health, openapi, verbs};
 use crate::auth::Caller;
 
 /// What a request for a resource does.
@@ -61,7 +61,14 @@ pub struct Route {
 }
 
 /// Routes that are no resource, all read-only.
-pub const OTHER_ROUTES: [&str; 8] = [
+pub const OTHER_ROUTES: [&str; 15] = [
+    "/api",
+    "/api/{version}",
+    "/apis",
+    "/apis/{group}",
+    "/apis/{group}/{version}",
+    "/openapi/v3",
+    "/openapi/v3/{*path}",
     "/livez",
     "/livez/{check}",
     "/readyz",
@@ -195,17 +202,38 @@ async fn read(parts: &http::request::Parts, body: Body) -> Outcome<Bytes> {
 
 fn other(server: &Arc<ApiServer>) -> MethodRouter {
     let server = server.clone();
-    let handler = move |path: RawPathParams, uri: http::Uri| {
+    let handler = move |path: RawPathParams, uri: http::Uri, headers: HeaderMap| {
         let server = server.clone();
-        async move { answer_other(&server, &path, &uri).await.unwrap_or_else(IntoResponse::into_response) }
+        async move {
+            answer_other(&server, &path, &uri, &headers).await.unwrap_or_else(IntoResponse::into_response)
+        }
     };
     on(MethodFilter::GET, handler)
 }
 
-async fn answer_other(server: &ApiServer, path: &RawPathParams, uri: &http::Uri) -> Outcome<Response> {
+async fn answer_other(
+    server: &ApiServer,
+    path: &RawPathParams,
+    uri: &http::Uri,
+    headers: &HeaderMap,
+) -> Outcome<Response> {
     let params = Params::read(uri)?;
-    let only = path.iter().next().map(|(_, value)| value);
+    let given: Vec<&str> = path.iter().map(|(_, value)| value).collect();
+    let only = given.first().copied();
     match uri.path().split('/').nth(1).unwrap_or_default() {
+        "api" => match given.as_slice() {
+            [version, ..] => discovery::resource_list("", version, headers),
+            [] => discovery::core_versions(headers),
+        },
+        "apis" => match given.as_slice() {
+            [group, version, ..] => discovery::resource_list(group, version, headers),
+            [group] => discovery::group(group, headers),
+            [] => discovery::group_list(headers),
+        },
+        "openapi" => match only {
+            Some(path) => openapi::of_path(path, params.get("hash"), headers),
+            None => Ok(openapi::index(headers)),
+        },
         "version" => answer::json(StatusCode::OK, &health::version()),
         "metrics" => {
             let text = server.metrics.render().map_err(Failure::internal)?;

@@ -10,10 +10,8 @@ mod validation;
 
 use std::sync::{Arc, LazyLock};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::failure::Cause;
 
@@ -39,24 +37,14 @@ impl std::fmt::Debug for Schema {
 }
 
 impl Schema {
-    /// From the schema in a CRD, which says nothing of `apiVersion`, `kind` and `metadata`.
-    pub fn of_custom_resource(mut document: Value) -> Self {
-        if let Some(properties) = document.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert(
-                "apiVersion".to_owned(),
-                json!({"type": "string", "description":
-                "Group and version of this kind."}),
-            );
-            properties
-                .insert("kind".to_owned(), json!({"type": "string", "description": "Name of this kind."}));
-            properties.insert("metadata".to_owned(), openapi_of::<ObjectMeta>());
-        }
+    /// From an OpenAPI schema of the whole object.
+    pub fn of(document: Value) -> Self {
         Self::compile(document)
     }
 
     /// From a type of the Kubernetes API.
     pub fn of_core<T: JsonSchema>() -> Self {
-        Self::compile(openapi_of::<T>())
+        Self::compile(gantry_api::schemas::schema_of::<T>())
     }
 
     fn compile(document: Value) -> Self {
@@ -92,19 +80,6 @@ impl Schema {
         causes.truncate(MOST_CAUSES);
         causes
     }
-}
-
-/// The schema of a Rust type with everything inline, as structural schemas are.
-fn openapi_of<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::openapi3().with(|settings| {
-        settings.inline_subschemas = true;
-        settings.meta_schema = None;
-    });
-    let mut document = settings.into_generator().into_root_schema_for::<T>().to_value();
-    if let Some(root) = document.as_object_mut() {
-        root.remove("title");
-    }
-    document
 }
 
 /// The schema of one property of an object; `None` if the object may not have it.

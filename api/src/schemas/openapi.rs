@@ -1,0 +1,223 @@
+//! The OpenAPI v3 document of one group and version, as kubectl reads it: `explain` looks into the schemas, `apply` into the
+//! parameters of PATCH.
+
+use serde_json::{Map, Value, json};
+
+/// One served kind.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Empty for core kinds.
+    pub group: String,
+    /// `v1alpha1`.
+    pub version: String,
+    /// `Operation`.
+    pub kind: String,
+    /// `operations`.
+    pub plural: String,
+    /// False for objects of the cluster.
+    pub namespaced: bool,
+    /// True if `/status` is served.
+    pub has_status: bool,
+    /// OpenAPI v3 schema of one object.
+    pub schema: Value,
+}
+
+/// The document of kinds that share group and version.
+pub fn document(title: &str, version: &str, kinds: &[Served]) -> Value {
+    let mut paths = Map::new();
+    let mut schemas = Map::new();
+    for kind in kinds {
+        add_schemas(kind, &mut schemas);
+        add_paths(kind, &mut paths);
+    }
+    schemas.insert(
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Status".to_owned(),
+        json!({
+            "type": "object",
+            "description": "How a request ended that has no object to answer with.",
+            "properties": {
+                "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "status": {"type": "string"},
+                "message": {"type": "string"}, "reason": {"type": "string"}, "code": {"type": "integer"},
+                "details": {"type": "object"}, "metadata": {"type": "object"},
+            },
+            "x-kubernetes-group-version-kind": [{"group": "", "kind": "Status", "version": "v1"}],
+        }),
+    );
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": title, "version": version},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    })
+}
+
+fn gvk(kind: &Served, name: &str) -> Value {
+    json!({"group": kind.group, "version": kind.version, "kind": name})
+}
+
+/// `dev.gantry.v1alpha1.Operation`; core kinds as Kubernetes names them.
+fn schema_name(kind: &Served, name: &str) -> String {
+    let group = match kind.group.as_str() {
+        "" => "io.k8s.api.core".to_owned(),
+        group if group.ends_with(".k8s.io") => {
+            format!("io.k8s.api.{}", group.split('.').next().unwrap_or_default())
+        }
+        group => group.rsplit('.').collect::<Vec<_>>().join("."),
+    };
+    format!("{group}.{}.{name}", kind.version)
+}
+
+fn reference(kind: &Served, name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{}", schema_name(kind, name))})
+}
+
+fn add_schemas(kind: &Served, schemas: &mut Map<String, Value>) {
+    let mut schema = kind.schema.clone();
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("x-kubernetes-group-version-kind".to_owned(), json!([gvk(kind, &kind.kind)]));
+    }
+    schemas.insert(schema_name(kind, &kind.kind), schema);
+    let list = format!("{}List", kind.kind);
+    let described = json!({
+        "type": "object",
+        "description": format!("A list of {}.", kind.kind),
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "Group and version of this kind."},
+            "kind": {"type": "string", "description": "Name of this kind."},
+            "metadata": {"type": "object", "description": "Version of the list, and how to go on reading it.", "properties": {
+                "resourceVersion": {"type": "string", "description": "Version of the list."},
+                "continue": {"type": "string", "description": "Where the next page begins."},
+                "remainingItemCount": {"type": "integer", "format": "int64", "description": "Objects after this page."},
+            }},
+            "items": {"type": "array", "description": "The objects.", "items": reference(kind, &kind.kind)},
+        },
+        "x-kubernetes-group-version-kind": [gvk(kind, &list)],
+    });
+    schemas.insert(schema_name(kind, &list), described);
+}
+
+fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
+    let root = if kind.group.is_empty() {
+        format!("/api/{}", kind.version)
+    } else {
+        format!("/apis/{}/{}", kind.group, kind.version)
+    };
+    let everywhere = format!("{root}/{}", kind.plural);
+    let list = format!("{}List", kind.kind);
+    let mut read_list = operation(kind, "list", &list, LIST_PARAMETERS, None);
+    let collection = if kind.namespaced {
+        paths.insert(everywhere, json!({"get": read_list}));
+        format!("{root}/namespaces/{{namespace}}/{}", kind.plural)
+    } else {
+        everywhere
+    };
+    rename(&mut read_list, "Namespaced");
+    let mut of_collection = json!({
+        "get": read_list,
+        "post": operation(kind, "post", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
+        "delete": operation(kind, "deletecollection", &kind.kind, LIST_PARAMETERS, None),
+    });
+    let mut of_object = json!({
+        "get": operation(kind, "get", &kind.kind, &[], None),
+        "put": operation(kind, "put", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
+        "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(PATCHES)),
+        "delete": operation(kind, "delete", &kind.kind, &["dryRun", "propagationPolicy", "gracePeriodSeconds"], None),
+    });
+    let in_path = |names: &[&str]| -> Value {
+        let names = names.iter().filter(|name| kind.namespaced || **name != "namespace");
+        names
+            .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+            .collect()
+    };
+    put(&mut of_collection, "parameters", in_path(&["namespace"]));
+    put(&mut of_object, "parameters", in_path(&["namespace", "name"]));
+    paths.insert(format!("{collection}/{{name}}"), of_object);
+    if kind.has_status {
+        let mut of_status = json!({
+            "get": operation(kind, "get", &kind.kind, &[], None),
+            "put": operation(kind, "put", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
+            "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(PATCHES)),
+        });
+        for method in ["get", "put", "patch"] {
+            if let Some(operation) = of_status.get_mut(method) {
+                rename(operation, "Status");
+            }
+        }
+        put(&mut of_status, "parameters", in_path(&["namespace", "name"]));
+        paths.insert(format!("{collection}/{{name}}/status"), of_status);
+    }
+    paths.insert(collection, of_collection);
+}
+
+const JSON: &[&str] = &["application/json", "application/yaml"];
+const PATCHES: &[&str] = &["application/json-patch+json", "application/merge-patch+json"];
+const LIST_PARAMETERS: &[&str] = &[
+    "labelSelector",
+    "fieldSelector",
+    "limit",
+    "continue",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "timeoutSeconds",
+    "watch",
+    "allowWatchBookmarks",
+    "sendInitialEvents",
+];
+const WRITE_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
+const PATCH_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
+
+fn operation(
+    kind: &Served,
+    action: &str,
+    answers: &str,
+    parameters: &[&str],
+    body: Option<&[&str]>,
+) -> Value {
+    let content = |media: &[&str], schema: Value| -> Value {
+        media
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({"schema": schema})))
+            .collect::<Map<_, _>>()
+            .into()
+    };
+    let status = json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Status"});
+    let mut operation = json!({
+        "operationId": format!("{action}{}{}", kind.version, kind.kind),
+        "parameters": parameters.iter().map(|name| parameter(name)).collect::<Vec<_>>(),
+        "responses": {
+            "200": {"description": "OK", "content": content(&["application/json"], reference(kind, answers))},
+            "default": {"description": "Refused", "content": content(&["application/json"], status)},
+        },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": gvk(kind, &kind.kind),
+    });
+    if let Some(media) = body {
+        let schema = if action == "patch" { json!({}) } else { reference(kind, &kind.kind) };
+        put(&mut operation, "requestBody", json!({"required": true, "content": content(media, schema)}));
+    }
+    operation
+}
+
+fn parameter(name: &str) -> Value {
+    let kind = match name {
+        "limit" | "timeoutSeconds" | "gracePeriodSeconds" => "integer",
+        "watch" | "allowWatchBookmarks" | "sendInitialEvents" | "force" => "boolean",
+        _ => "string",
+    };
+    json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
+}
+
+/// Makes an operation's id another one than that of the same action elsewhere.
+fn rename(operation: &mut Value, suffix: &str) {
+    if let Some(id) = operation.get("operationId").and_then(Value::as_str) {
+        let id = format!("{id}{suffix}");
+        put(operation, "operationId", Value::String(id));
+    }
+}
+
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}
