@@ -165,3 +165,6 @@ fn next(
     tracing::trace!(health = health.as_str(), ?due, "looked at");
     due + Duration::from_millis(5)
 }
+
+#[cfg(test)]
+mod tests;

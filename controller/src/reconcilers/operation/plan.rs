@@ -574,3 +574,6 @@ fn is_permitted(policy: Policy, action: Action) -> bool {
         Policy::Observe | Policy::Unspecified => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Checks against agents that answer slowly or not at all.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use gantry_api::agent_v1::{InfoResponse, OperationReport, Policy, SubmitRequest, Target, TargetKind, Token};
+use gantry_api::condition::InstanceCondition as Condition;
+use gantry_api::v1alpha1::{DockerInstanceSpec, Health, find_condition};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::gateway::link::{DuplicateRefusal, LinkError, SessionFacts};
+
+/// Agents that all answer `info` the same way after a while.
+struct Agents {
+    answer: Result<InfoResponse, LinkError>,
+    after: Duration,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+    events: broadcast::Sender<LinkEvent>,
+}
+
+impl Agents {
+    fn answering(answer: Result<InfoResponse, LinkError>, after: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            answer,
+            after,
+            at_once: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+            events: broadcast::channel(16).0,
+        })
+    }
+}
+
+#[async_trait]
+impl AgentLink for Agents {
+    fn session(&self, _: InstanceUid) -> Option<SessionFacts> {
+        Some(SessionFacts {
+            key_fingerprint: "k".to_owned(),
+            agent_version: "1".to_owned(),
+            policy: Policy::Full,
+            journal_id: "j".to_owned(),
+            certificate_expires_at: 0,
+            token: Token::default(),
+        })
+    }
+
+    fn away_for(&self, _: InstanceUid) -> Option<Duration> {
+        None
+    }
+
+    fn duplicate(&self, _: InstanceUid) -> Option<DuplicateRefusal> {
+        None
+    }
+
+    async fn info(&self, _: InstanceUid, _: Duration) -> Result<InfoResponse, LinkError> {
+        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(self.after).await;
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        self.answer.clone()
+    }
+
+    async fn resolve(&self, _: InstanceUid, _: TargetKind, _: &str) -> Result<Target, LinkError> {
+        Err(LinkError::Away)
+    }
+
+    async fn submit(&self, _: InstanceUid, _: SubmitRequest) -> Result<OperationReport, LinkError> {
+        Err(LinkError::Away)
+    }
+
+    async fn withdraw(&self, _: InstanceUid, _: Uuid) -> Result<OperationReport, LinkError> {
+        Err(LinkError::Away)
+    }
+
+    async fn forget(&self, _: InstanceUid, _: &[Uuid]) -> Result<(), LinkError> {
+        Err(LinkError::Away)
+    }
+
+    fn report(&self, _: InstanceUid, _: Uuid) -> Option<OperationReport> {
+        None
+    }
+
+    fn disconnect(&self, _: InstanceUid, _: &str) {}
+
+    fn events(&self) -> broadcast::Receiver<LinkEvent> {
+        self.events.subscribe()
+    }
+}
+
+/// A context whose API is never asked.
+fn context(link: Arc<Agents>) -> Context {
+    let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        Ok::<_, Infallible>(http::Response::new(kube::client::Body::empty()))
+    });
+    let client = kube::Client::new(nobody, "default");
+    let clock: SharedClock = Arc::new(SystemClock);
+    Context {
+        client: client.clone(),
+        link,
+        clock: clock.clone(),
+        metrics: Metrics::new().expect("each name once"),
+        recorder: Recorder::new(client, clock).0,
+        instances: reflector::store().0,
+        wake: mpsc::channel(1).0,
+        checks: Semaphore::new(10),
+        started: Instant::now(),
+        memory: Mutex::default(),
+    }
+}
+
+fn instance(health: Health) -> DockerInstance {
+    let mut instance = DockerInstance::new("nuc-03", DockerInstanceSpec::default());
+    instance.status = Some(gantry_api::v1alpha1::DockerInstanceStatus {
+        health,
+        images: Some(7),
+        last_connected_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            Timestamp::UNIX_EPOCH,
+        )),
+        ..Default::default()
+    });
+    instance
+}
+
+async fn checked(
+    before: Health,
+    answer: Result<InfoResponse, LinkError>,
+    after: Duration,
+) -> gantry_api::v1alpha1::DockerInstanceStatus {
+    let context = context(Agents::answering(answer, after));
+    let (instance, uid) = (instance(before), InstanceUid(Uuid::from_u128(1)));
+    let observed = observe::observe(uid, &context);
+    let plan = plan::plan(&instance, &observed);
+    let outcome = act::act(&instance, uid, &plan, &context).await;
+    let now = Timestamp::from_second(100).expect("in range");
+    report::status_after(&instance, &observed, &plan, &outcome, now)
+}
+
+fn condition(status: &gantry_api::v1alpha1::DockerInstanceStatus, kind: Condition) -> String {
+    let found = find_condition(&status.conditions, kind.as_str()).expect("set");
+    format!("{} {}", found.status, found.reason)
+}
+
+fn info() -> InfoResponse {
+    InfoResponse { compatible: true, api_version: "1.41".to_owned(), images: 9, ..InfoResponse::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_instances_that_answer_in_300_ms_are_checked_in_two_seconds_ten_at_a_time() {
+    let agents = Agents::answering(Ok(info()), Duration::from_millis(300));
+    let context = context(agents.clone());
+    let begun = Instant::now();
+
+    let instance = instance(Health::Online);
+    futures::future::join_all((0..50).map(|number| {
+        act::act(&instance, InstanceUid(Uuid::from_u128(number)), &plan::Plan::Check, &context)
+    }))
+    .await;
+
+    assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
+    assert_eq!(agents.most_at_once.load(Ordering::SeqCst), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failed_check_is_offline_and_what_was_known_is_kept() {
+    let status = checked(Health::Online, Ok(info()), Duration::from_secs(31)).await;
+
+    assert_eq!(status.health, Health::Offline);
+    assert_eq!(condition(&status, Condition::Ready), "False CheckTimedOut");
+    assert_eq!(status.images, Some(7));
+    assert_eq!(status.last_connected_time.expect("kept").0, Timestamp::UNIX_EPOCH);
+    assert_eq!(status.last_health_check_time.expect("set").0.as_second(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_success_is_online() {
+    let status = checked(Health::Offline, Ok(info()), Duration::from_millis(1)).await;
+
+    assert_eq!(status.health, Health::Online);
+    assert_eq!(condition(&status, Condition::Ready), "True AsExpected");
+    assert_eq!(status.images, Some(9));
+    assert_eq!(status.last_connected_time.expect("set").0.as_second(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_gone_leaves_its_agent_connected() {
+    let gone = LinkError::Refused { code: tonic::Code::Unavailable, message: "no engine".to_owned() };
+
+    let status = checked(Health::Online, Err(gone), Duration::from_millis(1)).await;
+
+    assert_eq!(status.health, Health::Offline);
+    assert_eq!(condition(&status, Condition::AgentConnected), "True AsExpected");
+    assert_eq!(condition(&status, Condition::EngineReachable), "False EngineUnreachable");
+    assert_eq!(status.images, Some(7), "stale, never empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_too_old_is_incompatible() {
+    let old = InfoResponse { compatible: false, api_version: "1.40".to_owned(), ..info() };
+
+    let status = checked(Health::Unknown, Ok(old), Duration::from_millis(1)).await;
+
+    assert_eq!(status.health, Health::Incompatible);
+    assert_eq!(condition(&status, Condition::EngineCompatible), "False EngineTooOld");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_during_the_check_is_not_a_failed_check() {
+    let status = checked(Health::Online, Err(LinkError::Away), Duration::from_millis(1)).await;
+
+    assert_eq!(status.health, Health::Online);
+    assert_eq!(status.last_health_check_time, None);
+}
