@@ -4,6 +4,7 @@
 //! everything else through a `kube::Client` over the API's own router. Only [`app`] sees everything.
 
 pub mod apiserver;
+pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;

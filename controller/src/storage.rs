@@ -17,14 +17,21 @@ use crate::telemetry::metrics::Metrics;
 use crate::watch_cache::{WatchCache, WindowLimits};
 
 mod backend;
+mod change_log;
+mod compaction;
 mod fields;
 mod follower;
+pub mod lease;
 pub mod memory;
 mod newest;
+mod notify;
+pub mod postgres;
+mod resources;
 mod types;
 mod writer;
 
 pub use backend::{Backend, Batch, Identity, LoggedChange, Position, Snapshot, StorageError, Stored, Tail};
+pub use compaction::Retention;
 pub use fields::FieldPaths;
 pub use types::*;
 

@@ -72,8 +72,8 @@ pub struct Identity {
     pub incarnation: i64,
 }
 
-/// A point of a history.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A point of a history; a later history is later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Which history.
     pub identity: Identity,

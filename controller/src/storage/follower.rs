@@ -115,14 +115,14 @@ impl Follower {
                 return Ok(Step::Again);
             }
         };
-        if position.identity != self.reached.identity {
-            warn!(incarnation = position.identity.incarnation, "the database has another history now");
+        if position < self.reached {
+            warn!(seen = ?self.reached, found = ?position, "the database was rewound");
+            self.backend.rewound(self.reached).await?;
             self.load().await?;
             return Ok(Step::Again);
         }
-        if position.version < self.reached.version {
-            warn!(seen = %self.reached.version, found = %position.version, "the database was rewound");
-            self.backend.rewound(self.reached).await?;
+        if position.identity != self.reached.identity {
+            warn!(incarnation = position.identity.incarnation, "the database has another history now");
             self.load().await?;
             return Ok(Step::Again);
         }

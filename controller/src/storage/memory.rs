@@ -165,8 +165,8 @@ impl Backend for MemoryBackend {
 
     async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
         self.ask(|state| {
-            if state.position.identity == seen.identity {
-                state.position.identity.incarnation += 1;
+            if state.position.identity <= seen.identity {
+                state.position.identity.incarnation = seen.identity.incarnation + 1;
                 let newest = state.position.version.max(seen.version);
                 state.position.version = Version(newest.0 + REWIND_JUMP);
             }

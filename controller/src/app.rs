@@ -1,0 +1,213 @@
+//! The wiring diagram as code: what is built, what runs, and what stops in which order.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use gantry_api::agent_v1::Token;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
+use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
+use crate::config::Config;
+use crate::embedded_postgres::EmbeddedPostgres;
+use crate::gateway::directory::ApiDirectory;
+use crate::gateway::{Authority, Gateway, Timing};
+use crate::pki::{GivenCertificate, Pki};
+use crate::reconcilers;
+use crate::server::Server;
+use crate::storage::lease::Leadership;
+use crate::storage::postgres::Postgres;
+use crate::storage::{Retention, Store};
+use crate::telemetry::metrics::Metrics;
+
+/// Name of the lease that the reconciling replica holds.
+const LEADER_LEASE: &str = "controller";
+/// How long a new token may take after the store was found rewound.
+const RAISE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the whole controller until told to stop, or until its embedded database ends.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut embedded = match &config.embedded_postgres {
+        Some(dir) => Some(EmbeddedPostgres::start(dir).await?),
+        None => None,
+    };
+    let options = match (&embedded, &config.database_url) {
+        (Some(postgres), _) => postgres.options(),
+        (None, Some(url)) => {
+            url.reveal().parse::<PgConnectOptions>().context("the database URL cannot be read")?
+        }
+        (None, None) => anyhow::bail!("no database: give --database-url or --embedded-postgres"),
+    };
+    let served = tokio::select! {
+        served = serve(&config, options, &stop) => served,
+        ended = ended(embedded.as_mut()) => Err(ended),
+    };
+    if let Some(postgres) = embedded {
+        postgres.stop().await;
+    }
+    served
+}
+
+async fn ended(embedded: Option<&mut EmbeddedPostgres>) -> anyhow::Error {
+    match embedded {
+        None => std::future::pending().await,
+        Some(postgres) => match postgres.ended().await {
+            Ok(status) => anyhow::anyhow!("the embedded Postgres ended by itself: {status}"),
+            Err(error) => anyhow::Error::from(error).context("the embedded Postgres is lost"),
+        },
+    }
+}
+
+async fn serve(config: &Config, options: PgConnectOptions, stop: &CancellationToken) -> anyhow::Result<()> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let entropy: SharedEntropy = Arc::new(SystemEntropy);
+    let metrics = Metrics::new()?;
+
+    let postgres = Postgres::connect(options.clone(), Retention::default(), entropy.as_ref())
+        .await
+        .context("cannot use the database")?;
+    let store = Store::start(postgres, kinds::field_paths(), clock.clone(), metrics.clone())
+        .await
+        .context("cannot read the resources from the database")?;
+    let leadership = Arc::new(Leadership::start(&options, LEADER_LEASE, entropy.as_ref()));
+
+    let watches = CancellationToken::new();
+    let checks = ReadyChecks::default().with("database", database_check(&store));
+    let api = ApiServer::new(
+        store.clone(),
+        clock.clone(),
+        entropy.clone(),
+        metrics.clone(),
+        checks,
+        watches.clone(),
+    );
+    let router = apiserver::router(&api);
+    ensure_default_namespace(apiserver::client(&router, "startup")).await?;
+
+    let pki = Arc::new(open_pki(config, &clock, &entropy)?);
+    let gateway = Gateway::new(crate::gateway::Parts {
+        directory: Arc::new(ApiDirectory::new(apiserver::client(&router, "gateway"))),
+        authority: Arc::new(Leader { leadership: Arc::clone(&leadership), token: leadership.token() }),
+        pki: Arc::clone(&pki),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        timing: Timing::default(),
+    });
+    let server = Server::bind(config.listen, Arc::clone(&pki), gateway.clone()).await?;
+    let address = server.local_addr()?;
+    if let Some(path) = &config.kubeconfig_out {
+        pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;
+    }
+    let parts = reconcilers::Parts {
+        client: apiserver::client(&router, "reconcilers"),
+        link: gateway,
+        leadership: leadership.token(),
+        clock,
+        entropy,
+        metrics,
+        config: reconcilers::Config { health_check_concurrency: config.health_check_concurrency.into() },
+    };
+
+    let (reconciling, serving) = (CancellationToken::new(), CancellationToken::new());
+    let (reconcilers, servers) = (TaskTracker::new(), TaskTracker::new());
+    reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
+    servers.spawn(server.run(router, serving.clone()));
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
+
+    stop.cancelled().await;
+    reconciling.cancel();
+    reconcilers.close();
+    reconcilers.wait().await;
+    watches.cancel();
+    serving.cancel();
+    servers.close();
+    servers.wait().await;
+    if let Some(leadership) = Arc::into_inner(leadership) {
+        leadership.stop().await;
+    }
+    store.stop().await;
+    Ok(())
+}
+
+fn database_check(store: &Store) -> Check {
+    let store = store.clone();
+    Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move { store.caught_up().await.map(drop).map_err(|error| error.to_string()) })
+    })
+}
+
+fn open_pki(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) -> anyhow::Result<Pki> {
+    let given = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(GivenCertificate { certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    let mut names: Vec<_> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
+    if !config.listen.ip().is_unspecified() {
+        names.push(config.listen.ip().to_string());
+    }
+    names.extend(config.tls_sans.iter().cloned());
+    names.sort();
+    names.dedup();
+    Pki::open(&config.data_dir, &names, given.as_ref(), clock.clone(), entropy.clone())
+        .context("cannot set up certificates")
+}
+
+/// Where a client on this machine reaches an address that may stand for all.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Everybody expects a namespace of this name.
+async fn ensure_default_namespace(client: kube::Client) -> anyhow::Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client);
+    let metadata = ObjectMeta { name: Some("default".to_owned()), ..ObjectMeta::default() };
+    let default = Namespace { metadata, ..Namespace::default() };
+    match namespaces.create(&PostParams::default(), &default).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        made => made.map(drop).context("cannot make the namespace `default`"),
+    }
+}
+
+/// The gateway's view of who leads.
+struct Leader {
+    leadership: Arc<Leadership>,
+    token: watch::Receiver<Option<Token>>,
+}
+
+#[async_trait]
+impl Authority for Leader {
+    fn token(&self) -> Option<Token> {
+        *self.token.borrow()
+    }
+
+    async fn raise_above(&self, seen: Token) -> Option<Token> {
+        if let Err(error) = self.leadership.raise_above(seen).await {
+            tracing::error!(%error, "the database cannot be brought above what an agent has seen");
+            return None;
+        }
+        let is_above = |token: &Option<Token>| {
+            token.is_some_and(|token| (token.incarnation, token.epoch) > (seen.incarnation, seen.epoch))
+        };
+        let mut token = self.token.clone();
+        let raised = tokio::time::timeout(RAISE_PATIENCE, token.wait_for(is_above)).await;
+        raised.ok()?.ok().and_then(|token| *token)
+    }
+}

@@ -1,0 +1,191 @@
+//! Who leads: one replica at a time, by a lease in SQL time, fenced by a token that grows at each takeover.
+
+use std::time::Duration;
+
+use gantry_api::agent_v1::Token;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgConnection};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, instrument, warn};
+use uuid::Uuid;
+
+use super::StorageError;
+use super::postgres::within;
+use crate::clock::Entropy;
+
+/// How long a lease lasts without renewal, by the database's clock.
+const LEASE_SECONDS: f64 = 15.0;
+/// How long the holder trusts it after it last asked for a renewal that was granted, by its own monotonic clock.
+const RENEW_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is asked for.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// This replica's part in the election. Ends with [`Leadership::stop`]; dropped without, the lease runs out by itself.
+pub struct Leadership {
+    pool: PgPool,
+    name: &'static str,
+    token: watch::Receiver<Option<Token>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Leadership {
+    /// Stands for election under that name, on a connection of its own so that a full pool cannot cost the lease.
+    ///
+    /// The schema must be up to date.
+    pub fn start(options: &PgConnectOptions, name: &'static str, entropy: &dyn Entropy) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(RETRY)
+            .connect_lazy_with(options.clone().disable_statement_logging());
+        let (sender, token) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let candidate = Candidate { pool: pool.clone(), name, holder: entropy.uuid(), token: sender };
+        let task = tokio::spawn(candidate.run(stop.clone()));
+        Self { pool, name, token, stop, task }
+    }
+
+    /// The token while this replica leads. It may change without a `None` between when leadership was lost and won again.
+    pub fn token(&self) -> watch::Receiver<Option<Token>> {
+        self.token.clone()
+    }
+
+    /// Makes the next token of the store higher than one that an agent has seen: the store was rewound behind the agents' backs.
+    ///
+    /// A new incarnation begins, which every replica's cache notices. Nothing happens if the token is above already.
+    #[instrument(name = "storage.lease.raise_above", skip_all)]
+    pub async fn raise_above(&self, seen: Token) -> Result<(), StorageError> {
+        let incarnation = i64::try_from(seen.incarnation).unwrap_or(i64::MAX - 1);
+        let epoch = i64::try_from(seen.epoch).unwrap_or(i64::MAX - 1);
+        let done = sqlx::query!(
+            r#"SELECT begin_incarnation($1::bigint + 1, 0) IS NULL AS done FROM counter
+            WHERE (incarnation, (SELECT coalesce(max(epoch), 0) FROM leases WHERE name = $3)) <= ($1::bigint, $2::bigint)"#,
+            incarnation,
+            epoch,
+            self.name,
+        )
+        .fetch_optional(&self.pool);
+        within(RENEW_WITHIN, done).await?;
+        Ok(())
+    }
+
+    /// Gives the lease back, so that another replica leads at once.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            warn!(%error, "the election ended badly");
+        }
+        self.pool.close().await;
+    }
+}
+
+struct Candidate {
+    pool: PgPool,
+    name: &'static str,
+    holder: Uuid,
+    token: watch::Sender<Option<Token>>,
+}
+
+impl Candidate {
+    async fn run(self, stop: CancellationToken) {
+        let mut trusted_until = Instant::now();
+        loop {
+            let asked = Instant::now();
+            let patience = if self.leads() { trusted_until - asked } else { RENEW_WITHIN };
+            let answer = tokio::select! {
+                answer = within(patience, self.ask()) => answer,
+                () = stop.cancelled() => break,
+            };
+            match answer {
+                Ok(Some(token)) => {
+                    trusted_until = asked + RENEW_WITHIN;
+                    self.announce(Some(token));
+                }
+                Ok(None) => self.announce(None),
+                Err(error) if self.leads() => warn!(error = %error.chain(), "the lease was not renewed"),
+                Err(_) => {}
+            }
+            if self.leads() && Instant::now() >= trusted_until {
+                self.announce(None);
+            }
+            let pause = if self.leads() { RETRY.min(trusted_until - Instant::now()) } else { RETRY };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        if self.leads() {
+            self.announce(None);
+            if let Err(error) = within(RETRY, self.release()).await {
+                warn!(error = %error.chain(), "the lease was not given back and runs out by itself");
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.token.borrow().is_some()
+    }
+
+    fn announce(&self, token: Option<Token>) {
+        self.token.send_if_modified(|present| {
+            if *present == token {
+                return false;
+            }
+            match &token {
+                Some(token) => {
+                    info!(incarnation = token.incarnation, epoch = token.epoch, "this replica leads")
+                }
+                None => info!("this replica leads no longer"),
+            }
+            *present = token;
+            true
+        });
+    }
+
+    /// Takes or renews the lease, unless another holds it. A lease that ran out is taken over, also by its last holder.
+    async fn ask(&self) -> Result<Option<Token>, StorageError> {
+        let mut connection = self.pool.acquire().await?;
+        // A renewal whose answer never came must not leave its connection in an unknown state.
+        connection.close_on_drop();
+        let asked = self.ask_on(&mut connection).await?;
+        Ok(asked)
+    }
+
+    async fn ask_on(&self, connection: &mut PgConnection) -> Result<Option<Token>, sqlx::Error> {
+        let granted = sqlx::query!(
+            r#"
+            INSERT INTO leases AS held (name, holder, epoch, expires_at)
+            VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+            ON CONFLICT (name) DO UPDATE SET
+                epoch = CASE WHEN held.holder = $2 AND held.expires_at > clock_timestamp() THEN held.epoch ELSE held.epoch + 1 END,
+                holder = $2,
+                expires_at = clock_timestamp() + make_interval(secs => $3)
+            WHERE held.holder = $2 OR held.expires_at <= clock_timestamp()
+            RETURNING epoch, (SELECT incarnation FROM counter) AS "incarnation!"
+            "#,
+            self.name,
+            self.holder,
+            LEASE_SECONDS,
+        )
+        .fetch_optional(connection)
+        .await?;
+        Ok(granted.map(|row| Token {
+            incarnation: u64::try_from(row.incarnation).unwrap_or_default(),
+            epoch: u64::try_from(row.epoch).unwrap_or_default(),
+        }))
+    }
+
+    async fn release(&self) -> Result<(), StorageError> {
+        sqlx::query!(
+            "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2",
+            self.name,
+            self.holder,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}

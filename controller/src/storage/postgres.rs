@@ -1,0 +1,137 @@
+//! The database: connections, schema, and how the store's questions reach it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
+use uuid::Uuid;
+
+use super::compaction::{self, Retention};
+use super::{Backend, Batch, Position, Snapshot, StorageError, Tail, Version, notify};
+use crate::clock::Entropy;
+
+/// Connections of one replica: the writer, the listener, the follower, readers' shared question, compaction, and some to spare.
+const CONNECTIONS: u32 = 8;
+/// How long anyone waits for a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a small question may take before its connection is given up as dead.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the schema or a snapshot may take.
+const LONG_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Postgres as the store's database. Its tasks end when it is dropped.
+pub struct Postgres {
+    pub(super) pool: PgPool,
+    /// Whose batches these are, in the table of writers.
+    pub(super) writer: Uuid,
+    /// Number of the last batch.
+    pub(super) batches: AtomicI64,
+    notices: watch::Sender<u64>,
+    _listener: AbortOnDropHandle<()>,
+    _compaction: AbortOnDropHandle<()>,
+}
+
+impl Postgres {
+    /// Brings the schema up to date and connects. Safe on many replicas at once.
+    pub async fn connect(
+        options: PgConnectOptions,
+        retention: Retention,
+        entropy: &dyn Entropy,
+    ) -> Result<Arc<Self>, StorageError> {
+        let options = options.disable_statement_logging();
+        within(LONG_PATIENCE, migrate(&options)).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(CONNECT_PATIENCE)
+            .after_connect(|connection, _| Box::pin(recognize(connection)))
+            .connect_with(options)
+            .await?;
+        let notices = watch::Sender::new(0);
+        let listener = tokio::spawn(notify::listen(pool.clone(), notices.clone()));
+        let compaction = tokio::spawn(compaction::run(pool.clone(), retention));
+        Ok(Arc::new(Self {
+            pool,
+            writer: entropy.uuid(),
+            batches: AtomicI64::new(0),
+            notices,
+            _listener: AbortOnDropHandle::new(listener),
+            _compaction: AbortOnDropHandle::new(compaction),
+        }))
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
+        self.write_batch(batch).await
+    }
+
+    async fn newest(&self) -> Result<Position, StorageError> {
+        within(READ_PATIENCE, self.read_position()).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        within(LONG_PATIENCE, self.read_resources()).await
+    }
+
+    async fn changes(&self, after: Version, limit: usize) -> Result<Tail, StorageError> {
+        within(READ_PATIENCE, self.read_changes(after, limit)).await
+    }
+
+    async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
+        within(READ_PATIENCE, self.begin_incarnation(seen.identity.incarnation + 1, seen.version)).await
+    }
+
+    fn notices(&self) -> watch::Receiver<u64> {
+        self.notices.subscribe()
+    }
+}
+
+/// Runs the migrations that are missing, one replica at a time.
+///
+/// One transaction around all of them holds the lock: a lock of the session would be stranded by a pooler.
+async fn migrate(options: &PgConnectOptions) -> Result<(), StorageError> {
+    let mut migrator = sqlx::migrate!();
+    // An older binary runs beside a newer schema while replicas are replaced.
+    migrator.set_locking(false).set_ignore_missing(true);
+    let mut connection = options.connect().await?;
+    let mut transaction = connection.begin().await?;
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtext('gantry migrations')) IS NULL AS locked")
+        .fetch_one(&mut *transaction)
+        .await?;
+    migrator.run_direct(None, &mut *transaction, false).await?;
+    transaction.commit().await?;
+    connection.close().await?;
+    info!("the database schema is up to date");
+    Ok(())
+}
+
+/// Turns away a standby and a read-only server, and notices when this is another database than the last time.
+async fn recognize(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let is_read_only =
+        sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
+            .fetch_one(&mut *connection)
+            .await?;
+    if is_read_only {
+        return Err(sqlx::Error::Configuration("this Postgres is read-only".into()));
+    }
+    sqlx::query!("SELECT recognize_cluster() IS NULL AS done").fetch_one(connection).await?;
+    Ok(())
+}
+
+/// An answer in time, or the error that stands for a server that hangs.
+pub(super) async fn within<T, E: Into<StorageError>>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, StorageError> {
+    match tokio::time::timeout(patience, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()),
+    }
+}

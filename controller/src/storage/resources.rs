@@ -1,0 +1,238 @@
+//! The table of resources: the group commit, and reading all of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sqlx::types::Json;
+use tokio::time::Instant;
+use tracing::{info, instrument, warn};
+use uuid::Uuid;
+
+use super::postgres::{Postgres, within};
+use super::{
+    Batch, Effect, Expects, Identity, Key, Position, Resource, Snapshot, StorageError, Stored, Version,
+};
+
+/// How long a commit may take before its connection is given up as dead.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the fate of a commit is looked for.
+const FATE_PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How an attempt to commit failed.
+enum Failed {
+    /// Nothing was stored by it.
+    Certainly(sqlx::Error),
+    /// The connection ended first.
+    Perhaps(sqlx::Error),
+}
+
+impl Postgres {
+    /// Commits a batch. A batch whose connection died is sent again under the same number, which answers it from its record if
+    /// it had been committed, until its fate is known.
+    #[instrument(name = "storage.resources.write_batch", skip_all, fields(writes = batch.writes.len()))]
+    pub(super) async fn write_batch(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
+        let columns = Columns::of(batch);
+        let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
+        let deadline = Instant::now() + FATE_PATIENCE;
+        let mut is_in_doubt = false;
+        loop {
+            match self.attempt(number, &columns).await {
+                Ok(given) => {
+                    if is_in_doubt {
+                        info!("the fate of a commit is known");
+                    }
+                    return Ok(answers(batch.writes.len(), &given));
+                }
+                // An earlier attempt may have succeeded, whatever became of this one.
+                Err(Failed::Certainly(error)) if !is_in_doubt => return Err(error.into()),
+                Err(Failed::Certainly(error) | Failed::Perhaps(error)) => {
+                    if !is_in_doubt {
+                        warn!(%error, "the database went away in the middle of a commit");
+                    }
+                    is_in_doubt = true;
+                }
+            }
+            if Instant::now() > deadline {
+                return Err(StorageError::FateUnknown);
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn attempt(&self, number: i64, columns: &Columns<'_>) -> Result<Vec<i64>, Failed> {
+        let mut connection = self.pool.acquire().await.map_err(Failed::Certainly)?;
+        let statement = sqlx::query_scalar!(
+            r#"SELECT write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS "versions!""#,
+            self.writer,
+            number,
+            &columns.kinds as &[&str],
+            &columns.resources as &[&str],
+            &columns.namespaces as &[&str],
+            &columns.names as &[&str],
+            &columns.uids,
+            &columns.expected,
+            &columns.labels,
+            &columns.data as &[&str],
+        );
+        match tokio::time::timeout(COMMIT_PATIENCE, statement.fetch_one(&mut *connection)).await {
+            Ok(Ok(given)) => Ok(given),
+            Ok(Err(error)) if is_refusal(&error) => {
+                if is_read_only(&error) {
+                    connection.close_on_drop();
+                }
+                Err(Failed::Certainly(error))
+            }
+            Ok(Err(error)) => {
+                connection.close_on_drop();
+                Err(Failed::Perhaps(error))
+            }
+            Err(_) => {
+                connection.close_on_drop();
+                Err(Failed::Perhaps(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+            }
+        }
+    }
+
+    /// Reads everything, at one version.
+    #[instrument(name = "storage.resources.read", skip_all)]
+    pub(super) async fn read_resources(&self) -> Result<Snapshot, StorageError> {
+        let mut transaction =
+            self.pool.begin_with("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let counter =
+            sqlx::query!("SELECT version, incarnation FROM counter").fetch_one(&mut *transaction).await?;
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT resource, namespace, name, uid, version, labels AS "labels: _", data FROM resources"#,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.rollback().await?;
+        Ok(Snapshot {
+            position: Position {
+                identity: Identity { incarnation: counter.incarnation },
+                version: Version(counter.version),
+            },
+            objects: rows.into_iter().map(Stored::from).collect(),
+        })
+    }
+
+    /// The newest position.
+    pub(super) async fn read_position(&self) -> Result<Position, StorageError> {
+        let counter = sqlx::query!("SELECT version, incarnation FROM counter").fetch_one(&self.pool).await?;
+        Ok(Position {
+            identity: Identity { incarnation: counter.incarnation },
+            version: Version(counter.version),
+        })
+    }
+
+    /// Ends the present history, unless that incarnation was reached already.
+    pub(super) async fn begin_incarnation(
+        &self,
+        incarnation: i64,
+        past: Version,
+    ) -> Result<(), StorageError> {
+        let done = sqlx::query!("SELECT begin_incarnation($1, $2) IS NULL AS done", incarnation, past.0)
+            .fetch_one(&self.pool);
+        within(COMMIT_PATIENCE, done).await?;
+        Ok(())
+    }
+}
+
+struct Row {
+    resource: String,
+    namespace: String,
+    name: String,
+    uid: Uuid,
+    version: i64,
+    labels: Json<BTreeMap<String, String>>,
+    data: String,
+}
+
+impl From<Row> for Stored {
+    fn from(row: Row) -> Self {
+        Self {
+            key: Key {
+                resource: Resource(row.resource.into()),
+                namespace: row.namespace.into(),
+                name: row.name.into(),
+            },
+            uid: row.uid,
+            version: Version(row.version),
+            labels: row.labels.0,
+            text: row.data,
+        }
+    }
+}
+
+/// A batch as the statement takes it.
+struct Columns<'a> {
+    kinds: Vec<&'a str>,
+    resources: Vec<&'a str>,
+    namespaces: Vec<&'a str>,
+    names: Vec<&'a str>,
+    uids: Vec<Uuid>,
+    expected: Vec<i64>,
+    labels: Vec<String>,
+    data: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a Batch) -> Self {
+        let count = batch.writes.len();
+        let mut columns = Self {
+            kinds: Vec::with_capacity(count),
+            resources: Vec::with_capacity(count),
+            namespaces: Vec::with_capacity(count),
+            names: Vec::with_capacity(count),
+            uids: Vec::with_capacity(count),
+            expected: Vec::with_capacity(count),
+            labels: Vec::with_capacity(count),
+            data: Vec::with_capacity(count),
+        };
+        for write in &batch.writes {
+            let (kind, body) = match (&write.effect, write.expects) {
+                (Effect::Delete(body), _) => ("D", body),
+                (Effect::Put(body), Expects::Absent) => ("A", body),
+                (Effect::Put(body), Expects::Version(_)) => ("M", body),
+            };
+            columns.kinds.push(kind);
+            columns.resources.push(&write.key.resource.0);
+            columns.namespaces.push(&write.key.namespace);
+            columns.names.push(&write.key.name);
+            columns.uids.push(body.uid);
+            columns.expected.push(match write.expects {
+                Expects::Absent => 0,
+                Expects::Version(version) => version.0,
+            });
+            columns.labels.push(serde_json::json!(body.labels).to_string());
+            columns.data.push(&body.text);
+        }
+        columns
+    }
+}
+
+/// Who got which version, from the version before the batch and those that were given.
+fn answers(count: usize, given: &[i64]) -> Vec<Option<Version>> {
+    let mut answers = vec![None; count];
+    let Some((base, given)) = given.split_first() else { return answers };
+    for version in given {
+        let place = usize::try_from(version - base - 1).ok().and_then(|at| answers.get_mut(at));
+        if let Some(place) = place {
+            *place = Some(Version(*version));
+        }
+    }
+    answers
+}
+
+/// True if the server itself answered that the statement failed, and goes on living.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    // Shutdowns and crashes (57P…) and connection failures (08…) say nothing about the commit.
+    error.code().is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08"))
+}
+
+fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "25006")
+}
