@@ -134,11 +134,10 @@ impl Candidate {
             if *present == token {
                 return false;
             }
-            match &token {
-                Some(token) => {
-                    info!(incarnation = token.incarnation, epoch = token.epoch, "this replica leads")
-                }
-                None => info!("this replica leads no longer"),
+            if let Some(token) = &token {
+                info!(incarnation = token.incarnation, epoch = token.epoch, "this replica leads");
+            } else {
+                info!("this replica leads no longer");
             }
             *present = token;
             true
