@@ -13,4 +13,5 @@ mod api_routes;
 mod api_tables;
 mod api_watches;
 mod api_writes;
+mod reconcile_loops;
 mod world;

@@ -110,7 +110,8 @@ async fn patch_finalizers(
     let api: Api<Operation> =
         Api::namespaced(context.client.clone(), &operation.namespace().unwrap_or_default());
     let patch = json!({"metadata": {
-        "uid": operation.uid(), "resourceVersion": operation.resource_version(), "finalizers": finalizers,
+        "uid": operation.uid(), "resourceVersion": operation.resource_version(),
+        "finalizers": if finalizers.is_empty() { None } else { Some(finalizers) },
     }});
     let patched = api.patch(&operation.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
     context.memory.lock().written.insert(uid, super::version(&patched));

@@ -1,0 +1,342 @@
+//! Whole loops: the reconcilers over the real router, with agents in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_api::agent_v1::Token;
+use gantry_controller::apiserver::client;
+use gantry_controller::clock::{Clock, SystemEntropy};
+use gantry_controller::gateway::link::InstanceUid;
+use gantry_controller::reconcilers::{Config, Parts, run};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::agents::Agents;
+use crate::world::api::{Api, NAMESPACES, OPERATIONS, SECRETS, Standing};
+
+const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
+
+/// The standing clock of the API, let run.
+struct Running(tokio::time::Instant);
+
+impl Clock for Running {
+    fn now(&self) -> Timestamp {
+        Standing.now() + jiff::SignedDuration::try_from(self.0.elapsed()).expect("a short test")
+    }
+}
+
+struct World {
+    api: Api,
+    agents: Arc<Agents>,
+    leadership: watch::Sender<Option<Token>>,
+    stop: CancellationToken,
+    work: JoinHandle<()>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let api = Api::new().await;
+        let agents = Agents::new();
+        let (leadership, leads) = watch::channel(Some(Token { incarnation: 1, epoch: 1 }));
+        let stop = CancellationToken::new();
+        let parts = Parts {
+            client: client(&api.router, "reconcilers"),
+            link: agents.clone(),
+            leadership: leads,
+            clock: Arc::new(Running(tokio::time::Instant::now())),
+            entropy: Arc::new(SystemEntropy),
+            metrics: api.metrics.clone(),
+            config: Config::default(),
+        };
+        let work = tokio::spawn(run(parts, stop.clone()));
+        Self { api, agents, leadership, stop, work }
+    }
+
+    async fn declare(&self, name: &str) -> InstanceUid {
+        let made = self
+            .api
+            .post(
+                INSTANCES,
+                &json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "DockerInstance", "metadata": {"name": name}, "spec": {}}),
+            )
+            .await;
+        assert_eq!(made.code, 201, "{made:?}");
+        InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid"))
+    }
+
+    async fn host(&self, name: &str) -> InstanceUid {
+        let uid = self.declare(name).await;
+        self.agents.connect(uid);
+        uid
+    }
+
+    async fn wish(&self, name: &str, action: &str, target: &str) {
+        self.wish_with(name, action, target, &json!({})).await;
+    }
+
+    async fn wish_with(&self, name: &str, action: &str, target: &str, more: &Value) {
+        let mut spec =
+            json!({"instanceRef": {"name": "nuc-03"}, "action": action, "target": {"name": target}});
+        for (key, value) in more.as_object().expect("an object") {
+            spec[key] = value.clone();
+        }
+        let made = self
+            .api
+            .post(
+                OPERATIONS,
+                &json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": name}, "spec": spec}),
+            )
+            .await;
+        assert_eq!(made.code, 201, "{made:?}");
+    }
+
+    /// The object once it is as wanted; fails after ten seconds with what it was last.
+    async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..500 {
+            last = self.api.get(path).await.body;
+            if wanted(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{path} never became as wanted, it is {last:#}");
+    }
+
+    async fn phase(&self, name: &str, phase: &str) -> Value {
+        self.until(&format!("{OPERATIONS}/{name}"), |found| found["status"]["phase"] == phase).await
+    }
+
+    async fn gone(&self, path: &str) {
+        self.until(path, |found| found["code"] == 404).await;
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), self.work).await.expect("ends soon").expect("no panic");
+    }
+}
+
+fn reason(object: &Value, kind: &str) -> String {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.iter().find(|condition| condition["type"] == kind);
+    found
+        .map(|found| format!("{} {}", found["status"].as_str().unwrap(), found["reason"].as_str().unwrap()))
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn an_instance_is_online_as_soon_as_its_agent_connects() {
+    let world = World::new().await;
+    let uid = world.declare("nuc-03").await;
+    let path = format!("{INSTANCES}/nuc-03");
+    let found = world.until(&path, |found| !reason(found, "Ready").is_empty()).await;
+    assert_eq!(found["status"]["health"], "Unknown");
+
+    world.agents.connect(uid);
+
+    let found = world.until(&path, |found| found["status"]["health"] == "Online").await;
+    assert_eq!(reason(&found, "Ready"), "True AsExpected");
+    assert_eq!(found["status"]["engine"]["version"], "20.10.24");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_operation_runs_once_and_its_agent_may_forget_it() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+
+    world.wish("stop-web", "Stop", "web").await;
+
+    let found = world.phase("stop-web", "Succeeded").await;
+    assert_eq!(reason(&found, "Complete"), "True Succeeded");
+    assert_eq!(found["status"]["target"]["id"], "id-web");
+    let path = format!("{OPERATIONS}/stop-web");
+    world.until(&path, |found| found["metadata"]["finalizers"].is_null()).await;
+    assert_eq!(world.agents.submitted().len(), 1);
+    assert_eq!(world.agents.forgotten().len(), 1);
+    let counted = world.api.metrics.operations.with_label_values(&["Stop", "Succeeded"]).get();
+    assert_eq!(counted, 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_operation_waits_for_an_instance_that_is_offline() {
+    let world = World::new().await;
+    let uid = world.declare("nuc-03").await;
+    world.agents.has_container("web");
+    world.wish("stop-web", "Stop", "web").await;
+    let path = format!("{OPERATIONS}/stop-web");
+    world.until(&path, |found| reason(found, "Dispatched") == "False InstanceOffline").await;
+
+    world.agents.connect(uid);
+
+    world.phase("stop-web", "Succeeded").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn of_two_removals_one_succeeds_and_the_other_reads_that_it_is_done() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+
+    world.wish("first", "Remove", "web").await;
+    world.wish("second", "Remove", "web").await;
+
+    let is_final = |found: &Value| matches!(found["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let one = world.until(&format!("{OPERATIONS}/first"), is_final).await;
+    let two = world.until(&format!("{OPERATIONS}/second"), is_final).await;
+    let failed = if one["status"]["phase"] == "Failed" { &one } else { &two };
+    assert_ne!(one["status"]["phase"], two["status"]["phase"]);
+    assert_eq!(reason(failed, "Failed"), "True TargetNotFound");
+    assert!(failed["status"]["message"].as_str().unwrap().contains("already done"), "{failed:#}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_failure_without_effect_is_tried_again_as_a_new_attempt() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+    world.agents.fail_first(1);
+
+    world.wish("stop-web", "Stop", "web").await;
+
+    let found = world.phase("stop-web", "Succeeded").await;
+    assert_eq!(found["status"]["attempts"], 2);
+    let attempts: Vec<u32> = world.agents.submitted().iter().map(|(_, attempt)| *attempt).collect();
+    assert_eq!(attempts, [1, 2]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_operation_that_is_deleted_stays_until_its_agent_has_withdrawn_it() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+    world.agents.hold();
+    world.wish("stop-web", "Stop", "web").await;
+    world.phase("stop-web", "Running").await;
+    let path = format!("{OPERATIONS}/stop-web");
+
+    assert_eq!(world.api.delete(&path).await.code, 200);
+
+    world.gone(&path).await;
+    assert_eq!(world.agents.forgotten().len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn two_hundred_operations_end_each_submitted_once() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    for number in 0..200 {
+        world.agents.has_container(&format!("c{number}"));
+    }
+
+    for number in 0..200 {
+        world.wish(&format!("o{number}"), "Stop", &format!("c{number}")).await;
+    }
+
+    for number in 0..200 {
+        world.phase(&format!("o{number}"), "Succeeded").await;
+    }
+    assert_eq!(world.agents.submitted().len(), 200);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_operation_is_deleted_when_its_time_is_over() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+
+    world.wish_with("stop-web", "Stop", "web", &json!({"ttlSecondsAfterFinished": 1})).await;
+
+    world.gone(&format!("{OPERATIONS}/stop-web")).await;
+    assert_eq!(world.agents.submitted().len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_deleted_instance_loses_its_session_and_what_waited_for_it_fails() {
+    let world = World::new().await;
+    let uid = world.host("nuc-03").await;
+    let path = format!("{INSTANCES}/nuc-03");
+    world.until(&path, |found| found["status"]["health"] == "Online").await;
+    world.api.merge(&path, &json!({"spec": {"paused": true}})).await;
+    world.agents.has_container("web");
+    world.wish("stop-web", "Stop", "web").await;
+    let operation = format!("{OPERATIONS}/stop-web");
+    world.until(&operation, |found| reason(found, "Dispatched") == "False Paused").await;
+
+    assert_eq!(world.api.delete(&path).await.code, 200);
+
+    let found = world.phase("stop-web", "Failed").await;
+    assert_eq!(reason(&found, "Accepted"), "False InstanceNotFound");
+    assert!(world.agents.was_disconnected(uid));
+    let metrics = String::from_utf8(world.api.metrics.render().expect("renders")).expect("text");
+    assert!(!metrics.contains("docker_instance_health_status{"), "its series are gone");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_done_while_another_replica_leads() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+    world.leadership.send_replace(None);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    world.wish("stop-web", "Stop", "web").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(world.agents.submitted().is_empty());
+
+    world.leadership.send_replace(Some(Token { incarnation: 1, epoch: 3 }));
+    let found = world.phase("stop-web", "Succeeded").await;
+    assert_eq!(found["status"]["dispatch"]["epoch"], 3);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_an_owner_leaves_behind_is_collected_and_a_deleted_namespace_is_emptied() {
+    let world = World::new().await;
+    let uid = world.declare("nuc-03").await;
+    let owner = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "DockerInstance", "name": "nuc-03", "uid": uid.to_string()});
+    let secret = |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "ownerReferences": [owner]}});
+    assert_eq!(world.api.post(SECRETS, &secret("owned")).await.code, 201);
+    let free = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "free"}});
+    assert_eq!(world.api.post(SECRETS, &free).await.code, 201);
+
+    world.api.delete(&format!("{INSTANCES}/nuc-03")).await;
+    world.gone(&format!("{SECRETS}/owned")).await;
+    assert_eq!(world.api.get(&format!("{SECRETS}/free")).await.code, 200);
+
+    let place = format!("{NAMESPACES}/team");
+    world.api.post(NAMESPACES, &json!({"metadata": {"name": "team"}})).await;
+    world.api.post("/api/v1/namespaces/team/secrets", &free).await;
+    world.api.delete(&place).await;
+    world.gone(&place).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_happened_is_told_by_events() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+
+    world.wish("stop-web", "Stop", "web").await;
+
+    world.phase("stop-web", "Failed").await;
+    let events = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dstop-web";
+    let found =
+        world.until(events, |list| list["items"].as_array().is_some_and(|items| !items.is_empty())).await;
+    assert_eq!(found["items"][0]["reason"], "Failed");
+    assert!(found["items"][0]["message"].as_str().unwrap().contains("\"web\" does not exist"));
+    world.end().await;
+}

@@ -1,0 +1,219 @@
+//! Agents that live in memory: what they were asked is counted, what they answer is the test's.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_api::agent_v1::{
+    InfoResponse, OperationReport, OperationState, Outcome, Policy, SubmitRequest, Target, TargetKind, Token,
+};
+use gantry_controller::gateway::link::{
+    AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts,
+};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+/// Every agent of a world. Containers are known by name; their id is `id-` and the name.
+pub struct Agents {
+    state: Mutex<State>,
+    events: broadcast::Sender<LinkEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    connected: HashSet<InstanceUid>,
+    disconnected: Vec<InstanceUid>,
+    containers: HashMap<String, String>,
+    reports: HashMap<Uuid, OperationReport>,
+    submitted: Vec<(Uuid, u32)>,
+    forgotten: Vec<Uuid>,
+    holds: bool,
+    fails_first: u32,
+    sequence: u64,
+}
+
+impl Agents {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), events: broadcast::channel(1024).0 })
+    }
+
+    pub fn connect(&self, instance: InstanceUid) {
+        self.state.lock().connected.insert(instance);
+        let _ = self.events.send(LinkEvent::Connected(instance));
+    }
+
+    pub fn has_container(&self, name: &str) {
+        self.state.lock().containers.insert(name.to_owned(), "running".to_owned());
+    }
+
+    /// From now on what is submitted is accepted and not started.
+    pub fn hold(&self) {
+        self.state.lock().holds = true;
+    }
+
+    /// So many attempts fail, provably without effect.
+    pub fn fail_first(&self, attempts: u32) {
+        self.state.lock().fails_first = attempts;
+    }
+
+    /// Each submission that was new: uid and attempt.
+    pub fn submitted(&self) -> Vec<(Uuid, u32)> {
+        self.state.lock().submitted.clone()
+    }
+
+    pub fn forgotten(&self) -> Vec<Uuid> {
+        self.state.lock().forgotten.clone()
+    }
+
+    pub fn was_disconnected(&self, instance: InstanceUid) -> bool {
+        self.state.lock().disconnected.contains(&instance)
+    }
+}
+
+fn refused(code: tonic::Code, message: &str) -> LinkError {
+    LinkError::Refused { code, message: message.to_owned() }
+}
+
+#[async_trait]
+impl AgentLink for Agents {
+    fn session(&self, instance: InstanceUid) -> Option<SessionFacts> {
+        self.state.lock().connected.get(&instance).map(|_| SessionFacts {
+            key_fingerprint: "k".to_owned(),
+            agent_version: "1.2.3".to_owned(),
+            policy: Policy::Full,
+            journal_id: "journal-1".to_owned(),
+            certificate_expires_at: 0,
+            token: Token::default(),
+        })
+    }
+
+    fn away_for(&self, _: InstanceUid) -> Option<Duration> {
+        None
+    }
+
+    fn duplicate(&self, _: InstanceUid) -> Option<DuplicateRefusal> {
+        None
+    }
+
+    async fn info(&self, instance: InstanceUid, _: Duration) -> Result<InfoResponse, LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        Ok(InfoResponse {
+            compatible: true,
+            api_version: "1.41".to_owned(),
+            engine_version: "20.10.24".to_owned(),
+            ..InfoResponse::default()
+        })
+    }
+
+    async fn resolve(
+        &self,
+        instance: InstanceUid,
+        kind: TargetKind,
+        reference: &str,
+    ) -> Result<Target, LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        let state = self.state.lock();
+        let found =
+            state.containers.iter().find(|(name, _)| *name == reference || format!("id-{name}") == reference);
+        let (name, word) = found.ok_or_else(|| refused(tonic::Code::NotFound, "no such container"))?;
+        Ok(Target {
+            kind: kind.into(),
+            id: format!("id-{name}"),
+            name: name.clone(),
+            state: word.clone(),
+            ..Target::default()
+        })
+    }
+
+    async fn submit(
+        &self,
+        instance: InstanceUid,
+        request: SubmitRequest,
+    ) -> Result<OperationReport, LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        let uid: Uuid = request.uid.parse().expect("a uid");
+        let mut state = self.state.lock();
+        if let Some(known) = state.reports.get(&uid).filter(|known| known.attempt >= request.attempt) {
+            return Ok(known.clone());
+        }
+        state.submitted.push((uid, request.attempt));
+        state.sequence += 1;
+        let target = request.target.clone().expect("has a target");
+        let mut report = OperationReport {
+            uid: request.uid,
+            attempt: request.attempt,
+            digest: request.digest,
+            state: OperationState::Finished.into(),
+            outcome: Outcome::Succeeded.into(),
+            before: Some(target.clone()),
+            message: "done".to_owned(),
+            journal_id: "journal-1".to_owned(),
+            journal_sequence: state.sequence,
+            ..OperationReport::default()
+        };
+        let is_removal = matches!(
+            request.action.and_then(|action| action.action),
+            Some(gantry_api::agent_v1::action::Action::ContainerRemove(_))
+        );
+        if state.holds {
+            report.state = OperationState::Accepted.into();
+            report.outcome = Outcome::Unspecified.into();
+        } else if request.attempt <= state.fails_first {
+            report.outcome = Outcome::DockerError.into();
+            report.retryable = true;
+            "connection refused".clone_into(&mut report.error);
+        } else if !state.containers.contains_key(&target.name) {
+            report.outcome = Outcome::TargetNotFound.into();
+        } else if is_removal {
+            state.containers.remove(&target.name);
+        }
+        state.reports.insert(uid, report.clone());
+        drop(state);
+        let _ = self.events.send(LinkEvent::Reported(instance, uid));
+        Ok(report)
+    }
+
+    async fn withdraw(&self, instance: InstanceUid, operation: Uuid) -> Result<OperationReport, LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        let mut state = self.state.lock();
+        state.sequence += 1;
+        let sequence = state.sequence;
+        let report = state.reports.entry(operation).or_insert_with(|| OperationReport {
+            uid: operation.to_string(),
+            state: OperationState::Accepted.into(),
+            journal_id: "journal-1".to_owned(),
+            ..OperationReport::default()
+        });
+        if report.state() == OperationState::Accepted {
+            report.state = OperationState::Withdrawn.into();
+            report.outcome = Outcome::Withdrawn.into();
+            report.journal_sequence = sequence;
+        }
+        Ok(report.clone())
+    }
+
+    async fn forget(&self, instance: InstanceUid, operations: &[Uuid]) -> Result<(), LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        self.state.lock().forgotten.extend(operations);
+        Ok(())
+    }
+
+    fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport> {
+        self.session(instance)?;
+        self.state.lock().reports.get(&operation).cloned()
+    }
+
+    fn disconnect(&self, instance: InstanceUid, _: &str) {
+        let mut state = self.state.lock();
+        state.connected.remove(&instance);
+        state.disconnected.push(instance);
+        drop(state);
+        let _ = self.events.send(LinkEvent::Disconnected(instance));
+    }
+
+    fn events(&self) -> broadcast::Receiver<LinkEvent> {
+        self.events.subscribe()
+    }
+}
