@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -25,6 +26,10 @@ use super::kinds::{self, Kind};
 use super::request::{Call, Params};
 use super::{ApiServer, answer, discovery, health, openapi, verbs};
 use crate::auth::Caller;
+
+/// How much of a body that is too large is read and dropped, and for how long.
+const DRAIN_LIMIT: usize = 8 * BODY_LIMIT;
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a request for a resource does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,17 +192,37 @@ async fn serve(
     })
 }
 
-async fn read(parts: &http::request::Parts, body: Body) -> Outcome<Bytes> {
+async fn read(parts: &http::request::Parts, mut body: Body) -> Outcome<Bytes> {
     let announced =
         parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_LIMIT as u64) {
+        drain(&mut body).await;
         return Err(Failure::too_large(BODY_LIMIT));
     }
-    match Limited::new(body, BODY_LIMIT).collect().await {
+    match Limited::new(&mut body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(BODY_LIMIT)),
+        Err(error) if error.is::<LengthLimitError>() => {
+            drain(&mut body).await;
+            Err(Failure::too_large(BODY_LIMIT))
+        }
         Err(_) => Err(Failure::bad_request("the body ended early")),
     }
+}
+
+/// Takes the rest of a body that is refused, up to a bound: a stream that is reset while its client still
+/// writes shows many clients the reset and not the answer.
+async fn drain(body: &mut Body) {
+    let rest = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > DRAIN_LIMIT {
+                return;
+            }
+        }
+    };
+    // The answer is the same however much was taken.
+    let _ = tokio::time::timeout(DRAIN_WITHIN, rest).await;
 }
 
 fn other(server: &Arc<ApiServer>) -> MethodRouter {
