@@ -18,6 +18,7 @@ pub struct Engine {
     dir: PathBuf,
     insecure_registry: Option<String>,
     daemon: Option<Process>,
+    recorder: Option<Process>,
 }
 
 impl Engine {
@@ -29,6 +30,7 @@ impl Engine {
             dir: dir.to_owned(),
             insecure_registry: insecure_registry.map(str::to_owned),
             daemon: None,
+            recorder: None,
         };
         engine.resume().await?;
         engine.import_image().await?;
@@ -76,7 +78,18 @@ impl Engine {
         })
         .await?;
         self.daemon = Some(daemon);
+        self.recorder = Some(self.record()?);
         Ok(())
+    }
+
+    /// Writes down what Docker tells of containers: it remembers 256 events itself, and none over a restart.
+    fn record(&self) -> anyhow::Result<Process> {
+        let mut command = Command::new("docker");
+        command
+            .env("DOCKER_HOST", self.host())
+            .args(["events", "--since", "2020-01-01T00:00:00Z", "--filter", "type=container"])
+            .args(["--format", "{{.Action}} {{.Actor.Attributes.name}}"]);
+        Process::spawn("docker events", command, &self.dir.join("events.log"))
     }
 
     /// Stops the daemon; its containers stop with it.
@@ -119,24 +132,36 @@ impl Engine {
             .unwrap_or_else(|_| "gone".to_owned())
     }
 
-    /// How often Docker says this happened to containers since it started: `stop`, `die`, `destroy`, …
+    /// The containers that Docker said this happened to, each as often as it was said: `stop`, `die`, `destroy`, …
     pub async fn events(&self, action: &str) -> anyhow::Result<Vec<String>> {
-        let filter = format!("event={action}");
-        let until = self.docker(["info", "--format", "{{.SystemTime}}"]).await?;
-        let lines = self
-            .docker([
-                "events",
-                "--since",
-                "2020-01-01T00:00:00Z",
-                "--until",
-                &until,
-                "--filter",
-                &filter,
-                "--format",
-                "{{.Actor.Attributes.name}}",
-            ])
+        // Docker tells in order: what came before the marker is written when the marker is.
+        let log = self.dir.join("events.log");
+        let marker = format!("marker-{}", std::fs::metadata(&log)?.len());
+        self.docker(["create", "--name", &marker, "--network=none", IMAGE, "true"]).await?;
+        self.docker(["rm", &marker]).await?;
+        let said =
+            crate::eventually("the marker among Docker's events", Duration::from_secs(10), async || {
+                let said = std::fs::read_to_string(&log)?;
+                anyhow::ensure!(said.contains(&format!("destroy {marker}\n")), "it is not there yet");
+                Ok(said)
+            })
             .await?;
-        Ok(lines.lines().map(str::to_owned).collect())
+        let of_action =
+            said.lines().filter_map(|line| line.split_once(' ')).filter(|(one, _)| *one == action);
+        Ok(of_action.map(|(_, name)| name.to_owned()).filter(|name| !name.starts_with("marker-")).collect())
+    }
+
+    /// Makes an image of that many random bytes, pushes it and forgets it here.
+    pub async fn publish(&self, reference: &str, bytes: u64) -> anyhow::Result<()> {
+        let mut command = Command::new("sh");
+        command.env("DOCKER_HOST", self.host()).args([
+            "-c",
+            "d=$(mktemp -d) && head -c $1 /dev/urandom > $d/blob && tar -C $d -c blob | docker import - \"$0\" \
+             && rm -r $d && docker push \"$0\" && docker rmi \"$0\"",
+            reference,
+            &bytes.to_string(),
+        ]);
+        run(command).await.map(drop)
     }
 
     async fn import_image(&self) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ async fn a_pull_survives_kill_9_of_its_agent() -> anyhow::Result<()> {
     world.enroll("nuc-01", Some(registry.name())).await?;
     world.becomes_healthy("nuc-01", "Online").await?;
     let reference = format!("{}/big:1", registry.name());
-    push_big_image(&world, &reference).await?;
+    world.host("nuc-01")?.engine.publish(&reference, 150_000_000).await?;
 
     world.kubectl().apply(&image_operation("pull", "nuc-01", "Pull", &reference, "")).await?;
     world.kubectl().wait("operation/pull", "jsonpath={.status.phase}=Running").await?;
@@ -26,18 +26,6 @@ async fn a_pull_survives_kill_9_of_its_agent() -> anyhow::Result<()> {
 
     world.kubectl().wait("operation/pull", "condition=Complete").await?;
     world.host("nuc-01")?.engine.docker(["image", "inspect", &reference]).await.map(drop)
-}
-
-async fn push_big_image(world: &World, reference: &str) -> anyhow::Result<()> {
-    let engine = &world.host("nuc-01")?.engine;
-    let mut command = tokio::process::Command::new("sh");
-    command.env("DOCKER_HOST", engine.host()).args([
-        "-c",
-        "d=$(mktemp -d) && head -c 150000000 /dev/urandom > $d/blob && tar -C $d -c blob | docker import - \"$0\" \
-         && rm -r $d && docker push \"$0\" && docker rmi \"$0\"",
-        reference,
-    ]);
-    gantry_e2e::process::run(command).await.map(drop)
 }
 
 #[tokio::test]
