@@ -1,4 +1,5 @@
-//! OpenAPI v3: an index of the groups and versions, and a document for each, which `kubectl explain` and `apply` read.
+//! OpenAPI: v2 for old clients; of v3 an index of the groups and versions, and a document for each. `kubectl explain` and
+//! `apply` read them.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,6 +15,10 @@ use super::discovery::answer;
 use super::failure::{Failure, Outcome};
 use super::kinds::{self, Kind};
 use crate::pki::hex;
+
+mod v2;
+
+pub use v2::of_all;
 
 /// A document and the hash its address carries.
 struct Document {

@@ -66,12 +66,13 @@ pub struct Route {
 }
 
 /// Routes that are no resource, all read-only.
-pub const OTHER_ROUTES: [&str; 15] = [
+pub const OTHER_ROUTES: [&str; 16] = [
     "/api",
     "/api/{version}",
     "/apis",
     "/apis/{group}",
     "/apis/{group}/{version}",
+    "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/{*path}",
     "/livez",
@@ -257,6 +258,7 @@ async fn answer_other(
         },
         "openapi" => match only {
             Some(path) => openapi::of_path(path, params.get("hash"), headers),
+            None if uri.path() == "/openapi/v2" => Ok(openapi::of_all(headers)),
             None => Ok(openapi::index(headers)),
         },
         "version" => answer::json(StatusCode::OK, &health::version()),
