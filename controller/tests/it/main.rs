@@ -14,4 +14,7 @@ mod api_tables;
 mod api_watches;
 mod api_writes;
 mod reconcile_loops;
+mod storage_order;
+mod storage_window;
+mod storage_writes;
 mod world;
