@@ -113,6 +113,8 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), StorageError> {
 }
 
 /// Turns away a standby and a read-only server, and notices when this is another database than the last time.
+///
+/// Compiling a plan costs 50 ms and more, and Postgres would do it for tables it has no statistics of yet.
 async fn recognize(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let is_read_only =
         sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
@@ -121,7 +123,9 @@ async fn recognize(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     if is_read_only {
         return Err(sqlx::Error::Configuration("this Postgres is read-only".into()));
     }
-    sqlx::query!("SELECT recognize_cluster() IS NULL AS done").fetch_one(connection).await?;
+    sqlx::query!("SELECT recognize_cluster() IS NULL AS done, set_config('jit', 'off', false) AS jit")
+        .fetch_one(connection)
+        .await?;
     Ok(())
 }
 
