@@ -124,6 +124,7 @@ impl Client {
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", media)
             .body(Full::new(body))?;
+        self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
     }
 
@@ -319,6 +320,7 @@ impl Bench {
             .header("authorization", format!("Bearer {}", client.token))
             .header("accept", accept)
             .body(Full::new(Bytes::new()))?;
+        client.sender.ready().await?;
         let response = client.sender.send_request(request).await?;
         ensure!(response.status() == StatusCode::OK, "list: {}", response.status());
         let body = response.into_body().collect().await?.to_bytes();
