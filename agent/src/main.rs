@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<ExitCode> {
+    // A huge page for every small heap would triple what an idle agent holds. Not being able to say so costs memory only.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let flags = Flags::parse();
     // Two threads are enough beside one engine, and every thread costs memory.
     let runtime = tokio::runtime::Builder::new_multi_thread()
