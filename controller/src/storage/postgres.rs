@@ -49,7 +49,7 @@ impl Postgres {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(CONNECT_PATIENCE)
-            .after_connect(|connection, _| Box::pin(recognize(connection)))
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_with(options)
             .await?;
         let notices = watch::Sender::new(0);
@@ -112,10 +112,11 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Turns away a standby and a read-only server, and notices when this is another database than the last time.
+/// Makes a new connection ready: turns away a standby and a read-only server, notices when this is another database than the
+/// last time, and turns JIT off.
 ///
 /// Compiling a plan costs 50 ms and more, and Postgres would do it for tables it has no statistics of yet.
-async fn recognize(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let is_read_only =
         sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
             .fetch_one(&mut *connection)
