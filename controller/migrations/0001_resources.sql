@@ -1,7 +1,8 @@
 -- Every object, every change, and the counter that orders them. The previous binary must live with the next schema: add, never
 -- rename or drop what it reads.
 
--- Versions are claimed here, under a row lock that is held until commit, so they become visible in order.
+-- Versions are claimed here, under a row lock that is held until commit, so they become visible in order. Within an incarnation
+-- each change has the version after the one before it, so that a reader of the log can tell that it has them all.
 CREATE TABLE counter (
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     version bigint NOT NULL DEFAULT 0,
@@ -69,7 +70,8 @@ CREATE TABLE leases (
 ) WITH (fillfactor = 20);
 
 -- Makes partitions for the versions `first_` to `through_` and one beyond. Only for who holds the counter's row lock.
--- CREATE and ATTACH instead of PARTITION OF, which would lock out readers of the log.
+-- CREATE and ATTACH instead of PARTITION OF, which would lock out readers of the log, and wait for a backup of it.
+-- Made long before they are needed: a reader whose query was planned without a new partition would not see what is in it.
 CREATE FUNCTION extend_change_log(first_ bigint, through_ bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     width_ bigint;
@@ -86,9 +88,10 @@ BEGIN
     END LOOP;
     UPDATE change_log SET log_end = at_;
 END $$;
+SELECT extend_change_log(0, 0);
 
--- Commits a batch: each element whose expectation holds is applied, gets a version, and enters the log. Answers with the version
--- before the batch, then the versions that were given; element i has the first plus i, those not listed were refused.
+-- Commits a batch: each element whose expectation holds is applied, gets a version, and enters the log. Answers with the versions
+-- in the order of the elements; those of refused elements are null.
 --
 -- A (writer, batch) that was committed before is answered from its record and changes nothing.
 -- The lock and the writes are separate statements, so that the writes' snapshot is taken under the lock.
@@ -117,44 +120,39 @@ BEGIN
     END IF;
 
     newest_ := base_ + cardinality(names_);
-    IF (SELECT log_end <= newest_ FROM change_log) THEN
+    IF (SELECT log_end - width <= newest_ FROM change_log) THEN
         PERFORM extend_change_log(base_ + 1, newest_);
     END IF;
 
-    WITH wanted AS MATERIALIZED (
-        SELECT w.*, base_ + ordinal AS version
+    WITH asked AS (
+        SELECT w.*, CASE w.kind WHEN 'A' THEN r.uid IS NULL ELSE (r.version, r.uid) = (w.expected, w.uid) END AS holds
         FROM unnest(kinds_, resources_, namespaces_, names_, uids_, expected_, labels_, data_)
             WITH ORDINALITY AS w(kind, resource, namespace, name, uid, expected, labels, data, ordinal)
+        LEFT JOIN resources r ON (r.resource, r.namespace, r.name) = (w.resource, w.namespace, w.name)
+    ), numbered AS MATERIALIZED (
+        SELECT *, CASE WHEN holds THEN base_ + count(*) FILTER (WHERE holds) OVER (ORDER BY ordinal) END AS version FROM asked
+    ), applied AS (
+        SELECT kind, resource, namespace, name, uid, version, labels::jsonb, data FROM numbered WHERE holds
     ), added AS (
         INSERT INTO resources (resource, namespace, name, uid, version, labels, data)
-        SELECT resource, namespace, name, uid, version, labels::jsonb, data FROM wanted WHERE kind = 'A'
-        ON CONFLICT DO NOTHING
-        RETURNING 'A'::text AS kind, resource, namespace, name, uid, version, labels, data
+        SELECT resource, namespace, name, uid, version, labels, data FROM applied WHERE kind = 'A'
     ), modified AS (
-        UPDATE resources r SET version = w.version, labels = w.labels::jsonb, data = w.data
-        FROM wanted w
-        WHERE w.kind = 'M' AND (r.resource, r.namespace, r.name) = (w.resource, w.namespace, w.name)
-            AND r.version = w.expected AND r.uid = w.uid
-        RETURNING 'M'::text, r.resource, r.namespace, r.name, r.uid, r.version, r.labels, r.data
+        UPDATE resources r SET version = a.version, labels = a.labels, data = a.data FROM applied a
+        WHERE a.kind = 'M' AND (r.resource, r.namespace, r.name) = (a.resource, a.namespace, a.name)
     ), deleted AS (
-        DELETE FROM resources r USING wanted w
-        WHERE w.kind = 'D' AND (r.resource, r.namespace, r.name) = (w.resource, w.namespace, w.name)
-            AND r.version = w.expected AND r.uid = w.uid
-        RETURNING 'D'::text, r.resource, r.namespace, r.name, r.uid, w.version, w.labels::jsonb, w.data
-    ), applied AS (
-        SELECT * FROM added UNION ALL SELECT * FROM modified UNION ALL SELECT * FROM deleted
+        DELETE FROM resources r USING applied a
+        WHERE a.kind = 'D' AND (r.resource, r.namespace, r.name) = (a.resource, a.namespace, a.name)
     ), logged AS (
         INSERT INTO changes (kind, resource, namespace, name, uid, version, labels, data, committed_at)
         SELECT *, clock_timestamp() FROM applied
-        RETURNING version
     )
-    SELECT base_ || coalesce(array_agg(version), '{}') INTO versions_ FROM logged;
+    SELECT array_agg(version ORDER BY ordinal), coalesce(max(version), base_) INTO versions_, newest_ FROM numbered;
 
     INSERT INTO writers VALUES (writer_, batch_, versions_, clock_timestamp())
     ON CONFLICT (writer) DO UPDATE
     SET batch = excluded.batch, versions = excluded.versions, seen_at = excluded.seen_at;
 
-    IF cardinality(versions_) > 1 THEN
+    IF newest_ > base_ THEN
         UPDATE counter SET version = newest_;
         -- Nothing else may notify: it takes a lock over the whole database until commit. Here the counter's lock is held anyway.
         PERFORM pg_notify('gantry_changes', '');
@@ -165,10 +163,13 @@ END $$;
 -- Ends a history: the incarnation becomes `incarnation_`, and the counter jumps far past `version_`, so that no version is ever
 -- used for two states. Nothing happens if that incarnation was reached already.
 CREATE FUNCTION begin_incarnation(incarnation_ bigint, version_ bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    began_ bigint;
 BEGIN
     UPDATE counter SET incarnation = incarnation_, version = greatest(version, version_) + 1000000000
-    WHERE incarnation < incarnation_;
+    WHERE incarnation < incarnation_ RETURNING version INTO began_;
     IF FOUND THEN
+        PERFORM extend_change_log(began_ + 1, began_ + 1);
         PERFORM pg_notify('gantry_changes', '');
     END IF;
 END $$;

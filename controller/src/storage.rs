@@ -1,6 +1,6 @@
 //! Resources on Postgres: every object in one table, every change in one ordered log. All SQL of the controller lives here.
 //!
-//! Versions are claimed in commit order from one locked counter row, so a reader of the log never meets a gap that fills up later.
+//! Versions are claimed in commit order from one locked counter row, without gaps, so a reader of the log can tell that it has them all.
 //! Writes go through the group-commit writer; reads through the watch cache that follows the log. Nothing here knows HTTP,
 //! kinds or rights.
 

@@ -119,7 +119,7 @@ pub struct Snapshot {
 /// What the log holds after a version.
 #[derive(Clone, Debug)]
 pub enum Tail {
-    /// Every change after the version asked for up to `position`, in order.
+    /// Every change after the version asked for up to `position`, in order; versions follow one another without a gap.
     Changes {
         /// How far the log was read; everything up to it is in `changes` or was there before.
         position: Position,

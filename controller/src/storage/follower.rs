@@ -126,6 +126,12 @@ impl Follower {
             self.load().await?;
             return Ok(Step::Again);
         }
+        let wanted = self.reached.version.0 + 1..=position.version.0;
+        if !changes.iter().map(|change| change.stored.version.0).eq(wanted) {
+            warn!(version = %self.reached.version, "the change log was read with a gap; the watch cache starts anew");
+            self.load().await?;
+            return Ok(Step::Again);
+        }
         self.take(position, changes);
         Ok(if more { Step::Again } else { Step::Idle })
     }

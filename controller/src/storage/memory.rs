@@ -107,7 +107,6 @@ impl Backend for MemoryBackend {
             let mut next = state.position.version;
             let mut versions = Vec::with_capacity(batch.writes.len());
             for write in &batch.writes {
-                next = Version(next.0 + 1);
                 let (kind, body) = match (&write.effect, write.expects) {
                     (Effect::Delete(body), _) => (ChangeKind::Deleted, body),
                     (Effect::Put(body), Expects::Absent) => (ChangeKind::Added, body),
@@ -117,6 +116,7 @@ impl Backend for MemoryBackend {
                     versions.push(None);
                     continue;
                 }
+                next = Version(next.0 + 1);
                 let stored = Stored {
                     key: write.key.clone(),
                     uid: body.uid,
@@ -132,9 +132,7 @@ impl Backend for MemoryBackend {
                 state.log.push_back(LoggedChange { kind, stored, committed_at });
                 versions.push(Some(next));
             }
-            if versions.iter().any(Option::is_some) {
-                state.position.version = next;
-            }
+            state.position.version = next;
             versions
         })?;
         self.notify();

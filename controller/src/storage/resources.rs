@@ -43,7 +43,7 @@ impl Postgres {
                     if is_in_doubt {
                         info!("the fate of a commit is known");
                     }
-                    return Ok(answers(batch.writes.len(), &given));
+                    return Ok(given.into_iter().map(|version| version.map(Version)).collect());
                 }
                 // An earlier attempt may have succeeded, whatever became of this one.
                 Err(Failed::Certainly(error)) if !is_in_doubt => return Err(error.into()),
@@ -61,10 +61,10 @@ impl Postgres {
         }
     }
 
-    async fn attempt(&self, number: i64, columns: &Columns<'_>) -> Result<Vec<i64>, Failed> {
+    async fn attempt(&self, number: i64, columns: &Columns<'_>) -> Result<Vec<Option<i64>>, Failed> {
         let mut connection = self.pool.acquire().await.map_err(Failed::Certainly)?;
         let statement = sqlx::query_scalar!(
-            r#"SELECT write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS "versions!""#,
+            r#"SELECT write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS "versions!: Vec<Option<i64>>""#,
             self.writer,
             number,
             &columns.kinds as &[&str],
@@ -211,19 +211,6 @@ impl<'a> Columns<'a> {
         }
         columns
     }
-}
-
-/// Who got which version, from the version before the batch and those that were given.
-fn answers(count: usize, given: &[i64]) -> Vec<Option<Version>> {
-    let mut answers = vec![None; count];
-    let Some((base, given)) = given.split_first() else { return answers };
-    for version in given {
-        let place = usize::try_from(version - base - 1).ok().and_then(|at| answers.get_mut(at));
-        if let Some(place) = place {
-            *place = Some(Version(*version));
-        }
-    }
-    answers
 }
 
 /// True if the server itself answered that the statement failed, and goes on living.

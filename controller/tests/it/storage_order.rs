@@ -117,6 +117,8 @@ async fn every_watcher_sees_every_change_once_in_order_and_ends_with_the_list() 
             list.iter().map(|object| (object.key.clone(), object.json.to_vec())).collect();
         assert_eq!(replay(&seen), list, "{manner:?} on {resource}");
     }
+    let versions: Vec<_> = stored.iter().map(|stored| stored.version.0).collect();
+    assert_eq!(versions, (1..=newest.0).collect::<Vec<_>>(), "the versions have gaps");
     let raw = database.query("SELECT count(*), count(DISTINCT version) FROM changes").await;
     assert_eq!(raw, format!("{0}|{0}", stored.len()));
     store.stop().await;

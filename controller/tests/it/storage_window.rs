@@ -1,7 +1,7 @@
 //! What is forgotten: compaction of the log, the bounded window, and histories that end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,7 +28,7 @@ async fn fill(store: &Store, from: usize, to: usize) {
 async fn compacted_changes_are_gone_for_who_asks_and_the_objects_are_not() {
     let database = Database::start().await;
     let backend = database.connect().await;
-    database.query("UPDATE change_log SET width = 50").await;
+    database.partition_every(50).await;
     let store = store_over(backend.clone(), WindowLimits::default()).await;
     fill(&store, 0, 400).await;
 
@@ -63,10 +63,18 @@ async fn a_watcher_too_slow_for_the_window_is_ended_and_never_skips() {
     assert!(store.cache().watch(&resource(0), None, None, Version(50)).is_ok());
 }
 
-/// A database whose log cannot be read while it is closed.
+/// A database whose log cannot be read while it is closed, and is read with a gap once.
 struct Gate {
     backend: Arc<dyn Backend>,
     is_closed: AtomicBool,
+    /// Left out of the first answer that has it.
+    hidden: AtomicI64,
+}
+
+impl Gate {
+    fn around(backend: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Self { backend, is_closed: AtomicBool::new(false), hidden: AtomicI64::new(0) })
+    }
 }
 
 #[async_trait]
@@ -87,7 +95,15 @@ impl Backend for Gate {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(StorageError::Away);
         }
-        self.backend.changes(after, limit).await
+        let mut tail = self.backend.changes(after, limit).await?;
+        if let Tail::Changes { changes, .. } = &mut tail {
+            let hidden = Version(self.hidden.load(Ordering::Relaxed));
+            if let Some(place) = changes.iter().position(|change| change.stored.version == hidden) {
+                changes.remove(place);
+                self.hidden.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(tail)
     }
 
     async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
@@ -103,9 +119,9 @@ impl Backend for Gate {
 async fn a_controller_cut_off_past_compaction_ends_its_watches_and_starts_anew() {
     let database = Database::start().await;
     let backend = database.connect().await;
-    database.query("UPDATE change_log SET width = 50").await;
+    database.partition_every(50).await;
     let writer = store_over(backend.clone(), WindowLimits::default()).await;
-    let gate = Arc::new(Gate { backend: database.connect().await, is_closed: AtomicBool::new(false) });
+    let gate = Gate::around(database.connect().await);
     let behind = store_over(gate.clone(), WindowLimits::default()).await;
     fill(&writer, 0, 10).await;
     behind.caught_up().await.expect("Postgres answers");
@@ -121,6 +137,36 @@ async fn a_controller_cut_off_past_compaction_ends_its_watches_and_starts_anew()
     let next = watching.next().await;
     assert!(matches!(next, Next::TooSlow), "{next:?}");
     assert_eq!(behind.cache().list(&resource(0), None), writer.cache().list(&resource(0), None));
+}
+
+#[tokio::test]
+async fn a_log_that_is_read_with_a_gap_ends_its_watches_and_is_read_anew() {
+    let database = Database::start().await;
+    let gate = Gate::around(database.connect().await);
+    let store = store_over(gate.clone(), WindowLimits::default()).await;
+    for hidden in [1, 12, 30] {
+        let newest = store.caught_up().await.expect("Postgres answers");
+        let mut watching = store.cache().watch(&resource(0), None, None, newest).expect("it is there");
+        gate.hidden.store(hidden, Ordering::Relaxed);
+
+        let from = usize::try_from(newest.0).expect("a count");
+        fill(&store, from, from + 10).await;
+        store.caught_up().await.expect("Postgres answers");
+
+        let next = loop {
+            match watching.next().await {
+                Next::Changes(changes) => {
+                    assert!(
+                        changes.iter().all(|change| change.object.version < Version(hidden)),
+                        "it skipped"
+                    );
+                }
+                next => break next,
+            }
+        };
+        assert!(matches!(next, Next::TooSlow), "{next:?}");
+        assert_eq!(store.cache().list(&resource(0), None).objects.len(), from + 10);
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,17 @@ impl Database {
         Postgres::connect(options, Retention::default(), &SystemEntropy).await.expect("it connects")
     }
 
+    /// Makes the log's partitions that small, before anything is in it.
+    pub async fn partition_every(&self, width: usize) {
+        self.query(&format!(
+            "DROP TABLE changes_0, changes_50000;
+            DELETE FROM change_log_partitions;
+            UPDATE change_log SET width = {width}, log_end = 0;
+            SELECT extend_change_log(0, 0)"
+        ))
+        .await;
+    }
+
     /// A replica.
     pub async fn store(&self) -> Store {
         store_over(self.connect().await, WindowLimits::default()).await
