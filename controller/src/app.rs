@@ -31,6 +31,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Name of the lease that the reconciling replica holds.
 const LEADER_LEASE: &str = "controller";
+/// Pause before a database that did not answer at the start is tried again.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How long a new token may take after the store was found rewound.
 const RAISE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,12 +74,10 @@ async fn serve(config: &Config, options: PgConnectOptions, stop: &CancellationTo
     let entropy: SharedEntropy = Arc::new(SystemEntropy);
     let metrics = Metrics::new()?;
 
-    let postgres = Postgres::connect(options.clone(), Retention::default(), entropy.as_ref())
-        .await
-        .context("cannot use the database")?;
-    let store = Store::start(postgres, kinds::field_paths(), clock.clone(), metrics.clone())
-        .await
-        .context("cannot read the resources from the database")?;
+    let store = tokio::select! {
+        opened = open_store(&options, &clock, &entropy, &metrics) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let leadership = Arc::new(Leadership::start(&options, LEADER_LEASE, entropy.as_ref()));
 
     let watches = CancellationToken::new();
@@ -136,6 +136,28 @@ async fn serve(config: &Config, options: PgConnectOptions, stop: &CancellationTo
     }
     store.stop().await;
     Ok(())
+}
+
+/// Waits for a database that does not answer yet; ends on what waiting cannot mend, as a wrong password.
+async fn open_store(
+    options: &PgConnectOptions,
+    clock: &SharedClock,
+    entropy: &SharedEntropy,
+    metrics: &Metrics,
+) -> anyhow::Result<Store> {
+    let open = async || {
+        let postgres = Postgres::connect(options.clone(), Retention::default(), entropy.as_ref()).await?;
+        Store::start(postgres, kinds::field_paths(), clock.clone(), metrics.clone()).await
+    };
+    loop {
+        match open().await {
+            Err(error) if error.is_passing() => {
+                tracing::warn!(error = %error.chain(), "waiting for the database");
+                tokio::time::sleep(DATABASE_RETRY).await;
+            }
+            opened => return opened.context("cannot use the database"),
+        }
+    }
 }
 
 fn database_check(store: &Store) -> Check {

@@ -52,6 +52,18 @@ impl From<sqlx::migrate::MigrateError> for StorageError {
 }
 
 impl StorageError {
+    /// True if waiting may mend it: nobody answers, or the server is starting, stopping or full.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        match &**error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+            sqlx::Error::Database(error) => error
+                .code()
+                .is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class))),
+            _ => false,
+        }
+    }
+
     /// This error and what caused it, as one line.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();

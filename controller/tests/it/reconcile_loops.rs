@@ -144,6 +144,31 @@ async fn an_instance_is_online_as_soon_as_its_agent_connects() {
     world.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn fifty_instances_are_checked_in_two_seconds_ten_at_a_time() {
+    let world = World::new().await;
+    world.agents.answer_after(Duration::from_millis(300));
+    let mut hosts = Vec::new();
+    for number in 0..50 {
+        hosts.push(world.declare(&format!("nuc-{number:02}")).await);
+    }
+
+    // The clock stands still while anything works, so this is what waiting costs, on any machine.
+    let begun = tokio::time::Instant::now();
+    for host in hosts {
+        world.agents.connect(host);
+    }
+    let all_online = |found: &Value| {
+        let items = found["items"].as_array().expect("a list");
+        items.iter().filter(|item| item["status"]["health"] == "Online").count() == 50
+    };
+    world.until(INSTANCES, all_online).await;
+
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(world.agents.most_asked_at_once(), 10);
+    world.end().await;
+}
+
 #[tokio::test]
 async fn an_operation_runs_once_and_its_agent_may_forget_it() {
     let world = World::new().await;

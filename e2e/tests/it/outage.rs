@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use gantry_e2e::eventually;
 use gantry_e2e::manifest::{image_operation, operation};
+use gantry_e2e::process::{run, workspace_binary};
 use gantry_e2e::proxy::{Link, Proxy};
 use gantry_e2e::registry::Registry;
 use gantry_e2e::world::World;
 use nix::sys::signal::Signal;
+use tokio::process::Command;
 
 #[tokio::test]
 async fn a_pull_survives_kill_9_of_its_agent() -> anyhow::Result<()> {
@@ -108,6 +110,37 @@ async fn a_postgres_crash_loses_no_acknowledged_write() -> anyhow::Result<()> {
     .await?;
     world.kubectl().wait("operation/after", "condition=Complete").await?;
     assert_eq!(world.host("nuc-01")?.engine.state("web").await, "running");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_controller_that_starts_before_its_postgres_waits_for_it() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    world.controller.kill().await?;
+    world.postgres.crash().await?;
+
+    let (controller, postgres) = (&mut world.controller, &mut world.postgres);
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        postgres.resume().await
+    };
+    tokio::try_join!(controller.resume(), late)?;
+
+    ensure!(world.controller.log().contains("waiting for the database"), "it was there from the start");
+    world.becomes_healthy("nuc-01", "Online").await
+}
+
+#[tokio::test]
+async fn a_controller_that_may_not_use_its_database_says_so_and_ends() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let mut controller = Command::new(workspace_binary("gantry-controller")?);
+    controller.args(["--database-url", &world.postgres.url().replace("postgres@", "nobody@")]);
+    controller.arg("--data-dir").arg(world.path("other")?);
+
+    let refused = tokio::time::timeout(Duration::from_secs(30), run(controller)).await?;
+
+    let why = format!("{:#}", refused.err().context("it goes on")?);
+    ensure!(why.contains(r#"role "nobody" does not exist"#), "{why}");
     Ok(())
 }
 

@@ -32,6 +32,9 @@ struct State {
     holds: bool,
     fails_first: u32,
     sequence: u64,
+    answers_after: Duration,
+    asked: usize,
+    most_asked: usize,
 }
 
 impl Agents {
@@ -56,6 +59,16 @@ impl Agents {
     /// So many attempts fail, provably without effect.
     pub fn fail_first(&self, attempts: u32) {
         self.state.lock().fails_first = attempts;
+    }
+
+    /// Engines take that long to say what they are.
+    pub fn answer_after(&self, delay: Duration) {
+        self.state.lock().answers_after = delay;
+    }
+
+    /// Most engines that were asked at the same time.
+    pub fn most_asked_at_once(&self) -> usize {
+        self.state.lock().most_asked
     }
 
     /// Each submission that was new: uid and attempt.
@@ -99,6 +112,14 @@ impl AgentLink for Agents {
 
     async fn info(&self, instance: InstanceUid, _: Duration) -> Result<InfoResponse, LinkError> {
         self.session(instance).ok_or(LinkError::Away)?;
+        let delay = {
+            let mut state = self.state.lock();
+            state.asked += 1;
+            state.most_asked = state.most_asked.max(state.asked);
+            state.answers_after
+        };
+        tokio::time::sleep(delay).await;
+        self.state.lock().asked -= 1;
         Ok(InfoResponse {
             compatible: true,
             api_version: "1.41".to_owned(),
