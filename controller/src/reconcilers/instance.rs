@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::events::Recorder;
-use super::machine::{Machine, ReconcileError};
+use super::machine::{Machine, Notice, ReconcileError};
 use crate::clock::SharedClock;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkEvent};
 use crate::telemetry::metrics::Metrics;
@@ -79,7 +79,11 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
         metrics: parts.metrics.clone(),
     };
     let wakes = tokio_stream::wrappers::ReceiverStream::new(wakes);
-    let passes = machine.run(context.clone(), wakes, retire, reconcile, stop.clone());
+    let notice = |context: &Context, notice: Notice<'_, DockerInstance>| match notice {
+        Notice::Gone(instance) => retire(context, instance),
+        Notice::Present(_) => {}
+    };
+    let passes = machine.run(context.clone(), wakes, notice, reconcile, stop.clone());
     tokio::join!(passes, listen(&context, parts.link.events(), stop));
 }
 

@@ -45,6 +45,12 @@ impl ReconcileError {
     }
 }
 
+/// What happened to an object.
+pub(super) enum Notice<'a, K> {
+    Present(&'a K),
+    Gone(&'a K),
+}
+
 /// What a reconciler hands to the machine.
 pub(super) struct Machine<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(super) kind: &'static str,
@@ -63,12 +69,13 @@ where
     /// Runs a pass for each object that changed, was woken or whose time came, until `stop`; passes under way are dropped then, as
     /// in a crash.
     ///
-    /// `departed` is told of each object that is gone, also of those that went while the watch was broken.
+    /// `notice` is told of each object that came or changed, once the store has it, and of each that is gone, also of those that
+    /// went while the watch was broken.
     pub(super) async fn run<C, F, Fut>(
         self,
         context: Arc<C>,
         wakes: impl Stream<Item = ObjectRef<K>> + Send + 'static,
-        departed: impl Fn(&C, &K) + Send + 'static,
+        notice: impl Fn(&C, Notice<'_, K>) + Send + 'static,
         reconcile: F,
         stop: CancellationToken,
     ) where
@@ -78,7 +85,7 @@ where
     {
         let Self { kind, api, writer, concurrency, metrics } = self;
         let reader = writer.as_reader();
-        let changes = changes(api, writer, reader.clone(), context.clone(), departed);
+        let changes = changes(api, writer, reader.clone(), context.clone(), notice);
         let queue =
             futures::stream::select(changes, wakes.map(Ok)).take_until(stop.clone().cancelled_owned());
         let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
@@ -155,7 +162,7 @@ fn changes<K, C>(
     mut writer: Writer<K>,
     reader: Store<K>,
     context: Arc<C>,
-    departed: impl Fn(&C, &K) + Send + 'static,
+    notice: impl Fn(&C, Notice<'_, K>) + Send + 'static,
 ) -> impl Stream<Item = Result<ObjectRef<K>, watcher::Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -175,13 +182,14 @@ where
                 if let Some(before) = known.insert(key(&*object), object.clone())
                     && before.uid() != object.uid()
                 {
-                    departed(&context, &before);
+                    notice(&context, Notice::Gone(&before));
                 }
+                notice(&context, Notice::Present(&object));
                 vec![ObjectRef::from_obj(&*object)]
             }
             Event::Delete(object) => {
                 known.remove(&key(object));
-                departed(&context, object);
+                notice(&context, Notice::Gone(object));
                 Vec::new()
             }
             Event::Init | Event::InitApply(_) => Vec::new(),
@@ -190,10 +198,13 @@ where
                     reader.state().into_iter().map(|object| (key(&*object), object)).collect();
                 for (key, before) in &known {
                     if present.get(key).is_none_or(|now| now.uid() != before.uid()) {
-                        departed(&context, before);
+                        notice(&context, Notice::Gone(before));
                     }
                 }
                 known = present;
+                for object in known.values() {
+                    notice(&context, Notice::Present(object));
+                }
                 known.values().map(|object| ObjectRef::from_obj(&**object)).collect()
             }
         };
@@ -235,7 +246,10 @@ pub(super) async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, changed) = (writer.as_reader(), Arc::new(changed));
-    let changes = changes(api, writer, reader.clone(), changed.clone(), |changed, gone| changed(gone));
+    let changes = changes(api, writer, reader.clone(), changed.clone(), |changed, notice| match notice {
+        Notice::Gone(object) => changed(object),
+        Notice::Present(_) => {}
+    });
     let mut changes = std::pin::pin!(changes.take_until(stop.cancelled_owned()));
     while let Some(change) = changes.next().await {
         match change {

@@ -6,9 +6,10 @@ mod act;
 mod observe;
 mod plan;
 mod report;
+mod roster;
 mod wire;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::events::Recorder;
-use super::machine::{Machine, ReconcileError};
+use super::machine::{Machine, Notice, ReconcileError};
 use super::{Parts, machine};
 use crate::clock::SharedClock;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkEvent};
 use crate::telemetry::metrics::Metrics;
 use plan::Step;
+use roster::Roster;
 
 /// Passes at the same time.
 const CONCURRENCY: u16 = 128;
@@ -46,76 +48,67 @@ pub(super) struct Context {
     metrics: Metrics,
     recorder: Recorder,
     token: Token,
-    operations: Store<Operation>,
     instances: Store<DockerInstance>,
     wake: mpsc::Sender<ObjectRef<Operation>>,
+    roster: Mutex<Roster>,
     memory: Mutex<Memory>,
 }
 
 /// What may be forgotten at any time; only speed and pace depend on it.
 #[derive(Default)]
 struct Memory {
-    /// Where an Operation stands, by its uid.
-    places: HashMap<Uuid, ObjectRef<Operation>>,
     /// The agents' answers to our own calls, which may be newer than what the link has.
     answers: HashMap<Uuid, OperationReport>,
     /// The version we wrote last, so that a pass is not made on an older one.
     written: HashMap<Uuid, u64>,
     /// When progress was written last.
     progress: HashMap<Uuid, Instant>,
-    /// Operations that are about to be dispatched, by instance.
-    slots: HashMap<InstanceUid, HashSet<Uuid>>,
     calls: HashMap<InstanceUid, Arc<Semaphore>>,
 }
 
 impl Memory {
     fn forget(&mut self, uid: Uuid) {
-        self.places.remove(&uid);
         self.answers.remove(&uid);
         self.written.remove(&uid);
         self.progress.remove(&uid);
-        self.free_slot(uid);
-    }
-
-    fn free_slot(&mut self, uid: Uuid) {
-        self.slots.retain(|_, taken| {
-            taken.remove(&uid);
-            !taken.is_empty()
-        });
     }
 }
 
 impl Context {
-    fn wake(&self, place: ObjectRef<Operation>) {
-        if self.wake.try_send(place).is_err() {
-            tracing::debug!("a wake was dropped, the slow timer will do");
+    fn wake(&self, places: impl IntoIterator<Item = ObjectRef<Operation>>) {
+        for place in places {
+            if self.wake.try_send(place).is_err() {
+                tracing::debug!("a wake was dropped, the slow timer will do");
+            }
         }
     }
 
-    /// Wakes what is not finished on an instance.
-    fn wake_instance(&self, namespace: Option<&str>, name: &str) {
-        for operation in self.operations.state() {
-            if operation.namespace().as_deref() == namespace
-                && operation.spec.instance_ref.name == name
-                && needs_its_agent(&operation)
-            {
-                self.wake(ObjectRef::from_obj(&*operation));
-            }
-        }
+    /// Wakes what is not settled on an instance.
+    fn wake_instance(&self, instance: &DockerInstance) {
+        let places =
+            self.roster.lock().unsettled(&instance.namespace().unwrap_or_default(), &instance.name_any());
+        self.wake(places);
     }
 
     fn wake_uid(&self, instance: InstanceUid) {
         let uid = instance.to_string();
         if let Some(found) = self.instances.find(|found| found.metadata.uid.as_deref() == Some(uid.as_str()))
         {
-            self.wake_instance(found.namespace().as_deref(), &found.name_any());
+            self.wake_instance(&found);
         }
     }
-}
 
-fn needs_its_agent(operation: &Operation) -> bool {
-    let is_final = operation.status.as_ref().is_some_and(|status| status.phase.is_final());
-    !is_final || operation.finalizers().iter().any(|held| held == gantry_api::names::OPERATION_FINALIZER)
+    fn notice(&self, notice: &Notice<'_, Operation>) {
+        let (Notice::Present(operation) | Notice::Gone(operation)) = notice;
+        let Ok(uid) = uid(operation) else { return };
+        let freed = if matches!(notice, Notice::Present(_)) {
+            self.roster.lock().update(operation, uid)
+        } else {
+            self.memory.lock().forget(uid);
+            self.roster.lock().remove(uid)
+        };
+        self.wake(freed);
+    }
 }
 
 fn uid(operation: &Operation) -> Result<Uuid, ReconcileError> {
@@ -124,7 +117,7 @@ fn uid(operation: &Operation) -> Result<Uuid, ReconcileError> {
 
 /// Runs Operations until `stop`.
 pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: CancellationToken) {
-    let (operations, writer) = reflector::store();
+    let (_, writer) = reflector::store();
     let (instances, instance_writer) = reflector::store::<DockerInstance>();
     let (wake, wakes) = mpsc::channel(WAKES);
     let context = Arc::new(Context {
@@ -134,9 +127,9 @@ pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: 
         metrics: parts.metrics.clone(),
         recorder: recorder.clone(),
         token,
-        operations,
         instances,
         wake,
+        roster: Mutex::default(),
         memory: Mutex::default(),
     });
     let machine = Machine {
@@ -147,21 +140,14 @@ pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: 
         metrics: parts.metrics.clone(),
     };
     let wakes = tokio_stream::wrappers::ReceiverStream::new(wakes);
-    let departed = |context: &Context, operation: &Operation| {
-        if let Ok(uid) = uid(operation) {
-            context.memory.lock().forget(uid);
-        }
-        context.wake_instance(operation.namespace().as_deref(), &operation.spec.instance_ref.name);
-    };
-    let passes = machine.run(context.clone(), wakes, departed, reconcile, stop.clone());
+    let notice = |context: &Context, notice: Notice<'_, Operation>| context.notice(&notice);
+    let passes = machine.run(context.clone(), wakes, notice, reconcile, stop.clone());
     let follow = machine::follow(
         Api::all(parts.client.clone()),
         instance_writer,
         {
             let context = context.clone();
-            move |instance: &DockerInstance| {
-                context.wake_instance(instance.namespace().as_deref(), &instance.name_any());
-            }
+            move |instance: &DockerInstance| context.wake_instance(instance)
         },
         stop.clone(),
     );
@@ -177,21 +163,16 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
         };
         match event {
             Ok(LinkEvent::Reported(_, operation)) => {
-                let place = context.memory.lock().places.get(&operation).cloned();
-                if let Some(place) = place {
-                    context.wake(place);
-                }
+                let place = context.roster.lock().place(operation);
+                context.wake(place);
             }
             Ok(LinkEvent::Connected(instance) | LinkEvent::Disconnected(instance)) => {
                 context.wake_uid(instance);
             }
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => {
-                for operation in
-                    context.operations.state().iter().filter(|operation| needs_its_agent(operation))
-                {
-                    context.wake(ObjectRef::from_obj(&**operation));
-                }
+                let places = context.roster.lock().all_unsettled();
+                context.wake(places);
             }
             Err(broadcast::error::RecvError::Closed) => return stop.cancelled().await,
         }
@@ -203,10 +184,8 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
 async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = uid(&operation)?;
     {
-        let mut memory = context.memory.lock();
-        memory.places.insert(uid, ObjectRef::from_obj(&*operation));
         let seen = version(&operation);
-        if memory.written.get(&uid).is_some_and(|written| seen < *written) {
+        if context.memory.lock().written.get(&uid).is_some_and(|written| seen < *written) {
             // The watch has not brought our own last write yet.
             return Ok(Action::requeue(Duration::from_millis(50)));
         }
@@ -214,11 +193,11 @@ async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<A
     let mut observed = observe::observe(&operation, uid, &context).await;
     let mut step = plan::plan(&operation, &observed, context.clock.now());
     if let Step::Look(reference) = &step {
-        observe::look(&operation, reference, &mut observed, &context).await;
+        observe::look(&operation, uid, reference, &mut observed, &context).await;
         step = plan::plan(&operation, &observed, context.clock.now());
     }
     let acted = act::act(&operation, uid, &step, &observed, &context).await?;
-    report::report(&operation, uid, &step, &observed, acted, &context).await
+    report::report(uid, &step, &observed, acted, &context).await
 }
 
 fn version(operation: &Operation) -> u64 {

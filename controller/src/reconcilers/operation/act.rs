@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::observe::permit;
-use super::plan::{Observed, SLOTS, Step};
+use super::plan::{Observed, Step};
 use super::{Context, report, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
 use crate::reconcilers::machine::ReconcileError;
@@ -25,7 +25,7 @@ pub(super) enum Outcome {
     Answered(Box<OperationReport>),
     /// No word, or a refusal.
     NotAnswered(LinkError),
-    /// Others took the last place meanwhile.
+    /// Enough others are with the agent; it is woken when its turn comes.
     NoSlot,
     /// The host's policy refuses it, and the agent has promised never to start it.
     Denied(String),
@@ -55,13 +55,17 @@ pub(super) async fn act(
             Ok(unchanged(Outcome::Nothing))
         }
         Step::Dispatch { instance, .. } => {
-            if !take_slot(*instance, uid, observed, context) {
+            if !context.roster.lock().reserve(uid) {
                 return Ok(unchanged(Outcome::NoSlot));
             }
-            let dispatched = dispatch(operation, uid, step, context).await;
-            // From here on the stored dispatch holds the place.
-            context.memory.lock().free_slot(uid);
-            let dispatched = Arc::new(dispatched?);
+            let dispatched = match dispatch(operation, uid, step, context).await {
+                Ok(dispatched) => Arc::new(dispatched),
+                Err(error) => {
+                    let freed = context.roster.lock().release(uid);
+                    context.wake(freed);
+                    return Err(error);
+                }
+            };
             let outcome = submit(&dispatched, uid, *instance, context).await;
             Ok(Acted { operation: dispatched, outcome })
         }
@@ -69,18 +73,6 @@ pub(super) async fn act(
         Step::Withdraw(instance) => Ok(unchanged(withdraw(uid, *instance, context).await)),
         Step::Settle => settle(operation, uid, observed, context).await,
     }
-}
-
-fn take_slot(instance: InstanceUid, uid: Uuid, observed: &Observed, context: &Context) -> bool {
-    let mut memory = context.memory.lock();
-    let taken = memory.slots.entry(instance).or_default();
-    if taken.contains(&uid) {
-        return true;
-    }
-    if taken.len().max(observed.running) >= SLOTS {
-        return false;
-    }
-    taken.insert(uid)
 }
 
 /// Commits the finalizer, then the dispatch, each against the version that was planned from.
@@ -172,7 +164,6 @@ async fn settle(
     observed: &Observed,
     context: &Context,
 ) -> Result<Acted, ReconcileError> {
-    context.memory.lock().free_slot(uid);
     if operation.finalizers().iter().any(|held| held == OPERATION_FINALIZER) {
         if !is_released(operation, uid, observed, context).await {
             return Ok(Acted { operation: operation.clone(), outcome: Outcome::StillOwed });
@@ -180,7 +171,6 @@ async fn settle(
         let rest: Vec<String> =
             operation.finalizers().iter().filter(|held| *held != OPERATION_FINALIZER).cloned().collect();
         let released = patch_finalizers(operation, uid, &rest, context).await?;
-        context.wake_instance(operation.namespace().as_deref(), &operation.spec.instance_ref.name);
         return Ok(Acted { operation: Arc::new(released), outcome: Outcome::Settled });
     }
     if report::time_to_live(operation, context.clock.now()).is_some_and(|left| left.is_zero())

@@ -1,13 +1,14 @@
 //! Facts for the plan. An agent that does not answer is a fact too.
 
 use gantry_api::condition::InstanceCondition;
-use gantry_api::v1alpha1::{Action, DockerInstance, Operation, Phase, find_condition};
+use gantry_api::v1alpha1::{DockerInstance, Operation, find_condition};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::plan::{InstanceFacts, Observed};
+use super::roster::Neighbours;
 use super::{CALLS_PER_AGENT, Context, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
 
@@ -21,21 +22,25 @@ pub(super) async fn observe(operation: &Operation, uid: Uuid, context: &Context)
     let mut observed = Observed {
         session,
         report,
-        running: 0,
-        goes_first: None,
-        removed_by: None,
+        neighbours: Neighbours::default(),
         found: None,
         digest: wire::digest(operation, &status),
         instance,
     };
     if !status.phase.is_final() && (status.dispatch.is_none() || status.next_attempt_time.is_some()) {
-        look_at_others(operation, target_id, &mut observed, context);
+        observed.neighbours = context.roster.lock().neighbours(operation, uid, target_id);
     }
     observed
 }
 
 /// Asks the agent what a name or id means now.
-pub(super) async fn look(operation: &Operation, reference: &str, observed: &mut Observed, context: &Context) {
+pub(super) async fn look(
+    operation: &Operation,
+    uid: Uuid,
+    reference: &str,
+    observed: &mut Observed,
+    context: &Context,
+) {
     let Some(instance) = observed.instance.as_ref().map(|instance| instance.uid) else {
         return;
     };
@@ -48,7 +53,7 @@ pub(super) async fn look(operation: &Operation, reference: &str, observed: &mut 
     let id = found.as_ref().ok().map(|target| target.id.clone());
     observed.found = Some(found);
     if let Some(id) = id {
-        look_at_others(operation, Some(&id), observed, context);
+        observed.neighbours = context.roster.lock().neighbours(operation, uid, Some(&id));
     }
 }
 
@@ -125,56 +130,4 @@ fn newest_report(
         }
         (None, None) => None,
     }
-}
-
-/// Who shares the target and who shares the host.
-fn look_at_others(
-    operation: &Operation,
-    target_id: Option<&str>,
-    observed: &mut Observed,
-    context: &Context,
-) {
-    let mine = (operation.metadata.creation_timestamp.as_ref().map(|time| time.0), operation.uid());
-    let mut with_the_agent = std::collections::HashSet::new();
-    observed.goes_first = None;
-    for other in context.operations.state() {
-        if other.namespace() != operation.namespace()
-            || other.spec.instance_ref != operation.spec.instance_ref
-            || other.uid() == operation.uid()
-        {
-            continue;
-        }
-        let status = other.status.clone().unwrap_or_default();
-        let same_name = other.spec.target == operation.spec.target;
-        if status.phase.is_final() {
-            if same_name
-                && other.spec.action == Action::Remove
-                && status.phase == Phase::Succeeded
-                && status.completion_time.as_ref().map(|time| time.0) >= mine.0
-            {
-                observed.removed_by = Some(other.name_any());
-            }
-            continue;
-        }
-        let is_dispatched = status.dispatch.is_some() && status.next_attempt_time.is_none();
-        if is_dispatched && let Some(uid) = other.uid() {
-            with_the_agent.insert(uid);
-        }
-        let same_id =
-            target_id.is_some_and(|id| status.target.as_ref().is_some_and(|target| target.id == id));
-        let theirs = (other.metadata.creation_timestamp.as_ref().map(|time| time.0), other.uid());
-        if (same_name || same_id) && (is_dispatched || theirs < mine) && observed.goes_first.is_none() {
-            observed.goes_first = Some(other.name_any());
-        }
-    }
-    if let Some(instance) = &observed.instance {
-        let memory = context.memory.lock();
-        for uid in memory.slots.get(&instance.uid).into_iter().flatten() {
-            with_the_agent.insert(uid.to_string());
-        }
-    }
-    if let Some(uid) = operation.uid() {
-        with_the_agent.remove(&uid);
-    }
-    observed.running = with_the_agent.len();
 }

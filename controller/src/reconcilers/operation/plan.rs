@@ -7,10 +7,9 @@ use gantry_api::condition::OperationReason as Reason;
 use gantry_api::v1alpha1::{Action, Health, Operation, OperationStatus, Phase, TargetKind};
 use jiff::{SignedDuration, Timestamp};
 
+use super::roster::Neighbours;
 use crate::gateway::link::{InstanceUid, LinkError, SessionFacts};
 
-/// Operations that may be with one agent at a time.
-pub(super) const SLOTS: usize = 20;
 /// A slow timer behind every wake.
 const SLOW: Duration = Duration::from_secs(30);
 /// How soon something that has no wake is looked at again.
@@ -27,12 +26,8 @@ pub(super) struct Observed {
     pub(super) session: Option<SessionFacts>,
     /// The agent's newest word on this Operation.
     pub(super) report: Option<OperationReport>,
-    /// Another unfinished Operation on the same target that goes first.
-    pub(super) goes_first: Option<String>,
-    /// A Remove of the same name that succeeded since this one was created.
-    pub(super) removed_by: Option<String>,
-    /// Operations that are with this instance's agent.
-    pub(super) running: usize,
+    /// Others on the same target.
+    pub(super) neighbours: Neighbours,
     /// What the agent said the target is; absent until it was asked in this pass.
     pub(super) found: Option<Result<Target, LinkError>>,
     /// The digest of what would be submitted.
@@ -200,7 +195,7 @@ fn queued(operation: &Operation, status: &OperationStatus, observed: &Observed, 
             again,
         };
     }
-    if let Some(other) = &observed.goes_first {
+    if let Some(other) = &observed.neighbours.goes_first {
         return wait(
             Reason::WaitingForOther,
             format!("operation \"{other}\" on the same target goes first"),
@@ -217,13 +212,6 @@ fn queued(operation: &Operation, status: &OperationStatus, observed: &Observed, 
         return failed(
             Reason::TargetChanged,
             format!("\"{}\" has id {}, the precondition wants {wanted}", spec.target.name, target.id),
-        );
-    }
-    if observed.running >= SLOTS {
-        return wait(
-            Reason::WaitingForSlot,
-            format!("{} operations run on instance \"{instance_name}\" already", observed.running),
-            SOON,
         );
     }
     let attempt = status.dispatch.as_ref().map_or(0, |dispatch| dispatch.attempt).saturating_add(1);
@@ -272,7 +260,7 @@ fn target(operation: &Operation, status: &OperationStatus, observed: &Observed) 
 fn not_found(operation: &Operation, observed: &Observed) -> String {
     let spec = &operation.spec;
     let kind = kind_word(spec.target.kind);
-    match &observed.removed_by {
+    match &observed.neighbours.removed_by {
         Some(other) if spec.action == Action::Remove => {
             format!(
                 "{kind} \"{}\" is gone: its removal by operation \"{other}\" is already done",
@@ -546,7 +534,7 @@ fn too_late(operation: &Operation, status: &OperationStatus) -> String {
     }
 }
 
-fn until_deadline(operation: &Operation, now: Timestamp) -> Duration {
+pub(super) fn until_deadline(operation: &Operation, now: Timestamp) -> Duration {
     start_deadline(operation).map_or(SLOW, |deadline| remaining(now, deadline).min(SLOW))
 }
 

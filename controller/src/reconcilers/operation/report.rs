@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::act::{Acted, Outcome};
-use super::plan::{Ending, Observed, Step};
+use super::plan::{Ending, Observed, Step, until_deadline};
+use super::roster::SLOTS;
 use super::{Context, reference, wire};
 use crate::gateway::link::LinkError;
 use crate::reconcilers::conditions::{Conditions, difference};
@@ -30,7 +31,6 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Records what came of a pass and says when the next is due.
 pub(super) async fn report(
-    planned: &Operation,
     uid: Uuid,
     step: &Step,
     observed: &Observed,
@@ -52,19 +52,15 @@ pub(super) async fn report(
         }
     }
     if after.phase.is_final() && !before.phase.is_final() {
-        let mut memory = context.memory.lock();
-        memory.progress.remove(&uid);
-        memory.free_slot(uid);
-        drop(memory);
-        context.wake_instance(planned.namespace().as_deref(), &planned.spec.instance_ref.name);
+        context.memory.lock().progress.remove(&uid);
     }
     Ok(next(&operation, step, &acted.outcome, now))
 }
 
 fn next(operation: &Operation, step: &Step, outcome: &Outcome, now: Timestamp) -> Action {
     match (step, outcome) {
-        (_, Outcome::NoSlot) => Action::requeue(Duration::from_secs(1)),
         (_, Outcome::Answered(_)) => Action::requeue(Duration::ZERO),
+        (_, Outcome::NoSlot) => Action::requeue(until_deadline(operation, now)),
         (_, Outcome::StillOwed) => Action::requeue(SLOW),
         (_, Outcome::Settled) => match time_to_live(operation, now) {
             Some(left) if left > Duration::ZERO => Action::requeue(left.min(Duration::from_hours(1))),
@@ -201,13 +197,13 @@ pub(super) fn status_after(
         take_facts(&mut status, report);
     }
     match (step, outcome) {
-        (_, Outcome::NoSlot) => waiting(
-            operation,
-            &mut status,
-            Reason::WaitingForSlot,
-            "enough operations run on this instance already",
-            now,
-        ),
+        (_, Outcome::NoSlot) => {
+            if let Step::Dispatch { target, .. } = step {
+                status.target.get_or_insert_with(|| wire::snapshot(target));
+            }
+            let message = format!("{SLOTS} operations run on this instance already");
+            waiting(operation, &mut status, Reason::WaitingForSlot, &message, now);
+        }
         (_, Outcome::Denied(why)) => {
             let ending = Ending { phase: Phase::Failed, reason: Reason::PolicyDenied, message: why.clone() };
             end(operation, &mut status, &ending, now);
