@@ -100,7 +100,7 @@ async fn serve(config: &Config, options: PgConnectOptions, stop: &CancellationTo
         pki: Arc::clone(&pki),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        timing: Timing::default(),
+        timing: Timing { certificate: config.agent_certificate_lifetime, ..Timing::default() },
     });
     let server = Server::bind(config.listen, Arc::clone(&pki), gateway.clone()).await?;
     let address = server.local_addr()?;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use jiff::SignedDuration;
 
 /// The control plane of Gantry: API, store, reconcilers and the agents' gateway in one process.
 #[derive(Clone, Debug, Parser)]
@@ -52,6 +53,12 @@ pub struct Config {
         value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub health_check_concurrency: u16,
 
+    /// How long an agent's certificate is valid, as `90m` or `720h`; it is renewed when a third is left. An agent that is away for
+    /// longer needs a new token.
+    #[arg(long, env = "GANTRY_AGENT_CERTIFICATE_LIFETIME", value_name = "DURATION", default_value = "720h",
+        value_parser = parse_lifetime)]
+    pub agent_certificate_lifetime: SignedDuration,
+
     /// Send traces to this OTLP gRPC endpoint, `http://host:4317`. Off where absent.
     #[arg(long, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
@@ -59,6 +66,15 @@ pub struct Config {
     /// How log lines look; `auto` is text on a terminal, else JSON.
     #[arg(long, env = "GANTRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
+}
+
+fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
+    let lifetime: SignedDuration =
+        text.parse().map_err(|_| format!("`{text}` is not a duration as `90m` or `720h`"))?;
+    if lifetime < SignedDuration::from_secs(30) || lifetime > SignedDuration::from_hours(365 * 24) {
+        return Err("it must be between 30 seconds and 8760 hours".to_owned());
+    }
+    Ok(lifetime)
 }
 
 /// How log lines look.
@@ -114,6 +130,14 @@ mod tests {
         );
         assert!(Config::try_parse_from(["x", "--database-url", "mysql://a"]).is_err());
         assert!(Config::try_parse_from(["x", "--embedded-postgres", "/x"]).is_ok());
+    }
+
+    #[test]
+    fn a_lifetime_has_a_unit_and_bounds() {
+        assert_eq!(parse_lifetime("90m"), Ok(SignedDuration::from_mins(90)));
+        for wrong in ["5", "1s", "-1h", "9000h", "soon"] {
+            assert!(parse_lifetime(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

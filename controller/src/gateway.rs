@@ -23,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gantry_api::agent_v1::Token;
 use gantry_api::enrollment::{EnrollFailure, EnrollRequest, EnrollResponse};
+use jiff::SignedDuration;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
@@ -68,6 +69,8 @@ pub struct Timing {
     pub call: Duration,
     /// For the holder of an instance to show that it lives when a second agent asks for it.
     pub proof_of_life: Duration,
+    /// For which an agent's certificate is valid; it is renewed when a third is left.
+    pub certificate: SignedDuration,
 }
 
 impl Default for Timing {
@@ -77,6 +80,7 @@ impl Default for Timing {
             ping: Duration::from_secs(10),
             call: Duration::from_secs(10),
             proof_of_life: Duration::from_millis(800),
+            certificate: SignedDuration::from_hours(30 * 24),
         }
     }
 }

@@ -31,7 +31,6 @@ pub use identity::{AgentIdentity, Peer};
 
 const AUTHORITY_YEARS: i64 = 10;
 const YEAR: SignedDuration = SignedDuration::from_hours(24 * 365);
-const AGENT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
 /// A fresh certificate is valid from before now, for hosts whose clock lags.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(10);
 
@@ -139,6 +138,7 @@ impl Pki {
         namespace: &str,
         name: &str,
         uid: InstanceUid,
+        lifetime: SignedDuration,
     ) -> Result<SignedAgent, PkiError> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
         identity::check_key(&request.public_key)?;
@@ -146,13 +146,13 @@ impl Pki {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::CommonName, format!("{AGENT_COMMON_NAME_PREFIX}{namespace}:{name}"));
         subject.push(DnType::OrganizationName, AGENT_ORGANIZATION);
-        let mut params = self.maker().params(subject, now, AGENT_LIFETIME)?;
+        let mut params = self.maker().params(subject, now, lifetime)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(format!("gantry://instance/{uid}").try_into()?)];
         let signed = CertificateSigningRequestParams { params, public_key: request.public_key }
             .signed_by(&self.agents.issuer)?;
         let key_fingerprint = identity::key_fingerprint(signed.der()).ok_or(PkiError::Unreadable)?;
-        let expires_at = now.checked_add(AGENT_LIFETIME)?;
+        let expires_at = now.checked_add(lifetime)?;
         Ok(SignedAgent { certificate_pem: signed.pem(), key_fingerprint, expires_at })
     }
 

@@ -96,12 +96,19 @@ impl Gateway {
         let instance = self.instance_for(request).await?;
         let uid = instance.uid().and_then(|uid| uid.parse().ok()).map(InstanceUid);
         let uid = uid.ok_or_else(|| failure(EnrollFailureReason::Unavailable, "the instance has no uid"))?;
-        let signed =
-            self.parts.pki.sign_agent(&request.csr_pem, &request.namespace, &request.instance, uid).map_err(
-                |error| {
-                    failure(EnrollFailureReason::Invalid, &format!("the signing request is refused: {error}"))
-                },
-            )?;
+        let signed = self
+            .parts
+            .pki
+            .sign_agent(
+                &request.csr_pem,
+                &request.namespace,
+                &request.instance,
+                uid,
+                self.parts.timing.certificate,
+            )
+            .map_err(|error| {
+                failure(EnrollFailureReason::Invalid, &format!("the signing request is refused: {error}"))
+            })?;
         self.check_owner(&instance, uid, &signed, from)?;
         self.spend(request, token).await?;
         self.bind(request, instance, uid, &signed, from).await?;

@@ -20,10 +20,8 @@ use super::reports::Reports;
 use super::{Gateway, calls};
 use crate::pki::AgentIdentity;
 
-/// How often the certificate's age is looked at.
+/// How often the certificate's age is looked at, at least.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(3_600);
-/// A certificate is renewed when less than a third of its 30 days is left.
-const RENEW_BELOW: i64 = 10 * 24 * 3_600;
 
 /// One agent's session.
 pub(super) struct Session {
@@ -176,13 +174,14 @@ impl Session {
         }
     }
 
-    /// Never ends; a renewal that fails is tried again an hour later.
+    /// Never ends; a renewal that fails is tried again at the next look.
     async fn renew_certificate(&self, gateway: &Gateway) {
-        let mut timer = tokio::time::interval(CERTIFICATE_CHECK);
+        let lifetime = gateway.parts.timing.certificate;
+        let mut timer = tokio::time::interval(CERTIFICATE_CHECK.min(lifetime.unsigned_abs().div_f64(12.0)));
         loop {
             timer.tick().await;
             let left = self.facts.lock().certificate_expires_at - gateway.parts.clock.now().as_second();
-            if left > RENEW_BELOW {
+            if left > lifetime.as_secs() / 3 {
                 continue;
             }
             match self.exchange_certificate(gateway).await {
@@ -204,7 +203,7 @@ impl Session {
         let signed = gateway
             .parts
             .pki
-            .sign_agent(&request.csr_pem, namespace, name, *uid)
+            .sign_agent(&request.csr_pem, namespace, name, *uid, gateway.parts.timing.certificate)
             .map_err(|error| refused(error.to_string()))?;
         if signed.key_fingerprint != *key_fingerprint {
             return Err(refused("it asks for a certificate for another key".to_owned()));

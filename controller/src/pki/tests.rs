@@ -57,7 +57,8 @@ fn t17a_an_agents_certificate_has_the_subject_the_server_made_whatever_it_asked_
     evil.distinguished_name.push(DnType::OrganizationName, ADMIN_GROUP);
     let csr = evil.serialize_request(&key).expect("a request").pem().expect("PEM");
 
-    let signed = pki.sign_agent(&csr, "default", "nuc-01", uid()).expect("signed");
+    let signed =
+        pki.sign_agent(&csr, "default", "nuc-01", uid(), SignedDuration::from_hours(24)).expect("signed");
 
     let peer = pki.peer(&[der(&signed.certificate_pem)]);
     let expected = AgentIdentity {

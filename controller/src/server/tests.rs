@@ -75,8 +75,16 @@ impl World {
         let key = KeyPair::generate().expect("a key");
         let csr =
             CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
-        let signed =
-            self.pki.sign_agent(&csr, "default", "nuc-01", InstanceUid(uuid::Uuid::nil())).expect("signed");
+        let signed = self
+            .pki
+            .sign_agent(
+                &csr,
+                "default",
+                "nuc-01",
+                InstanceUid(uuid::Uuid::nil()),
+                jiff::SignedDuration::from_hours(24),
+            )
+            .expect("signed");
         let certificate = CertificateDer::from_pem_slice(signed.certificate_pem.as_bytes()).expect("PEM");
         (vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
     }
