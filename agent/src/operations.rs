@@ -16,7 +16,6 @@ mod refusal;
 mod report;
 mod settle;
 mod submit;
-mod trace;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

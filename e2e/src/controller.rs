@@ -16,16 +16,22 @@ pub struct Controller {
     dir: PathBuf,
     address: SocketAddr,
     database_url: String,
+    flags: Vec<String>,
     process: Option<Process>,
 }
 
 impl Controller {
-    /// Starts it and waits until it is ready.
-    pub async fn start(dir: &Path, database_url: &str) -> anyhow::Result<Self> {
+    /// Starts it with further flags and waits until it is ready.
+    pub async fn start(dir: &Path, database_url: &str, flags: &[&str]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let address = SocketAddr::from(([127, 0, 0, 1], crate::free_port()?));
-        let mut controller =
-            Self { dir: dir.to_owned(), address, database_url: database_url.to_owned(), process: None };
+        let mut controller = Self {
+            dir: dir.to_owned(),
+            address,
+            database_url: database_url.to_owned(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            process: None,
+        };
         controller.resume().await?;
         Ok(controller)
     }
@@ -40,6 +46,7 @@ impl Controller {
             .arg("--kubeconfig-out")
             .arg(self.kubeconfig())
             .args(["--log-format", "text"])
+            .args(&self.flags)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
         let mut process = Process::spawn("gantry-controller", command, &self.dir.join("controller.log"))?;
         crate::eventually("the controller", Duration::from_secs(60), async || {

@@ -111,18 +111,16 @@ impl Engine {
 
     /// Starts a container of that name that sleeps, and ends at once when asked to.
     pub async fn runs(&self, name: &str) -> anyhow::Result<String> {
-        self.docker([
-            "run",
-            "-d",
-            "--network=none",
-            "--name",
-            name,
-            IMAGE,
-            "sh",
-            "-c",
-            "trap 'exit 0' TERM; while true; do sleep 0.1; done",
-        ])
-        .await
+        self.runs_script(name, "trap 'exit 0' TERM; while true; do sleep 0.1; done").await
+    }
+
+    /// Starts a container of that name that sleeps, and has to be killed.
+    pub async fn runs_stubbornly(&self, name: &str) -> anyhow::Result<String> {
+        self.runs_script(name, "trap '' TERM; while true; do sleep 1; done").await
+    }
+
+    async fn runs_script(&self, name: &str, script: &str) -> anyhow::Result<String> {
+        self.docker(["run", "-d", "--network=none", "--name", name, IMAGE, "sh", "-c", script]).await
     }
 
     /// `running`, `exited`, …, or `gone`.

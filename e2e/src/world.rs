@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::eventually;
 use crate::kubectl::Kubectl;
 use crate::postgres::Postgres;
+use crate::proxy::Proxy;
 
 /// A Postgres, a controller and hosts. Ends in the order agents, controller, engines, Postgres.
 #[derive(Debug)]
@@ -52,12 +53,17 @@ impl Drop for WorldDir {
 impl World {
     /// A control plane without hosts.
     pub async fn new() -> anyhow::Result<Self> {
+        Self::with_flags(&[]).await
+    }
+
+    /// A control plane without hosts, with further flags for the controller.
+    pub async fn with_flags(flags: &[&str]) -> anyhow::Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "these tests start Docker Engines: run them as root");
         let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir()?;
         // Postgres runs as another user and must be able to walk to its data.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         let postgres = Postgres::start(&dir.path().join("pg")).await?;
-        let controller = Controller::start(&dir.path().join("controller"), &postgres.url()).await?;
+        let controller = Controller::start(&dir.path().join("controller"), &postgres.url(), flags).await?;
         Ok(Self { hosts: BTreeMap::new(), controller, postgres, dir: WorldDir(Some(dir)) })
     }
 
@@ -82,6 +88,19 @@ impl World {
     pub async fn enroll(&mut self, name: &str, insecure_registry: Option<&str>) -> anyhow::Result<()> {
         let engine = Engine::start(&self.root()?.join(name), insecure_registry).await?;
         let settings = self.agent_settings(name, &engine.host()).await?;
+        self.start_agent(name, engine, settings)
+    }
+
+    /// As [`World::enroll`], with that proxy between agent and controller.
+    pub async fn enroll_through(&mut self, name: &str, proxy: &Proxy) -> anyhow::Result<()> {
+        let engine = Engine::start(&self.root()?.join(name), None).await?;
+        let mut settings = self.agent_settings(name, &engine.host()).await?;
+        settings.controller = format!("https://{}", proxy.address());
+        self.start_agent(name, engine, settings)
+    }
+
+    /// Starts the agent beside an engine.
+    pub fn start_agent(&mut self, name: &str, engine: Engine, settings: AgentSettings) -> anyhow::Result<()> {
         let agent = Agent::start(&self.root()?.join(format!("{name}-agent")), settings)?;
         self.hosts.insert(name.to_owned(), Host { agent, engine });
         Ok(())

@@ -14,6 +14,7 @@ use super::report::Ending;
 use super::{Inner, Live};
 use crate::docker::DockerError;
 use crate::journal::{Body, Finished, Phase, PreImage, Started};
+use crate::telemetry::traces;
 
 /// Why an operation is not started now.
 enum Wait {
@@ -34,7 +35,13 @@ impl Inner {
             return;
         };
         let Ok(action) = Action::of(&request) else { return };
-        let span = super::trace::span(&request);
+        let span = tracing::info_span!(
+            "operation.run",
+            object.kind = "Operation",
+            operation.uid = request.uid,
+            operation.attempt = request.attempt
+        );
+        traces::continue_from(&span, &request.traceparent);
         self.run_from(uid, phase, started, &action, &request, &live).instrument(span).await;
     }
 

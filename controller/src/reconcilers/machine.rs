@@ -89,6 +89,8 @@ where
         let queue =
             futures::stream::select(changes, wakes.map(Ok)).take_until(stop.clone().cancelled_owned());
         let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
+        // There to be seen before the first.
+        metrics.reconcile_retries.with_label_values(&[kind]).inc_by(0);
         let counted = {
             let (failures, metrics) = (failures.clone(), metrics.clone());
             move |object: Arc<K>, context: Arc<C>| {

@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
     let postgres = Postgres::start(&dir.path().join("pg")).await?;
-    let controller = Controller::start(&dir.path().join("controller"), &postgres.url()).await?;
+    let controller = Controller::start(&dir.path().join("controller"), &postgres.url(), &[]).await?;
     let bench = Bench {
         target: Target::of(&controller)?,
         clients: args.clients,

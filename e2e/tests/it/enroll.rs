@@ -151,6 +151,34 @@ async fn an_engine_older_than_docker_20_10_is_incompatible_and_not_operated_on()
 }
 
 #[tokio::test]
+async fn a_certificate_is_renewed_in_time_and_outlives_the_first_one() -> anyhow::Result<()> {
+    let mut world = World::with_flags(&["--agent-certificate-lifetime", "30s"]).await?;
+    world.enroll("nuc-01", None).await?;
+    let first_is_over = tokio::time::Instant::now() + Duration::from_secs(31);
+    world.becomes_healthy("nuc-01", "Online").await?;
+
+    let log = async |wanted: &str| {
+        let log = world.host("nuc-01")?.agent.log();
+        ensure!(log.contains(wanted), "it said:\n{log}");
+        Ok(())
+    };
+    eventually("a new certificate", Duration::from_secs(30), async || log("certificate renewed").await)
+        .await?;
+    tokio::time::sleep_until(first_is_over).await;
+    // Its token is used up: only a valid certificate opens the door now.
+    let host = world.host_mut("nuc-01")?;
+    host.agent.kill().await?;
+    host.agent.resume()?;
+
+    eventually("a second session", Duration::from_secs(20), async || {
+        let sessions = world.host("nuc-01")?.agent.log().matches("session is ready").count();
+        ensure!(sessions == 2, "there were {sessions}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_archived_host_is_refused_and_comes_back_when_unarchived() -> anyhow::Result<()> {
     let world = World::with_hosts(["nuc-01"]).await?;
     world.host("nuc-01")?.engine.runs("web").await?;

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
-use gantry_e2e::agent::Agent;
 use gantry_e2e::engine::Engine;
 use gantry_e2e::eventually;
 use gantry_e2e::manifest::operation;
 use gantry_e2e::process::{Process, run};
-use gantry_e2e::world::{Host, World};
+use gantry_e2e::world::World;
 use tokio::process::Command;
 
 #[tokio::test]
@@ -19,8 +18,7 @@ async fn an_agent_behind_an_http_1_1_proxy_enrols_and_works_through_the_websocke
     let engine = Engine::start(&world.path("nuc-01")?, None).await?;
     let mut settings = world.agent_settings("nuc-01", &engine.host()).await?;
     settings.controller = format!("https://{address}");
-    let agent = Agent::start(&world.path("nuc-01-agent")?, settings)?;
-    world.hosts.insert("nuc-01".into(), Host { agent, engine });
+    world.start_agent("nuc-01", engine, settings)?;
 
     world.becomes_healthy("nuc-01", "Online").await?;
 

@@ -10,3 +10,6 @@ mod lab;
 mod link;
 mod operate;
 mod outage;
+mod podman;
+mod telemetry;
+mod writes;
