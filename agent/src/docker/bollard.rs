@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ::bollard::query_parameters::{ListNetworksOptions, ListNetworksOptionsBuilder};
+use ::bollard::query_parameters::{
+    ListNetworksOptions, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::{InfoResponse, Target, TargetKind};
@@ -166,6 +168,16 @@ impl Engine for BollardEngine {
     async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, DockerError> {
         images::check_name(reference)?;
         self.once(READ_WITHIN, async |one| images::inspect(one, reference).await).await
+    }
+
+    #[instrument(name = "docker.volumes", skip_all)]
+    async fn volumes(&self, names: &[String]) -> Result<Vec<String>, DockerError> {
+        let filters = std::collections::HashMap::from([("name", names.to_vec())]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let found = self.once(READ_WITHIN, async |one| one.docker.list_volumes(Some(options)).await).await?;
+        let found = found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+        // Docker's filter takes parts of names.
+        Ok(found.filter(|name| names.contains(name)).collect())
     }
 
     #[instrument(name = "docker.registry_digest", skip_all)]

@@ -1,6 +1,7 @@
 //! Containers: what inspect says, and the calls that change one.
 
 use ::bollard::errors::Error;
+use ::bollard::models::MountPoint;
 use ::bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     RenameContainerOptionsBuilder, RestartContainerOptions, StartContainerOptions, StopContainerOptions,
@@ -10,6 +11,9 @@ use gantry_api::agent_v1::{Target, TargetKind};
 use super::connection::Connection;
 use super::engine::{Call, ContainerFacts};
 use super::{DockerError, reference};
+
+/// Anonymous volumes that are kept track of.
+const MOST_VOLUMES: usize = 32;
 
 /// Refuses what no container can be called, before it becomes part of a path.
 pub(super) fn check_name(name: &str) -> Result<(), DockerError> {
@@ -59,7 +63,20 @@ pub(super) async fn inspect(one: &Connection, name: &str) -> Result<Option<Conta
         auto_remove: found.host_config.and_then(|host| host.auto_remove).unwrap_or_default(),
         stop_signal: config.stop_signal.unwrap_or_default(),
         stop_timeout: config.stop_timeout.and_then(|seconds| u32::try_from(seconds).ok()),
+        anonymous_volumes: found
+            .mounts
+            .into_iter()
+            .flatten()
+            .filter_map(anonymous_volume)
+            .take(MOST_VOLUMES)
+            .collect(),
     }))
+}
+
+/// The name Docker gave to a volume that had none: 64 hex digits.
+fn anonymous_volume(mount: MountPoint) -> Option<String> {
+    let is_anonymous = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    mount.name.filter(is_anonymous)
 }
 
 /// A container as the protocol shows it.

@@ -27,6 +27,9 @@ pub trait Engine: Send + Sync + 'static {
     /// An image by its id or reference; `None` if there is none.
     async fn image(&self, reference: &str) -> Result<Option<ImageFacts>, DockerError>;
 
+    /// Those of these volumes that exist.
+    async fn volumes(&self, names: &[String]) -> Result<Vec<String>, DockerError>;
+
     /// The digest a registry gives for a reference now.
     async fn registry_digest(&self, reference: &ImageReference) -> Result<String, DockerError>;
 
@@ -69,6 +72,23 @@ pub enum Call {
     RemoveImage { id: String, force: bool },
     /// Give an image one more reference.
     Tag { id: String, reference: ImageReference },
+}
+
+impl Call {
+    /// The call in the past tense.
+    pub fn done(&self) -> String {
+        match self {
+            Self::Start { .. } => "started".to_owned(),
+            Self::Stop { .. } => "stopped".to_owned(),
+            Self::Restart { .. } => "restarted".to_owned(),
+            Self::Pause { .. } => "paused".to_owned(),
+            Self::Unpause { .. } => "unpaused".to_owned(),
+            Self::Kill { signal, .. } => format!("{signal} was sent"),
+            Self::RemoveContainer { .. } | Self::RemoveImage { .. } => "removed".to_owned(),
+            Self::Rename { new_name, .. } => format!("renamed to {new_name}"),
+            Self::Tag { reference, .. } => format!("tagged as {reference}"),
+        }
+    }
 }
 
 /// Docker's answer to a call that it performed.
@@ -133,6 +153,8 @@ pub struct ContainerFacts {
     pub stop_signal: String,
     /// Seconds stop waits; `None` for Docker's default.
     pub stop_timeout: Option<u32>,
+    /// Volumes that nobody gave a name.
+    pub anonymous_volumes: Vec<String>,
 }
 
 /// An image as inspect tells it.

@@ -149,6 +149,9 @@ pub struct Observed {
     /// Seconds stop waits.
     #[prost(uint32, optional, tag = "11")]
     pub stop_timeout: Option<u32>,
+    /// Volumes that nobody gave a name.
+    #[prost(string, repeated, tag = "12")]
+    pub anonymous_volumes: Vec<String>,
 }
 
 impl From<&ContainerFacts> for Observed {
@@ -165,6 +168,7 @@ impl From<&ContainerFacts> for Observed {
             auto_remove: facts.auto_remove,
             stop_signal: facts.stop_signal.clone(),
             stop_timeout: facts.stop_timeout,
+            anonymous_volumes: facts.anonymous_volumes.clone(),
         }
     }
 }

@@ -54,6 +54,14 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// The action in the past tense.
+    pub(super) fn done(&self) -> String {
+        match self {
+            Self::Call(call) => call.done(),
+            Self::Pull(pull) => format!("pulled {}", pull.reference),
+        }
+    }
+
     /// Takes a request apart; `INVALID_ARGUMENT` says what is wrong with it.
     pub(crate) fn of(request: &SubmitRequest) -> Result<Self, Refusal> {
         let target = request.target.as_ref().ok_or_else(|| invalid("the request names no target"))?;

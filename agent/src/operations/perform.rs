@@ -111,10 +111,30 @@ impl Inner {
                 .ok()
                 .and_then(|look| look.sight.target(run.action));
         }
+        if matches!(run.action, Action::Call(Call::RemoveContainer { .. }))
+            && ending.outcome == Outcome::Succeeded
+        {
+            ending.message.push_str(&self.left_behind(run.before).await);
+        }
         if matches!(run.action, Action::Pull(_)) {
             ending.pull = self.live.lock().get(&run.uid).and_then(|live| live.progress.clone());
         }
         self.conclude(run.uid, Phase::Started, ending).await;
+    }
+
+    /// What a removed container's anonymous volumes give to say.
+    async fn left_behind(&self, before: &PreImage) -> String {
+        let volumes = before.container.as_ref().map(|container| container.anonymous_volumes.as_slice());
+        let volumes = volumes.filter(|volumes| !volumes.is_empty());
+        let Some(volumes) = volumes else { return String::new() };
+        match self.engine.volumes(volumes).await {
+            Ok(left) if left.is_empty() => String::new(),
+            Ok(left) => format!(
+                "; anonymous volumes are left behind (parameters.removeVolumes takes them along): {}",
+                left.join(", ")
+            ),
+            Err(error) => format!("; whether its anonymous volumes are left behind is not known: {error}"),
+        }
     }
 
     /// When to give up. What Docker cannot be made to stop is given the time it takes by its own rules.
@@ -197,7 +217,7 @@ impl Inner {
         };
         self.show(run.uid, &layers);
         match answer {
-            Some(Ok(())) => ended(Ending::new(Outcome::Succeeded, format!("pulled {}", pull.reference))),
+            Some(Ok(())) => ended(Ending::new(Outcome::Succeeded, run.action.done())),
             Some(Err(error)) => pull_failed(run, pull, error),
             None => ended(self.stopped(run).await),
         }
@@ -251,7 +271,7 @@ fn answered(run: &Run<'_>, answer: Answer) -> Ending {
         Answer::NotModified => {
             Ending::new(Outcome::AlreadyInState, "it was so already; nothing was done").status(304)
         }
-        Answer::Done => Ending::new(Outcome::Succeeded, "done"),
+        Answer::Done => Ending::new(Outcome::Succeeded, run.action.done()),
     }
 }
 

@@ -100,6 +100,43 @@ async fn a_running_container_is_removed_by_force_only() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn anonymous_volumes_that_a_removal_leaves_behind_are_told_of() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    let engine = &world.host("nuc-01")?.engine;
+    for name in ["kept", "swept"] {
+        engine
+            .docker([
+                "create",
+                "--network=none",
+                "-v",
+                "/data",
+                "-v",
+                "named:/named",
+                "--name",
+                name,
+                "demo:1",
+                "true",
+            ])
+            .await?;
+    }
+    let volumes = async || engine.docker(["volume", "ls", "-q"]).await;
+
+    let swept = operation("swept", "nuc-01", "Remove", "swept", "  parameters: {removeVolumes: true}");
+    let swept = completes(&world, "swept", &swept).await?;
+    assert_eq!(swept["status"]["message"], "removed");
+    let left = volumes().await?;
+    let anonymous = left.lines().find(|name| *name != "named").unwrap_or_default();
+    assert_eq!(left.lines().count(), 2, "{left}");
+
+    let kept = completes(&world, "kept", &operation("kept", "nuc-01", "Remove", "kept", "")).await?;
+    let message = kept["status"]["message"].as_str().unwrap_or_default();
+    ensure!(message.starts_with("removed; anonymous volumes are left behind"), "{message}");
+    ensure!(message.ends_with(anonymous) && !message.contains("named"), "{message}");
+    assert_eq!(volumes().await?, left);
+    Ok(())
+}
+
+#[tokio::test]
 async fn two_people_stopping_one_container_both_succeed_and_of_two_removing_it_one_does() -> anyhow::Result<()>
 {
     let world = World::with_hosts(["nuc-01"]).await?;

@@ -24,7 +24,12 @@ async fn a_host_with_podman_is_online_and_its_containers_are_operated_on() -> an
         command.env("CONTAINERS_CONF", dir.join("containers.conf"));
         command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
         command
-            .args(["--cgroup-manager=cgroupfs", "--events-backend=file"])
+            .args([
+                "--runtime=runc",
+                "--storage-driver=vfs",
+                "--cgroup-manager=cgroupfs",
+                "--events-backend=file",
+            ])
             .arg("--tmpdir")
             .arg(dir.join("tmp"));
         command.args(args);
