@@ -63,8 +63,8 @@ impl Sources {
 }
 
 impl Gateway {
-    /// Checks the token, registers or binds the instance, signs the key, and counts the token's use, in this order but for
-    /// the signature: a token is used up only by an agent that gets its certificate.
+    /// Checks the token and whose the instance is, counts the token's use, then binds the instance to the key. Who is refused
+    /// uses nothing up, except who loses a race for the instance: bound first, one use could bind many instances.
     pub(super) async fn decide(
         &self,
         request: EnrollRequest,

@@ -13,6 +13,7 @@ mod api_routes;
 mod api_tables;
 mod api_watches;
 mod api_writes;
+mod gateway_sessions;
 mod reconcile_loops;
 mod storage_order;
 mod storage_window;

@@ -1,0 +1,425 @@
+//! The agents' door: enrolments that race, and sessions with agents in memory that behave and misbehave.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use gantry_api::agent_v1::session_service_server::{SessionService, SessionServiceServer};
+use gantry_api::agent_v1::{self as agent, RefusalReason, Token};
+use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason as Failure, EnrollRequest, EnrollResponse};
+use gantry_controller::apiserver::client;
+use gantry_controller::clock::SystemEntropy;
+use gantry_controller::gateway::directory::ApiDirectory;
+use gantry_controller::gateway::door::AgentDoor;
+use gantry_controller::gateway::link::{AgentLink, InstanceUid, LinkEvent, SessionFacts};
+use gantry_controller::gateway::{Authority, Gateway, Parts, Timing};
+use gantry_controller::pki::{AgentIdentity, Pki};
+use parking_lot::Mutex;
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tonic::{Request, Response, Status};
+
+use crate::world::api::{Api, OPERATIONS, SECRETS, Standing};
+
+const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
+
+/// SHA-256 of `secret`.
+const SECRET_HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+fn from() -> SocketAddr {
+    "192.0.2.7:1234".parse().expect("an address")
+}
+
+/// A leader for ever.
+struct Leads;
+
+#[async_trait]
+impl Authority for Leads {
+    fn token(&self) -> Option<Token> {
+        Some(Token { incarnation: 1, epoch: 1 })
+    }
+
+    async fn raise_above(&self, _: Token) -> Option<Token> {
+        None
+    }
+}
+
+struct World {
+    api: Api,
+    gateway: Arc<Gateway>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let api = Api::new().await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let names = ["localhost".to_owned()];
+        let pki = Pki::open(dir.path(), &names, None, Arc::new(Standing), Arc::new(SystemEntropy));
+        let gateway = Gateway::new(Parts {
+            directory: Arc::new(ApiDirectory::new(client(&api.router, "gateway"))),
+            authority: Arc::new(Leads),
+            pki: Arc::new(pki.expect("it opens")),
+            clock: Arc::new(Standing),
+            metrics: api.metrics.clone(),
+            timing: Timing::default(),
+        });
+        Self { api, gateway, _dir: dir }
+    }
+
+    /// A join token with so many uses.
+    async fn token(&self, uses: u32) -> String {
+        let secret = json!({
+            "metadata": {"name": "join-token-abc"}, "type": "gantry.dev/join-token",
+            "stringData": {
+                "token-hash": SECRET_HASH, "expires": "2026-06-02T00:00:00Z",
+                "uses": uses.to_string(),
+            },
+        });
+        let made = self.api.post(SECRETS, &secret).await;
+        assert_eq!(made.code, 201, "{made:?}");
+        "abc.secret".to_owned()
+    }
+
+    async fn enroll(&self, token: &str, instance: &str) -> Result<EnrollResponse, EnrollFailure> {
+        let key = KeyPair::generate().expect("a key");
+        let csr = CertificateParams::default().serialize_request(&key).expect("a request");
+        let request = EnrollRequest {
+            token: token.to_owned(),
+            namespace: "default".to_owned(),
+            instance: instance.to_owned(),
+            csr_pem: csr.pem().expect("PEM"),
+            agent_version: "1".to_owned(),
+        };
+        self.gateway.enroll(request, from()).await
+    }
+
+    /// An instance that belongs to the key `k`.
+    async fn bound(&self, name: &str) -> AgentIdentity {
+        let made = self
+            .api
+            .post(
+                INSTANCES,
+                &json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "DockerInstance", "metadata": {"name": name}, "spec": {}}),
+            )
+            .await;
+        assert_eq!(made.code, 201, "{made:?}");
+        let path = format!("{INSTANCES}/{name}/status");
+        let bound = self.api.merge(&path, &json!({"status": {"agent": {"keyFingerprint": "k"}}})).await;
+        assert_eq!(bound.code, 200, "{bound:?}");
+        AgentIdentity {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            uid: InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid")),
+            key_fingerprint: "k".to_owned(),
+        }
+    }
+
+    async fn stored(&self, name: &str) -> Value {
+        self.api.get(&format!("{INSTANCES}/{name}")).await.body
+    }
+
+    /// Connects an agent; the task ends with its session.
+    fn connect(&self, identity: &AgentIdentity) -> (Arc<FakeAgent>, JoinHandle<()>) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let fake = Arc::new(FakeAgent {
+            uid: identity.uid,
+            is_silent: AtomicBool::new(false),
+            resumed: Mutex::default(),
+            refused: Mutex::default(),
+        });
+        let server = tonic::transport::Server::builder()
+            .add_service(SessionServiceServer::from_arc(fake.clone()))
+            .add_service(agent::operation_service_server::OperationServiceServer::from_arc(fake.clone()))
+            .add_service(agent::docker_service_server::DockerServiceServer::from_arc(fake.clone()));
+        let io = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
+        tokio::spawn(async move { server.serve_with_incoming(io).await });
+        let (gateway, identity) = (self.gateway.clone(), identity.clone());
+        let session = tokio::spawn(async move {
+            AgentDoor::session(gateway.as_ref(), Box::new(ours), identity, from()).await;
+        });
+        (fake, session)
+    }
+
+    fn facts(&self, instance: InstanceUid) -> Option<SessionFacts> {
+        AgentLink::session(self.gateway.as_ref(), instance)
+    }
+
+    /// Waits until the instance has a session.
+    async fn becomes_connected(&self, identity: &AgentIdentity) {
+        let mut events = self.gateway.events();
+        while self.facts(identity.uid).is_none() {
+            tokio::time::timeout(Duration::from_secs(60), events.recv())
+                .await
+                .expect("it connects")
+                .expect("an event");
+        }
+    }
+}
+
+/// An agent that answers the handshake and then only lives.
+struct FakeAgent {
+    uid: InstanceUid,
+    /// Calls come in and are never answered.
+    is_silent: AtomicBool,
+    resumed: Mutex<Option<agent::ResumeRequest>>,
+    refused: Mutex<Option<agent::RefuseRequest>>,
+}
+
+impl FakeAgent {
+    async fn answer<T>(&self, answer: T) -> Result<Response<T>, Status> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(answer))
+    }
+
+    fn refusal(&self) -> Option<RefusalReason> {
+        self.refused.lock().as_ref().map(agent::RefuseRequest::reason)
+    }
+}
+
+#[tonic::async_trait]
+impl SessionService for FakeAgent {
+    async fn hello(&self, _: Request<agent::HelloRequest>) -> Result<Response<agent::HelloResponse>, Status> {
+        let hello = agent::HelloResponse {
+            instance_uid: self.uid.to_string(),
+            journal_id: "journal-1".to_owned(),
+            certificate_expires_at: i64::MAX,
+            policy: agent::Policy::Full.into(),
+            ..agent::HelloResponse::default()
+        };
+        self.answer(hello).await
+    }
+
+    async fn resume(
+        &self,
+        request: Request<agent::ResumeRequest>,
+    ) -> Result<Response<agent::ResumeResponse>, Status> {
+        *self.resumed.lock() = Some(request.into_inner());
+        self.answer(agent::ResumeResponse::default()).await
+    }
+
+    async fn renew(&self, _: Request<agent::RenewRequest>) -> Result<Response<agent::RenewResponse>, Status> {
+        self.answer(agent::RenewResponse::default()).await
+    }
+
+    async fn request_certificate(
+        &self,
+        _: Request<agent::RequestCertificateRequest>,
+    ) -> Result<Response<agent::RequestCertificateResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn refuse(
+        &self,
+        request: Request<agent::RefuseRequest>,
+    ) -> Result<Response<agent::RefuseResponse>, Status> {
+        *self.refused.lock() = Some(request.into_inner());
+        self.answer(agent::RefuseResponse {}).await
+    }
+
+    async fn install_certificate(
+        &self,
+        _: Request<agent::InstallCertificateRequest>,
+    ) -> Result<Response<agent::InstallCertificateResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+}
+
+type Nothing<T> = futures::stream::Pending<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl agent::operation_service_server::OperationService for FakeAgent {
+    type WatchStream = Nothing<agent::WatchResponse>;
+
+    async fn submit(
+        &self,
+        _: Request<agent::SubmitRequest>,
+    ) -> Result<Response<agent::SubmitResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn withdraw(
+        &self,
+        _: Request<agent::WithdrawRequest>,
+    ) -> Result<Response<agent::WithdrawResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn watch(&self, _: Request<agent::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(futures::stream::pending()))
+    }
+
+    async fn forget(
+        &self,
+        _: Request<agent::ForgetRequest>,
+    ) -> Result<Response<agent::ForgetResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+}
+
+#[tonic::async_trait]
+impl agent::docker_service_server::DockerService for FakeAgent {
+    type WatchChangesStream = Nothing<agent::WatchChangesResponse>;
+
+    async fn info(&self, _: Request<agent::InfoRequest>) -> Result<Response<agent::InfoResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn resolve(
+        &self,
+        _: Request<agent::ResolveRequest>,
+    ) -> Result<Response<agent::ResolveResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn watch_changes(
+        &self,
+        _: Request<agent::WatchChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        Ok(Response::new(futures::stream::pending()))
+    }
+}
+
+/// What came of each, sorted: `Ok`, or the reason.
+fn outcomes(answers: &[Result<EnrollResponse, EnrollFailure>]) -> Vec<String> {
+    let mut words: Vec<_> = answers
+        .iter()
+        .map(|answer| {
+            answer.as_ref().map_or_else(|failure| format!("{:?}", failure.reason), |_| "Ok".to_owned())
+        })
+        .collect();
+    words.sort();
+    words
+}
+
+#[tokio::test]
+async fn of_many_agents_with_one_use_of_a_token_one_is_enrolled() {
+    let world = World::new().await;
+    let token = world.token(1).await;
+
+    let names: Vec<_> = (0..8).map(|number| format!("nuc-{number}")).collect();
+    let answers = join_all(names.iter().map(|name| world.enroll(&token, name))).await;
+
+    let outcomes = outcomes(&answers);
+    assert_eq!(outcomes.iter().filter(|word| *word == "Ok").count(), 1, "{outcomes:?}");
+    let refused = format!("{:?}", Failure::TokenRefused);
+    assert_eq!(outcomes.iter().filter(|word| **word == refused).count(), 7, "{outcomes:?}");
+    assert_eq!(world.api.get(&format!("{SECRETS}/join-token-abc")).await.code, 404, "it is used up");
+}
+
+#[tokio::test]
+async fn of_many_agents_that_ask_for_one_name_at_once_one_gets_it() {
+    let world = World::new().await;
+    let token = world.token(20).await;
+
+    let answers = join_all((0..8).map(|_| world.enroll(&token, "nuc-01"))).await;
+
+    let outcomes = outcomes(&answers);
+    assert_eq!(outcomes.iter().filter(|word| *word == "Ok").count(), 1, "{outcomes:?}");
+    assert!(!outcomes.contains(&format!("{:?}", Failure::TokenRefused)), "{outcomes:?}");
+    let owner = world.stored("nuc-01").await["status"]["agent"]["keyFingerprint"].clone();
+    assert!(owner.as_str().is_some_and(|owner| owner.len() == 64), "{owner}");
+}
+
+#[tokio::test]
+async fn an_agent_is_told_what_was_withdrawn_while_it_was_away() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let mut withdrawn = Vec::new();
+    for (name, instance, cancel) in
+        [("cancelled", "nuc-01", true), ("wanted", "nuc-01", false), ("elsewhere", "nuc-02", true)]
+    {
+        let spec = json!({
+            "instanceRef": {"name": instance}, "action": "Stop", "target": {"name": "web"}, "cancel": cancel,
+        });
+        let operation = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": name}, "spec": spec,
+        });
+        let made = world.api.post(OPERATIONS, &operation).await;
+        assert_eq!(made.code, 201, "{made:?}");
+        if name == "cancelled" {
+            withdrawn.push(made.body["metadata"]["uid"].as_str().expect("a uid").to_owned());
+        }
+    }
+
+    let (fake, _session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+
+    let resumed = fake.resumed.lock().clone().expect("it was resumed");
+    assert_eq!(resumed.withdrawn_uids, withdrawn);
+    assert_eq!(resumed.token, Some(Token { incarnation: 1, epoch: 1 }));
+}
+
+#[tokio::test]
+async fn a_second_connection_of_a_living_agent_is_turned_away_and_the_first_goes_on() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let (_first, first_session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+    let mut events = world.gateway.events();
+
+    let (second, second_session) = world.connect(&identity);
+    second_session.await.expect("it is turned away");
+
+    assert_eq!(second.refusal(), Some(RefusalReason::DuplicateAgent));
+    let event = events.recv().await.expect("it is announced");
+    assert!(matches!(event, LinkEvent::DuplicateRefused(uid, _) if uid == identity.uid), "{event:?}");
+    assert!(!first_session.is_finished() && world.facts(identity.uid).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_shows_no_life_gives_way_to_its_agents_next_one() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let (first, first_session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+    first.is_silent.store(true, Ordering::Relaxed);
+
+    let (second, second_session) = world.connect(&identity);
+    first_session.await.expect("it ends");
+
+    assert_eq!(second.refusal(), None);
+    assert!(!second_session.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_dead_is_noticed_within_twenty_seconds() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let (fake, session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+
+    let begun = tokio::time::Instant::now();
+    fake.is_silent.store(true, Ordering::Relaxed);
+    session.await.expect("it ends");
+
+    assert!(begun.elapsed() <= Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(world.facts(identity.uid).is_none());
+}
+
+#[tokio::test]
+async fn whoever_may_not_connect_is_told_why() {
+    let world = World::new().await;
+    let archived = world.bound("archived").await;
+    let patch = json!({"spec": {"archived": true}});
+    assert_eq!(world.api.merge(&format!("{INSTANCES}/archived"), &patch).await.code, 200);
+    let other_key = AgentIdentity { key_fingerprint: "other".to_owned(), ..world.bound("other").await };
+    let anew = AgentIdentity { uid: InstanceUid(uuid::Uuid::from_u128(1)), ..world.bound("anew").await };
+
+    for (identity, wanted) in [
+        (archived, RefusalReason::InstanceArchived),
+        (other_key, RefusalReason::OtherKey),
+        (anew, RefusalReason::InstanceGone),
+    ] {
+        let (fake, session) = world.connect(&identity);
+        session.await.expect("it is turned away");
+        assert_eq!(fake.refusal(), Some(wanted), "{}", identity.name);
+        assert!(fake.resumed.lock().is_none(), "it was let in first");
+    }
+}
