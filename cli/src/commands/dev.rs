@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::config::Kubeconfig;
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
+use x509_parser::pem::Pem;
 
 use crate::args::DevArgs;
 use crate::client::Controller;
+use crate::clock::now;
 use crate::commands::token;
 use crate::context::default_data_dir;
 use crate::output::failure::{hinted, hinted_by};
@@ -141,7 +143,7 @@ impl Setup {
         Ok(command)
     }
 
-    /// With a new token where this host is not enrolled yet.
+    /// With a new token where this host is not enrolled, or was away for longer than its certificate was valid.
     async fn agent_command(&self) -> anyhow::Result<Command> {
         let controller = controller(&self.dir.kubeconfig()).await?;
         let mut command = program(&self.agent);
@@ -159,7 +161,7 @@ impl Setup {
             command.arg("--docker-host").arg(docker_host);
         }
         command.env_remove("GANTRY_TOKEN").env_remove("GANTRY_TOKEN_FILE");
-        if !self.dir.agent().join(AGENT_CERTIFICATE).exists() {
+        if !is_valid(&self.dir.agent().join(AGENT_CERTIFICATE), now()) {
             let token = timeout(TOKEN_PATIENCE, token::create(&controller, NAMESPACE, TOKEN_LIFE, 1))
                 .await
                 .map_err(|_| {
@@ -169,6 +171,16 @@ impl Setup {
         }
         Ok(command)
     }
+}
+
+/// True if there is a certificate that has not ended.
+fn is_valid(certificate: &Path, now: Timestamp) -> bool {
+    let Ok(bytes) = std::fs::read(certificate) else { return false };
+    Pem::iter_from_buffer(&bytes)
+        .flatten()
+        .next()
+        .and_then(|pem| pem.parse_x509().map(|found| found.validity().not_after.timestamp()).ok())
+        .is_some_and(|ends| now.as_second() < ends)
 }
 
 /// Our log is for a person even where it goes to a file, so the children's is too, unless told otherwise.
@@ -286,6 +298,25 @@ impl StopSignals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_that_is_missing_ended_or_broken_is_not_valid() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(AGENT_CERTIFICATE);
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        assert!(!is_valid(&path, at(0)));
+
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2026, 6, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        std::fs::write(&path, params.self_signed(&key).expect("signed").pem()).expect("ours");
+        let ends = "2026-06-01T00:00:00Z".parse::<Timestamp>().expect("a time").as_second();
+        assert!(is_valid(&path, at(ends - 1)));
+        assert!(!is_valid(&path, at(ends)));
+
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").expect("ours");
+        assert!(!is_valid(&path, at(0)));
+    }
 
     #[test]
     fn a_host_name_becomes_an_object_name() {

@@ -27,7 +27,7 @@ async fn dev_starts_the_controller_then_the_agent_and_stops_them_the_other_way_r
 }
 
 #[tokio::test]
-async fn a_token_is_made_only_while_this_host_is_not_enrolled() {
+async fn a_token_is_made_only_while_this_host_has_no_valid_certificate() {
     let world = World::new().await;
     let mut dev = world.dev().await;
     eventually("the agent was started", || world.notes().len() == 2).await;
@@ -39,7 +39,9 @@ async fn a_token_is_made_only_while_this_host_is_not_enrolled() {
     assert_eq!(world.created().len(), 1);
 
     std::fs::create_dir_all(world.data().join("agent")).expect("made");
-    std::fs::write(world.data().join("agent/certificate.pem"), "").expect("written");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("signed").pem();
+    std::fs::write(world.data().join("agent/certificate.pem"), certificate).expect("written");
     let mut dev = world.dev().await;
     eventually("the agent was started again", || world.notes().len() == 6).await;
     dev.signal(Signal::SIGTERM);
