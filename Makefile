@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export SQLX_OFFLINE ?= true
+NEWEST := target/newest-docker
 
 .PHONY: help quickstart quickstart-down test bench schemas fmt lint
 
@@ -19,6 +20,9 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 	@e2e/scripts/needs.sh
 	cargo test --locked --doc -p gantry-api
 	cargo nextest run --locked --workspace
+	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
+	  -p gantry-e2e -E 'test(/^operate/) | test(a_stopped_engine) | test(operations_survive)'; \
+	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi
 
 bench: ## How fast the API is on this machine, beside raw Postgres
 	cargo build --locked --release --bins

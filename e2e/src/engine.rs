@@ -12,6 +12,9 @@ use crate::process::{Process, run};
 /// Image that every engine of a test has: busybox, as `demo:1`.
 pub const IMAGE: &str = "demo:1";
 
+/// Directory with the programs of the Docker Engine to test; the installed ones where absent.
+const PROGRAMS: &str = "GANTRY_E2E_DOCKER_PROGRAMS";
+
 /// One dockerd.
 #[derive(Debug)]
 pub struct Engine {
@@ -68,6 +71,13 @@ impl Engine {
             .arg("--config-file")
             .arg(self.dir.join("daemon.json"))
             .args(["-H", &self.host(), "--bridge=none", "--iptables=false", "--ip-masq=false"]);
+        // Another version than the installed one: its programs go before those of the same name.
+        if let Some(programs) = std::env::var_os(PROGRAMS) {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let path =
+                std::env::join_paths([programs.into()].into_iter().chain(std::env::split_paths(&path)))?;
+            command.env("PATH", path);
+        }
         if let Some(registry) = &self.insecure_registry {
             command.args(["--insecure-registry", registry]);
         }

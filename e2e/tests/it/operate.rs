@@ -90,7 +90,7 @@ async fn a_running_container_is_removed_by_force_only() -> anyhow::Result<()> {
     let refused = fails(&world, "gently", &operation("gently", "nuc-01", "Remove", "web", "")).await?;
     assert_eq!(reason(&refused, "Failed"), "DockerError");
     let error = refused["status"]["error"]["message"].as_str().unwrap_or_default();
-    ensure!(error.contains("running container"), "Docker's own words are missing: {error}");
+    ensure!(error.contains("cannot remove"), "Docker's own words are missing: {error}");
     assert_eq!(engine.state("web").await, "running");
 
     completes(&world, "force", &operation("force", "nuc-01", "Remove", "web", "  parameters: {force: true}"))
