@@ -154,6 +154,10 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
         policy: config.policy.into(),
         pace: Pace::default(),
     });
+    let asked = engine.clone();
+    // So that even the first Hello can say it. Where the engine is away, whoever needs it asks again.
+    let ask = async move { drop(asked.id().await) };
+    tasks.push(AbortOnDropHandle::new(tokio::spawn(ask)));
     let counting = count(operations.clone(), journal, metrics.clone(), ended);
     tasks.push(AbortOnDropHandle::new(tokio::spawn(counting)));
     let parts = Parts {

@@ -13,6 +13,8 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Time since the machine was started, time asleep included. It never jumps and never goes back.
     fn since_boot(&self) -> Duration;
+    /// Which start of the machine `since_boot` counts from; empty if that cannot be told.
+    fn boot(&self) -> String;
 }
 
 /// New ids and chance.
@@ -44,6 +46,11 @@ impl Clock for SystemClock {
         nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
             .expect("every Linux since 2.6.39 has CLOCK_BOOTTIME")
             .into()
+    }
+
+    fn boot(&self) -> String {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
     }
 }
 

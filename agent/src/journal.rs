@@ -24,8 +24,8 @@ use crate::clock::SharedEntropy;
 
 pub use ledger::{Entry, Ledger, Phase, Tombstone};
 pub use memory::{Failure, MemoryDisk};
-pub(crate) use record::fingerprint;
-pub use record::{Accepted, Body, Finished, Observed, PreImage, Started, Withdrawn};
+pub use record::{Accepted, Body, Finished, Observed, PreImage, Spent, Started, Withdrawn};
+pub(crate) use record::{fingerprint, is_other_engine};
 pub use storage::{DirectoryDisk, FileSystem, JournalFile};
 
 /// Why the journal did not take a record.
@@ -46,35 +46,53 @@ pub enum JournalError {
 #[derive(Clone)]
 pub struct Journal {
     ledger: Arc<RwLock<Ledger>>,
-    queue: mpsc::Sender<Append>,
+    queue: mpsc::Sender<Write>,
+    entropy: SharedEntropy,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-pub(crate) struct Append {
-    bodies: Vec<Body>,
+/// A wish to the writer, and who waits for it.
+struct Write {
+    what: What,
     done: oneshot::Sender<Result<(), JournalError>>,
 }
 
-const WAITING_APPENDS: usize = 1024;
+enum What {
+    Append(Vec<Body>),
+    /// Begin another journal with this id.
+    BeginAnew(String),
+}
+
+const WAITING_WRITES: usize = 1024;
 
 impl Journal {
     /// Reads what is there, mends its tail, and starts the task that writes.
     pub async fn open(files: Arc<dyn FileSystem>, entropy: &SharedEntropy) -> Result<Self, JournalError> {
         let (ledger, file) = replay::open(files.as_ref(), entropy).await?;
         let ledger = Arc::new(RwLock::new(ledger));
-        let (queue, appends) = mpsc::channel(WAITING_APPENDS);
+        let (queue, writes) = mpsc::channel(WAITING_WRITES);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let writer = writer::Writer::new(files, ledger.clone(), file);
-        tasks.spawn(writer.run(appends, stop.clone()));
+        tasks.spawn(writer.run(writes, stop.clone()));
         tasks.close();
-        Ok(Self { ledger, queue, tasks, stop })
+        Ok(Self { ledger, queue, entropy: entropy.clone(), tasks, stop })
     }
 
     /// Makes records durable, all or none, and returns when they are and the ledger shows them.
     pub async fn append(&self, bodies: Vec<Body>) -> Result<(), JournalError> {
+        self.write(What::Append(bodies)).await
+    }
+
+    /// Gives up on a journal that lost records: another one with a new id takes over durably, in which every operation this
+    /// one can name is a tombstone that allows no other attempt.
+    pub async fn begin_anew(&self) -> Result<(), JournalError> {
+        self.write(What::BeginAnew(self.entropy.uuid().to_string())).await
+    }
+
+    async fn write(&self, what: What) -> Result<(), JournalError> {
         let (done, answer) = oneshot::channel();
-        self.queue.send(Append { bodies, done }).await.map_err(|_| JournalError::Closed)?;
+        self.queue.send(Write { what, done }).await.map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
 

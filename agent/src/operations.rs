@@ -7,6 +7,7 @@
 mod action;
 mod begin;
 mod evidence;
+mod live;
 mod look;
 mod pace;
 mod perform;
@@ -14,15 +15,17 @@ mod queue;
 mod readiness;
 mod refusal;
 mod report;
+mod resume;
 mod settle;
 mod submit;
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::Stream;
-use gantry_api::agent_v1::{OperationReport, Policy, PullProgress, SubmitRequest, Token};
+use futures::{FutureExt as _, Stream};
+use gantry_api::agent_v1::{OperationReport, Outcome, Policy, ResumeRequest, SubmitRequest, Token};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +34,9 @@ use tonic::Code;
 use uuid::Uuid;
 
 use self::action::Action;
+use self::live::Live;
 use self::queue::Queues;
+use self::report::Ending;
 use crate::clock::SharedClock;
 use crate::docker::Engine;
 use crate::journal::{Journal, JournalError, Phase};
@@ -75,6 +80,15 @@ pub struct Identity {
     pub highest_token: Option<Token>,
 }
 
+/// What Resume answers with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// Every operation that was not forgotten.
+    pub reports: Vec<OperationReport>,
+    /// Identity of the journal from now on.
+    pub journal_id: String,
+}
+
 /// A handle to the operations of this host. Cheap to clone.
 #[derive(Clone)]
 pub struct Operations {
@@ -94,24 +108,20 @@ struct Inner {
     authority: Arc<RwLock<()>>,
     queues: Mutex<Queues>,
     live: Mutex<HashMap<Uuid, Live>>,
+    /// Counts Resumes. What was asked for before the last one, and comes to its turn after it, is out of date.
+    sessions: AtomicU64,
     slots: Semaphore,
     changes: broadcast::Sender<Uuid>,
     tasks: TaskTracker,
+    /// Nothing starts any more, and what Docker has been asked may still be answered.
+    closing: CancellationToken,
+    /// Everything ends where it is.
     stop: CancellationToken,
 }
 
-/// What is known of an operation only in this process.
-#[derive(Clone)]
-struct Live {
-    /// When it must have started, in time since boot.
-    start_by: Option<Duration>,
-    /// Cancelled when somebody withdraws it.
-    withdrawn: CancellationToken,
-    progress: Option<PullProgress>,
-}
-
 impl Operations {
-    /// Takes up where the journal left off: what waits, waits on; what had started is settled by evidence.
+    /// Takes up where the journal left off: what waits, waits until Resume vouches for it; what had started is settled by
+    /// evidence.
     pub fn start(parts: Parts) -> Self {
         let inner = Arc::new(Inner {
             engine: parts.engine,
@@ -124,9 +134,11 @@ impl Operations {
             authority: Arc::default(),
             queues: Mutex::default(),
             live: Mutex::default(),
+            sessions: AtomicU64::default(),
             slots: Semaphore::new(MOST_RUNNING),
             changes: broadcast::channel(WATCH_BUFFER).0,
             tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
         let mut waiting: Vec<_> = inner.journal.read(|ledger| {
@@ -145,7 +157,8 @@ impl Operations {
     /// Takes responsibility for an operation; see `OperationService.Submit`.
     pub async fn submit(&self, request: SubmitRequest) -> Result<OperationReport, Refusal> {
         let inner = self.inner.clone();
-        self.detached(async move { inner.submit(request).await }).await
+        let session = inner.sessions.load(Ordering::SeqCst);
+        self.detached(async move { inner.submit(request, session).await }).await
     }
 
     /// Ends an operation that has not started; see `OperationService.Withdraw`.
@@ -155,20 +168,21 @@ impl Operations {
     }
 
     /// Keeps only a tombstone of operations that have ended; others are left as they are.
-    pub async fn forget(&self, uids: Vec<String>) -> Result<(), Refusal> {
+    pub async fn forget(&self, token: Option<Token>, uids: Vec<String>) -> Result<(), Refusal> {
         let inner = self.inner.clone();
-        self.detached(async move { inner.forget(&uids).await }).await
+        self.detached(async move { inner.forget(token, &uids).await }).await
     }
 
-    /// Records the session's token and what was withdrawn meanwhile, and answers with the state of everything that was not
-    /// forgotten; see `SessionService.Resume`.
-    pub async fn resume(
-        &self,
-        token: Option<Token>,
-        withdrawn: Vec<String>,
-    ) -> Result<Vec<OperationReport>, Refusal> {
+    /// The present state of these, forgotten ones too; one never heard of is not in the answer.
+    pub fn query(&self, uids: &[String]) -> Result<Vec<OperationReport>, Refusal> {
+        self.inner.query(uids)
+    }
+
+    /// Records the session's token and withdraws what may not start any more; see `SessionService.Resume`.
+    pub async fn resume(&self, request: ResumeRequest) -> Result<Resumed, Refusal> {
         let inner = self.inner.clone();
-        self.detached(async move { inner.resume(token, &withdrawn).await }).await
+        let session = inner.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+        self.detached(async move { inner.resume(request, session).await }).await
     }
 
     /// The present state of every operation that was not forgotten, then every change. A watcher that falls behind is told
@@ -211,8 +225,21 @@ impl Operations {
         self.inner.live.lock().len()
     }
 
-    /// Stops at once. Calls under way are cut off; the next start settles them by evidence. Closes the journal.
+    /// Starts nothing more, gives Docker a few seconds to answer what it has been asked, and records that; then `cut`.
     pub async fn stop(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        if tokio::time::timeout(self.inner.pace.farewell, self.inner.tasks.wait()).await.is_err() {
+            tracing::info!(
+                "calls that Docker has not answered are cut off: the next start looks what came of them"
+            );
+        }
+        self.cut().await;
+    }
+
+    /// Stops at once. Calls under way are cut off; the next start settles them by evidence. Closes the journal.
+    pub async fn cut(&self) {
+        self.inner.closing.cancel();
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
@@ -263,23 +290,24 @@ impl Inner {
 
     /// Puts an operation of the journal into its target's queue.
     fn take_up(self: &Arc<Self>, uid: Uuid) {
-        let Some((request, accepted_at_ms, phase, is_withdrawn)) = self.journal.read(|ledger| {
+        let Some((request, is_withdrawn)) = self.journal.read(|ledger| {
             let entry = ledger.entry(&uid)?;
-            Some((entry.request.clone(), entry.accepted_at_ms, entry.phase, entry.is_withdrawn))
+            Some((entry.request.clone(), entry.is_withdrawn))
         }) else {
             return;
         };
         let Ok(action) = Action::of(&request) else {
             tracing::error!(%uid, "the journal holds an operation this agent does not know");
+            let inner = self.clone();
+            self.tasks.spawn(async move {
+                inner
+                    .stop
+                    .run_until_cancelled(inner.give_up(uid, "this agent does not know the action"))
+                    .await
+            });
             return;
         };
-        let waited = self.clock.now().as_millisecond().saturating_sub(accepted_at_ms);
-        let waited = Duration::from_millis(u64::try_from(waited).unwrap_or_default());
-        let start_by = request
-            .start_within_ms
-            .filter(|_| phase == Phase::Accepted)
-            .map(|within| self.clock.since_boot() + Duration::from_millis(within).saturating_sub(waited));
-        let live = Live { start_by, withdrawn: CancellationToken::new(), progress: None };
+        let live = Live::new(request.attempt);
         if is_withdrawn {
             live.withdrawn.cancel();
         }
@@ -304,12 +332,59 @@ impl Inner {
     /// Runs a target's operations until there are none.
     async fn run_all(&self, target: &str) {
         let mut next = self.queues.lock().first(target);
-        while let Some(uid) = next {
-            self.run(uid).await;
-            self.live.lock().remove(&uid);
+        while let Some(uid) = next.filter(|_| !self.closing.is_cancelled()) {
+            if let Some(live) = self.live(uid) {
+                self.run_one(uid, &live).await;
+                live::end(&mut self.live.lock(), uid, live.attempt);
+            }
             self.changed(uid);
             next = self.queues.lock().pop(target);
         }
+    }
+
+    /// Runs one operation to its end, also where we are at fault: what comes after it must not wait for ever.
+    async fn run_one(&self, uid: Uuid, live: &Live) {
+        let run = AssertUnwindSafe(self.run(uid, live)).catch_unwind();
+        if let Some(Err(_)) = live.dropped.run_until_cancelled(run).await {
+            tracing::error!(%uid, "the agent failed at an operation");
+            let given_up = AssertUnwindSafe(self.give_up(uid, "the agent failed at it")).catch_unwind();
+            if given_up.await.is_err() {
+                tracing::error!(%uid, "and at recording that it did; its next start takes it up");
+            }
+        }
+    }
+
+    /// Ends an operation that cannot be gone on with.
+    async fn give_up(&self, uid: Uuid, why: &str) {
+        let Some(phase) = self.journal.read(|ledger| ledger.entry(&uid).map(|entry| entry.phase)) else {
+            return;
+        };
+        let ending = match phase {
+            Phase::Accepted => {
+                Ending::new(Outcome::DockerError, format!("{why}; Docker was not asked")).retryable()
+            }
+            Phase::Started => {
+                let message =
+                    format!("whether it was done cannot be known: {why}; look at the target, and decide");
+                Ending::new(Outcome::Unknown, message)
+            }
+            Phase::Withdrawn | Phase::Finished => return,
+        };
+        self.conclude(uid, phase, ending).await;
+    }
+
+    /// Refuses what an earlier session asked for. The caller holds the stripe of what it is about.
+    fn require_current(&self, session: u64) -> Result<(), Refusal> {
+        if self.sessions.load(Ordering::SeqCst) == session {
+            Ok(())
+        } else {
+            Err(Refusal::new(Code::Unavailable, "the session in which it was asked for is over"))
+        }
+    }
+
+    /// True while Docker may be asked to change something.
+    fn may_start(&self) -> bool {
+        self.readiness.is_ready() && !self.closing.is_cancelled()
     }
 
     fn live(&self, uid: Uuid) -> Option<Live> {
@@ -320,6 +395,10 @@ impl Inner {
 impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Self {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Self::new(Code::Unavailable, format!("{error}{cause}"))
+        let code = match error {
+            JournalError::Closed => Code::Unavailable,
+            JournalError::Unwritable(_) | JournalError::Unusable(_) => Code::DataLoss,
+        };
+        Self::new(code, format!("{error}{cause}"))
     }
 }

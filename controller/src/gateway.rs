@@ -14,6 +14,7 @@ mod handshake;
 mod out;
 mod reports;
 mod session;
+mod standing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -109,6 +110,8 @@ pub struct Gateway {
     events: broadcast::Sender<LinkEvent>,
     opening: Semaphore,
     sources: Sources,
+    /// When the store's token was raised above what an agent had seen.
+    raises: Mutex<Vec<Instant>>,
 }
 
 /// What is remembered of an instance between its sessions.
@@ -128,10 +131,17 @@ impl Gateway {
             events: broadcast::channel(EVENT_BUFFER).0,
             opening: Semaphore::new(MOST_OPENING),
             sources: Sources::new(),
+            raises: Mutex::default(),
         })
     }
 
+    /// The open session of an instance.
     fn held(&self, instance: InstanceUid) -> Option<Arc<Session>> {
+        self.holder(instance).filter(|session| session.facts().is_some())
+    }
+
+    /// The session that holds an instance, open or being opened.
+    fn holder(&self, instance: InstanceUid) -> Option<Arc<Session>> {
         self.sessions.lock().get(&instance).cloned()
     }
 
@@ -148,20 +158,25 @@ impl Gateway {
         change(past.entry(instance).or_default());
     }
 
+    /// Tells people of an agent that does what none of ours does.
+    fn misbehaves(&self, instance: InstanceUid, what: &str) {
+        self.parts.metrics.agent_misbehaviours.inc();
+        self.announce(LinkEvent::Misbehaved(instance, what.to_owned()));
+    }
+
     fn remember_duplicate(&self, instance: InstanceUid, refusal: DuplicateRefusal) {
         self.remember(instance, |past| past.duplicate = Some((refusal.clone(), Instant::now())));
         self.parts.metrics.agent_refusals.with_label_values(&["duplicate"]).inc();
         self.announce(LinkEvent::DuplicateRefused(instance, refusal));
     }
 
-    /// Makes a session the instance's own. Gives it back if another came first.
+    /// Makes a session the instance's own. False if another came first.
     fn register(&self, instance: InstanceUid, session: &Arc<Session>) -> bool {
         let mut sessions = self.sessions.lock();
         if sessions.contains_key(&instance) {
             return false;
         }
         sessions.insert(instance, Arc::clone(session));
-        self.parts.metrics.agent_connections.inc();
         self.parts.metrics.agent_sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
         true
     }
@@ -216,6 +231,7 @@ impl Gateway {
                 return;
             }
         };
+        self.parts.metrics.agent_connections.inc();
         tracing::info!(%from, namespace = identity.namespace, instance = identity.name, "agent connected");
         self.announce(LinkEvent::Connected(instance));
         let reason = session.run(self, &connection).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::bollard::models::SystemInfo;
 use ::bollard::query_parameters::{
     ListNetworksOptions, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
 };
@@ -28,12 +29,21 @@ pub struct BollardEngine {
     address: Address,
     /// The API version of its last answer.
     api_version: Mutex<Option<String>>,
+    identity: Mutex<Identity>,
+}
+
+/// The engine's own id as it was told last.
+#[derive(Default)]
+struct Identity {
+    id: String,
+    /// False once the engine was away: another one may have taken its place.
+    is_current: bool,
 }
 
 impl BollardEngine {
     /// Does not connect yet: an engine that is away is found by the first call.
     pub fn new(host: &str) -> Result<Self, DockerError> {
-        Ok(Self { address: Address::parse(host)?, api_version: Mutex::new(None) })
+        Ok(Self { address: Address::parse(host)?, api_version: Mutex::default(), identity: Mutex::default() })
     }
 
     /// Makes one call on a connection of its own.
@@ -47,10 +57,14 @@ impl BollardEngine {
         if let Some(version) = connection.api_version() {
             *self.api_version.lock() = Some(version);
         }
-        match answer {
+        let answer = match answer {
             Ok(answer) => answer.map_err(|error| connection.explain(error)),
             Err(_) => Err(DockerError::Silent(within)),
+        };
+        if matches!(answer, Err(DockerError::Unreachable { .. } | DockerError::Lost(_))) {
+            self.identity.lock().is_current = false;
         }
+        answer
     }
 
     /// Refuses an engine that is too old. Asks for the version only if no answer has told it yet.
@@ -58,7 +72,7 @@ impl BollardEngine {
         let known = self.api_version.lock().clone();
         let version = match known {
             Some(version) => version,
-            None => self.version().await?.1,
+            None => self.version().await.map_err(|error| DockerError::NotAsked(Box::new(error)))?.1,
         };
         if is_compatible(&version) { Ok(()) } else { Err(DockerError::Incompatible(version)) }
     }
@@ -69,6 +83,12 @@ impl BollardEngine {
         *self.api_version.lock() = Some(api.clone());
         Ok((version.version.unwrap_or_default(), api))
     }
+
+    async fn system_info(&self) -> Result<SystemInfo, DockerError> {
+        let info = self.once(INFO_WITHIN, async |one| one.docker.info().await).await?;
+        *self.identity.lock() = Identity { id: info.id.clone().unwrap_or_default(), is_current: true };
+        Ok(info)
+    }
 }
 
 #[async_trait]
@@ -76,7 +96,7 @@ impl Engine for BollardEngine {
     #[instrument(name = "docker.info", skip_all)]
     async fn info(&self) -> Result<InfoResponse, DockerError> {
         let (engine_version, api_version) = self.version().await?;
-        let info = self.once(INFO_WITHIN, async |one| one.docker.info().await).await?;
+        let info = self.system_info().await?;
         Ok(InfoResponse {
             engine_id: info.id.unwrap_or_default(),
             engine_version,
@@ -96,6 +116,20 @@ impl Engine for BollardEngine {
             images: count(info.images),
             host_name: info.name.unwrap_or_default(),
         })
+    }
+
+    fn known_id(&self) -> String {
+        self.identity.lock().id.clone()
+    }
+
+    async fn id(&self) -> Result<String, DockerError> {
+        {
+            let known = self.identity.lock();
+            if known.is_current {
+                return Ok(known.id.clone());
+            }
+        }
+        Ok(self.system_info().await?.id.unwrap_or_default())
     }
 
     #[instrument(name = "docker.resolve", skip_all)]

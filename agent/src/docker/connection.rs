@@ -167,8 +167,8 @@ async fn send(
 
     let mut seen = wire.lock();
     seen.status = response.status().as_u16();
-    seen.api_version =
-        response.headers().get("api-version").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+    let version = response.headers().get("api-version").and_then(|value| value.to_str().ok());
+    seen.api_version = version.filter(|version| !version.is_empty()).map(ToOwned::to_owned);
     Ok(response)
 }
 

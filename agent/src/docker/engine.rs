@@ -14,6 +14,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Version, capacity and counts, also of an engine too old for anything else.
     async fn info(&self) -> Result<InfoResponse, DockerError>;
 
+    /// The engine's own id as it told it last; empty if it never did. Asks nothing.
+    fn known_id(&self) -> String;
+
+    /// The engine's own id; empty for an engine that has none. Asked for once, and again after the engine was away.
+    async fn id(&self) -> Result<String, DockerError>;
+
     /// What a name, an id or a unique prefix of an id means now. A container or an image that is not there is
     /// [`DockerError::NoSuchTarget`].
     async fn resolve(&self, kind: TargetKind, reference: &str) -> Result<Target, DockerError>;
@@ -44,8 +50,8 @@ pub trait Engine: Send + Sync + 'static {
         progress: &mut (dyn FnMut(LayerUpdate) + Send),
     ) -> Result<(), DockerError>;
 
-    /// One item at once, then one whenever something changed, at most one a second. It reconnects by itself, with an item
-    /// after each reconnect since changes may have been missed, and never ends.
+    /// One item at once, then one whenever something changed, at most one a second; also when the engine goes away and when
+    /// it is back, since changes may have been missed. It reconnects by itself and never ends.
     fn changes(&self) -> BoxStream<'static, ()>;
 }
 

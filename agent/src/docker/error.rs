@@ -39,6 +39,9 @@ pub enum DockerError {
     /// The engine's API is older than 1.41. Nothing was asked of it.
     #[error("the Docker daemon speaks API {0}, at least 1.41 is needed: upgrade to Docker 20.10 or newer")]
     Incompatible(String),
+    /// What has to be known before an engine is asked for anything could not be learned.
+    #[error("the Docker daemon was not asked, since its version is not known: {0}")]
+    NotAsked(#[source] Box<DockerError>),
     /// What was named is not there.
     #[error("{0}")]
     NoSuchTarget(String),
@@ -50,7 +53,10 @@ pub enum DockerError {
 impl DockerError {
     /// True if Docker cannot have been asked, so that nothing can have happened.
     pub fn is_before_send(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Incompatible(_) | Self::InvalidReference(_))
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Incompatible(_) | Self::NotAsked(_) | Self::InvalidReference(_)
+        )
     }
 
     /// HTTP status of Docker's answer; 0 if there was none.
@@ -65,8 +71,11 @@ impl DockerError {
 impl From<DockerError> for Refusal {
     fn from(error: DockerError) -> Self {
         let code = match &error {
-            DockerError::Unreachable { .. } | DockerError::Lost(_) => tonic::Code::Unavailable,
-            DockerError::Silent(_) => tonic::Code::DeadlineExceeded,
+            // A deadline is the caller's own word for an agent that does not answer.
+            DockerError::Unreachable { .. }
+            | DockerError::Lost(_)
+            | DockerError::Silent(_)
+            | DockerError::NotAsked(_) => tonic::Code::Unavailable,
             DockerError::Refused { .. } | DockerError::PullFailed(_) | DockerError::Unreadable(_) => {
                 tonic::Code::Unknown
             }

@@ -12,7 +12,7 @@ use super::connection::{Address, Connection};
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 struct Watcher {
     address: Address,
@@ -21,7 +21,7 @@ struct Watcher {
     pause: Duration,
 }
 
-/// One item at once, one for each burst of events, and one after each time the stream had to be opened anew.
+/// One item at once, one for each burst of events, one when the stream ended and one once it could be opened anew.
 pub(super) fn changes(address: Address) -> BoxStream<'static, ()> {
     let watcher = Watcher { address, stream: None, next: Instant::now(), pause: AT_MOST_EVERY };
     let later = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -51,7 +51,9 @@ impl Watcher {
             if events.next().await.is_none() {
                 tracing::debug!(status = connection.status(), "the engine's event stream ended");
                 self.stream = None;
-                continue;
+                sleep_until(self.next).await;
+                self.next = Instant::now() + AT_MOST_EVERY;
+                return;
             }
             // What else comes within the second is the same news.
             let rest = async {
@@ -93,7 +95,7 @@ impl Watcher {
         ]);
         let Ok(connection) = Connection::new(&self.address) else { return };
         let options = EventsOptionsBuilder::default().filters(&filters).build();
-        let events: BoxStream<'static, _> = stream(&connection, options).boxed();
+        let events: BoxStream<'static, _> = stream(&connection, options).fuse().boxed();
         self.stream = Some((connection, events));
     }
 }

@@ -54,6 +54,13 @@ impl ImageReference {
         self.digest.as_deref()
     }
 
+    /// The same repository at a digest; `None` if this names one already, or that is none.
+    pub fn at(&self, digest: &str) -> Option<Self> {
+        let is_exact = self.digest.is_some() || !is_digest(digest);
+        let repository = self.repository.clone();
+        (!is_exact).then(|| Self { repository, tag: None, digest: Some(digest.to_owned()) })
+    }
+
     /// What Docker calls the version: the digest if there is one, else the tag.
     pub fn version(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")

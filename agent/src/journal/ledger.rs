@@ -16,7 +16,7 @@ pub(super) const MOST_TOMBSTONES: usize = 100_000;
 pub enum Phase {
     /// Waiting to start.
     Accepted,
-    /// Never ran, never will.
+    /// Never ran and never will, or its attempt had no effect and there will be no other.
     Withdrawn,
     /// Docker may have been called.
     Started,
@@ -31,13 +31,15 @@ pub struct Entry {
     pub request: SubmitRequest,
     /// Time of day it was accepted, milliseconds since 1970.
     pub accepted_at_ms: i64,
+    /// The engine it was accepted for, by its own id; empty if that was not known.
+    pub engine_id: String,
     /// How far it has come.
     pub phase: Phase,
     /// Somebody asked that it not run, whether or not that came in time.
     pub is_withdrawn: bool,
     /// Present once Docker may have been called.
     pub started: Option<Started>,
-    /// Present once finished.
+    /// Present once finished; also if it was withdrawn after that.
     pub result: Option<OperationReport>,
     /// Sequence of the record that accepted it: its place in the order of arrival.
     pub arrival: u64,
@@ -125,7 +127,7 @@ impl Ledger {
         let entry = self.entries.get(uid)?;
         let (outcome, retryable) = match (entry.phase, &entry.result) {
             (Phase::Withdrawn, _) => (Outcome::Withdrawn, false),
-            (Phase::Finished, Some(result)) => (result.outcome(), result.retryable && !entry.is_withdrawn),
+            (Phase::Finished, Some(result)) => (result.outcome(), result.retryable),
             _ => return None,
         };
         Some(Body::Tombstone(tombstone(entry, outcome, retryable).record(*uid)))
@@ -155,6 +157,9 @@ impl Ledger {
                 if let Some(entry) = uid.and_then(|uid| self.entries.get_mut(&uid)) {
                     entry.phase = Phase::Finished;
                     entry.result = Some(report);
+                    if entry.is_withdrawn {
+                        entry.withdraw();
+                    }
                     entry.sequence = record.sequence;
                 }
             }
@@ -183,6 +188,7 @@ impl Ledger {
             Entry {
                 request,
                 accepted_at_ms: accepted.at_ms,
+                engine_id: accepted.engine_id,
                 phase: Phase::Accepted,
                 is_withdrawn: false,
                 started: None,
@@ -195,12 +201,12 @@ impl Ledger {
 
     fn withdraw(&mut self, uid: Uuid, sequence: u64) {
         if let Some(entry) = self.entries.get_mut(&uid) {
-            entry.is_withdrawn = true;
+            entry.withdraw();
             entry.sequence = sequence;
-            if entry.phase == Phase::Accepted {
-                entry.phase = Phase::Withdrawn;
-            }
         } else if let Some(stone) = self.tombstones.get_mut(&uid) {
+            if stone.retryable {
+                stone.outcome = Outcome::Withdrawn;
+            }
             stone.retryable = false;
         } else {
             self.keep(uid, Tombstone::NEVER_SEEN);
@@ -208,8 +214,9 @@ impl Ledger {
     }
 
     fn keep(&mut self, uid: Uuid, stone: Tombstone) {
-        self.tombstones.insert(uid, stone);
-        self.order.push_back(uid);
+        if self.tombstones.insert(uid, stone).is_none() {
+            self.order.push_back(uid);
+        }
         while self.order.len() > MOST_TOMBSTONES {
             if let Some(oldest) = self.order.pop_front() {
                 self.tombstones.remove(&oldest);
@@ -217,8 +224,12 @@ impl Ledger {
         }
     }
 
-    /// The same contents under another id: what a damaged journal can still name is known, but not how it went.
+    /// The same contents under another id: what a journal that lost records can still name is known, but not how it went,
+    /// nor whether there was another attempt.
     pub(super) fn salvage(mut self, journal_id: String) -> Self {
+        for stone in self.tombstones.values_mut() {
+            stone.retryable = false;
+        }
         for (uid, entry) in std::mem::take(&mut self.entries) {
             let outcome = match entry.phase {
                 Phase::Withdrawn => Outcome::Withdrawn,
@@ -243,6 +254,7 @@ impl Ledger {
             let accepted = Body::Accepted(Accepted {
                 request: Some(entry.request.clone()),
                 at_ms: entry.accepted_at_ms,
+                engine_id: entry.engine_id.clone(),
             });
             let started = entry.started.clone().map(Body::Started);
             let finished =
@@ -259,6 +271,15 @@ impl Ledger {
 }
 
 impl Entry {
+    /// No attempt starts any more; one that did may still end in its own way.
+    fn withdraw(&mut self) {
+        self.is_withdrawn = true;
+        let had_no_effect = self.result.as_ref().is_some_and(|result| result.retryable);
+        if self.phase == Phase::Accepted || (self.phase == Phase::Finished && had_no_effect) {
+            self.phase = Phase::Withdrawn;
+        }
+    }
+
     /// The state as the protocol names it.
     pub fn state(&self) -> OperationState {
         match self.phase {

@@ -1,5 +1,7 @@
 //! The records: what may be said of an operation, and in which words it lies on disk.
 
+use std::time::Duration;
+
 use gantry_api::agent_v1::{OperationReport, SubmitRequest, Target, Token};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -62,6 +64,9 @@ pub struct Accepted {
     /// Time of day, milliseconds since 1970.
     #[prost(int64, tag = "2")]
     pub at_ms: i64,
+    /// The engine beside the agent then, by its own id; empty if that was not known.
+    #[prost(string, tag = "3")]
+    pub engine_id: String,
 }
 
 /// Operations that shall not start.
@@ -84,6 +89,44 @@ pub struct Started {
     /// Time of day, milliseconds since 1970.
     #[prost(int64, tag = "3")]
     pub at_ms: i64,
+    /// How much of its time to run is used up.
+    #[prost(message, optional, tag = "4")]
+    pub spent: Option<Spent>,
+}
+
+/// How much of its time to run an operation had used up at a moment that any later process can find again.
+///
+/// Only time since boot is counted: it neither jumps nor stands still while the agent is away. The time of day does both, so
+/// across a start of the machine no more is known than that all of the time since that start has passed. An agent takes
+/// that much into account and records it, so neither an agent nor a machine that starts over and over gives an operation
+/// all of its time again.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Spent {
+    /// Which start of the machine.
+    #[prost(string, tag = "1")]
+    pub boot: String,
+    /// The moment, in time since that start.
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// Used up by then.
+    #[prost(uint64, tag = "3")]
+    pub spent_ms: u64,
+}
+
+impl Spent {
+    /// What is used up at `now`, a moment of a start of the machine.
+    #[must_use]
+    pub fn at(&self, boot: &str, now: Duration) -> Self {
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let since = if self.boot == boot { now_ms.saturating_sub(self.at_ms) } else { now_ms };
+        Self { boot: boot.to_owned(), at_ms: now_ms, spent_ms: self.spent_ms.saturating_add(since) }
+    }
+
+    /// Nothing is used up at `now`.
+    pub fn nothing(boot: &str, now: Duration) -> Self {
+        let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        Self { boot: boot.to_owned(), at_ms, spent_ms: 0 }
+    }
 }
 
 /// What was so just before the call.
@@ -104,6 +147,9 @@ pub struct PreImage {
     /// The target as the protocol shows it.
     #[prost(message, optional, tag = "5")]
     pub target: Option<Target>,
+    /// Which engine, by its own id; empty if it gives none.
+    #[prost(string, tag = "6")]
+    pub engine_id: String,
 }
 
 impl PreImage {
@@ -111,6 +157,16 @@ impl PreImage {
     pub fn is_same_run(&self, now: Option<&Incarnation>) -> bool {
         !self.incarnation.is_empty() && now.is_some_and(|now| now.0 == self.incarnation)
     }
+
+    /// True if this is surely another engine than the one that was asked.
+    pub fn is_other_engine(&self, now: &str) -> bool {
+        is_other_engine(&self.engine_id, now)
+    }
+}
+
+/// True if both are known and differ.
+pub(crate) fn is_other_engine(then: &str, now: &str) -> bool {
+    !then.is_empty() && !now.is_empty() && then != now
 }
 
 /// The part of a container that is evidence.
@@ -202,4 +258,22 @@ pub(crate) fn fingerprint(digest: &str) -> [u8; 16] {
     let mut short = [0; 16];
     short.iter_mut().zip(Sha256::digest(digest)).for_each(|(short, byte)| *short = byte);
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn time_counts_through_restarts_of_the_agent_and_never_falls_through_those_of_the_machine() {
+        let spent = Spent::nothing("a", 100 * SECOND);
+
+        assert_eq!(spent.at("a", 130 * SECOND).spent_ms, 30_000);
+        let rebooted = spent.at("a", 130 * SECOND).at("b", 20 * SECOND);
+        assert_eq!(rebooted.spent_ms, 50_000, "all of the time since the machine's start");
+        assert_eq!(rebooted.at("b", 25 * SECOND).spent_ms, 55_000);
+        assert_eq!(spent.at("a", SECOND).spent_ms, 0, "a clock that fell gives nothing back");
+    }
 }

@@ -36,7 +36,7 @@ pub(super) async fn open(
     match read(&scan.good) {
         Some((ledger, durable)) if !scan.is_damaged && durable <= scan.good.len() as u64 => {
             let (length, frames) = (scan.length as u64, scan.good.len() as u64);
-            let file = continue_at(files, length, bytes.len() as u64 > length).await;
+            let file = continue_at(files, length).await;
             if let Err(error) = &file {
                 tracing::warn!(%error, "journal can be read but not written");
             }
@@ -55,11 +55,11 @@ pub(super) async fn open(
     }
 }
 
-async fn continue_at(files: &dyn FileSystem, length: u64, is_torn: bool) -> io::Result<Box<dyn JournalFile>> {
+/// What was read may lie in the page cache alone: a process that died between writing and syncing left it there.
+async fn continue_at(files: &dyn FileSystem, length: u64) -> io::Result<Box<dyn JournalFile>> {
     let mut file = files.open(NAME, length).await?;
-    if is_torn {
-        file.sync().await?;
-    }
+    file.sync().await?;
+    files.sync_directory().await?;
     Ok(file)
 }
 

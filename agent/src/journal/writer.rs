@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::Ledger;
 use super::record::{Body, Record};
 use super::replay::{NAME, OpenFile};
 use super::storage::FileSystem;
-use super::{Append, JournalError, frame};
+use super::{JournalError, What, Write, frame};
 
 const BATCH: usize = 256;
 const SMALLEST_TO_COMPACT: u64 = 256 << 10;
 const CHUNK: usize = 64 << 10;
+
+type Done = oneshot::Sender<Result<(), JournalError>>;
 
 pub(super) struct Writer {
     files: Arc<dyn FileSystem>,
@@ -36,28 +38,47 @@ impl Writer {
         Self { files, ledger, file, compact_at }
     }
 
-    pub(super) async fn run(mut self, mut appends: mpsc::Receiver<Append>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut writes: mpsc::Receiver<Write>, stop: CancellationToken) {
         let mut batch = Vec::new();
         loop {
             let count = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                count = appends.recv_many(&mut batch, BATCH) => count,
+                count = writes.recv_many(&mut batch, BATCH) => count,
             };
             if count == 0 {
                 return;
             }
-            let (bodies, waiting): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|append| (append.bodies, append.done)).unzip();
-            let result = self.commit(bodies.into_iter().flatten().collect()).await.map_err(|error| {
-                tracing::warn!(%error, "journal cannot be written");
-                JournalError::Unwritable(Arc::new(error))
-            });
-            for done in waiting {
-                // A caller that went away has no use for the answer; the record stands.
-                drop(done.send(result.clone()));
+            let (mut bodies, mut waiting) = (Vec::new(), Vec::new());
+            for write in batch.drain(..) {
+                match write.what {
+                    What::Append(more) => {
+                        bodies.extend(more);
+                        waiting.push(write.done);
+                    }
+                    What::BeginAnew(id) => {
+                        self.commit_for(&mut bodies, &mut waiting).await;
+                        let result = self.begin_anew(id).await;
+                        answer([write.done], &told(result));
+                    }
+                }
             }
+            self.commit_for(&mut bodies, &mut waiting).await;
         }
+    }
+
+    async fn commit_for(&mut self, bodies: &mut Vec<Body>, waiting: &mut Vec<Done>) {
+        if !waiting.is_empty() {
+            let result = self.commit(std::mem::take(bodies)).await;
+            answer(waiting.drain(..), &told(result));
+        }
+    }
+
+    async fn begin_anew(&mut self, id: String) -> io::Result<()> {
+        let ledger = self.ledger.read().clone().salvage(id);
+        self.replace(&ledger).await?;
+        *self.ledger.write() = ledger;
+        Ok(())
     }
 
     /// Makes records durable and only then part of the ledger.
@@ -99,8 +120,12 @@ impl Writer {
 
     async fn rewrite(&mut self) -> io::Result<()> {
         let ledger = self.ledger.read().clone();
+        self.replace(&ledger).await
+    }
+
+    async fn replace(&mut self, ledger: &Ledger) -> io::Result<()> {
         self.file = None;
-        self.file = Some(rewrite(self.files.as_ref(), &ledger).await?);
+        self.file = Some(rewrite(self.files.as_ref(), ledger).await?);
         self.compact_at = threshold(self.file.as_ref());
         Ok(())
     }
@@ -117,6 +142,20 @@ impl Writer {
         }
         self.compact_at = threshold(self.file.as_ref());
         Ok(())
+    }
+}
+
+fn told(result: io::Result<()>) -> Result<(), JournalError> {
+    result.map_err(|error| {
+        tracing::warn!(%error, "journal cannot be written");
+        JournalError::Unwritable(Arc::new(error))
+    })
+}
+
+fn answer(waiting: impl IntoIterator<Item = Done>, result: &Result<(), JournalError>) {
+    for done in waiting {
+        // A caller that went away has no use for the answer; the record stands.
+        drop(done.send(result.clone()));
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use gantry_api::agent_v1::{OperationReport, Outcome, SubmitRequest};
+use gantry_api::agent_v1::{OperationReport, Outcome};
 use tokio::sync::SemaphorePermit;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::Inner;
 use super::action::Action;
 use super::evidence::is_already_so;
+use super::live::Live;
 use super::look::{Look, look};
 use super::report::Ending;
-use super::{Inner, Live};
+use super::submit::policy_word;
 use crate::docker::DockerError;
-use crate::journal::{Body, Finished, Phase, PreImage, Started};
+use crate::journal::{Body, Entry, Finished, Phase, PreImage, Spent, Started, is_other_engine};
 use crate::telemetry::traces;
 
 /// Why an operation is not started now.
@@ -26,15 +28,10 @@ enum Wait {
 
 impl Inner {
     /// Runs one operation to its end, from wherever the journal says it is.
-    pub(super) async fn run(&self, uid: Uuid) {
-        let Some(live) = self.live(uid) else { return };
-        let Some((request, phase, started)) = self.journal.read(|ledger| {
-            let entry = ledger.entry(&uid)?;
-            Some((entry.request.clone(), entry.phase, entry.started.clone()))
-        }) else {
-            return;
-        };
-        let Ok(action) = Action::of(&request) else { return };
+    pub(super) async fn run(&self, uid: Uuid, live: &Live) {
+        let Some(entry) = self.journal.read(|ledger| ledger.entry(&uid).cloned()) else { return };
+        let request = &entry.request;
+        let Ok(action) = Action::of(request) else { return };
         let span = tracing::info_span!(
             "operation.run",
             object.kind = "Operation",
@@ -42,28 +39,20 @@ impl Inner {
             operation.attempt = request.attempt
         );
         traces::continue_from(&span, &request.traceparent);
-        self.run_from(uid, phase, started, &action, &request, &live).instrument(span).await;
+        self.run_from(uid, &entry, &action, live).instrument(span).await;
     }
 
-    async fn run_from(
-        &self,
-        uid: Uuid,
-        phase: Phase,
-        started: Option<Started>,
-        action: &Action,
-        request: &SubmitRequest,
-        live: &Live,
-    ) {
-        match phase {
+    async fn run_from(&self, uid: Uuid, entry: &Entry, action: &Action, live: &Live) {
+        match entry.phase {
             Phase::Accepted => {
-                if let Some((before, _slot)) = self.begin(uid, action, request, live).await {
-                    self.perform(uid, action, request, &before, live).await;
+                if let Some((before, _slot)) = self.begin(uid, entry, action, live).await {
+                    self.perform(uid, action, &entry.request, &before, live).await;
                 }
             }
             Phase::Started => {
-                let before = started.and_then(|started| started.before).unwrap_or_default();
                 let Ok(_slot) = self.slots.acquire().await else { return };
-                self.take_up_started(uid, action, request, &before, live).await;
+                let started = entry.started.clone().unwrap_or_default();
+                self.take_up_started(uid, action, &entry.request, started, live).await;
             }
             Phase::Withdrawn | Phase::Finished => {}
         }
@@ -73,8 +62,8 @@ impl Inner {
     async fn begin(
         &self,
         uid: Uuid,
+        entry: &Entry,
         action: &Action,
-        request: &SubmitRequest,
         live: &Live,
     ) -> Option<(PreImage, SemaphorePermit<'_>)> {
         let mut pause = self.pace.poll;
@@ -83,21 +72,33 @@ impl Inner {
                 Wait::Over => return None,
                 Wait::Go => {}
             }
-            // Never closed, so this cannot fail; without a permit nothing starts.
-            let slot = self.slots.acquire().await.ok()?;
-            let looked = look(self.engine.as_ref(), action).await;
-            let ending = match looked {
-                Ok(looked) => match self.decide(action, request, looked).await {
-                    Ok(before) => {
-                        if self.record_started(uid, &before).await {
-                            return Some((before, slot));
-                        }
-                        drop(slot);
-                        self.rest(self.pace.disk, live).await;
-                        continue;
+            if !action.is_allowed_by(self.policy) {
+                let policy = policy_word(self.policy);
+                let message =
+                    format!("the policy of this host ({policy}) does not allow it; nothing was done");
+                self.conclude(uid, Phase::Accepted, Ending::new(Outcome::PolicyDenied, message)).await;
+                return None;
+            }
+            let decided = async {
+                // Never closed, so this cannot fail; without a permit nothing starts.
+                let slot = self.slots.acquire().await.ok()?;
+                let decided = match look(self.engine.as_ref(), action).await {
+                    Ok(looked) => Ok(self.decide(action, entry, looked).await),
+                    Err(error) => Err(error),
+                };
+                Some((slot, decided))
+            };
+            let (slot, decided) = self.closing.run_until_cancelled(decided).await.flatten()?;
+            let ending = match decided {
+                Ok(Ok(before)) => {
+                    if self.record_started(uid, &before).await {
+                        return Some((before, slot));
                     }
-                    Err(ending) => *ending,
-                },
+                    drop(slot);
+                    self.rest(self.pace.disk, live).await;
+                    continue;
+                }
+                Ok(Err(ending)) => *ending,
                 Err(DockerError::Refused { status, message }) if status < 500 => {
                     Ending::new(Outcome::DockerError, "Docker refused to show the target")
                         .because(message)
@@ -123,7 +124,7 @@ impl Inner {
     /// Returns when the session is ready and the operation still may start.
     async fn until_ready(&self, uid: Uuid, live: &Live) -> Wait {
         loop {
-            if live.withdrawn.is_cancelled() {
+            if live.withdrawn.is_cancelled() || self.closing.is_cancelled() {
                 return Wait::Over;
             }
             if self.is_expired(uid) {
@@ -131,11 +132,16 @@ impl Inner {
                 self.conclude(uid, Phase::Accepted, ending).await;
                 return Wait::Over;
             }
-            if self.readiness.is_ready() {
+            if live.permitted.is_cancelled() && self.readiness.is_ready() {
                 return Wait::Go;
             }
+            let may_start = async {
+                live.permitted.cancelled().await;
+                self.readiness.ready().await;
+            };
             tokio::select! {
-                () = self.readiness.ready() => {}
+                () = may_start => {}
+                () = self.closing.cancelled() => {}
                 () = live.withdrawn.cancelled() => {}
                 () = self.until_expired(uid) => {}
             }
@@ -143,12 +149,8 @@ impl Inner {
     }
 
     /// The pre-image of a call that is to be made, or the end of an operation that needs none.
-    async fn decide(
-        &self,
-        action: &Action,
-        request: &SubmitRequest,
-        looked: Look,
-    ) -> Result<PreImage, Box<Ending>> {
+    async fn decide(&self, action: &Action, entry: &Entry, looked: Look) -> Result<PreImage, Box<Ending>> {
+        let request = &entry.request;
         let sight = &looked.sight;
         let target = sight.target(action);
         let end = |outcome, message: String| {
@@ -157,6 +159,15 @@ impl Inner {
             ending.after.clone_from(&target);
             Err(Box::new(ending))
         };
+        if is_other_engine(&entry.engine_id, &looked.engine_id) {
+            return end(
+                Outcome::TargetChanged,
+                format!(
+                    "it was accepted for another Docker Engine: for {}, and this is {}",
+                    entry.engine_id, looked.engine_id
+                ),
+            );
+        }
         if sight.is_gone(action) {
             let id = request.target.as_ref().map_or("", |target| target.id.as_str());
             let name = request.target.as_ref().map_or("", |target| target.name.as_str());
@@ -201,13 +212,14 @@ impl Inner {
         let is_waiting = self
             .journal
             .read(|ledger| ledger.entry(&uid).is_some_and(|entry| entry.phase == Phase::Accepted));
-        if !is_waiting || self.is_expired(uid) || !self.readiness.is_ready() {
+        if !is_waiting || self.is_expired(uid) || !self.may_start() {
             return false;
         }
         let started = Started {
             uid: uid.as_bytes().to_vec(),
             before: Some(before.clone()),
             at_ms: self.clock.now().as_millisecond(),
+            spent: Some(Spent::nothing(&self.clock.boot(), self.clock.since_boot())),
         };
         // The journal logs why.
         let is_recorded = self.journal.append(vec![Body::Started(started)]).await.is_ok();
@@ -256,8 +268,12 @@ impl Inner {
         }
     }
 
-    /// A pause that a withdrawal ends.
+    /// A pause that a withdrawal ends, and the agent's stop.
     pub(super) async fn rest(&self, pause: Duration, live: &Live) {
-        drop(tokio::time::timeout(pause, live.withdrawn.cancelled()).await);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = live.withdrawn.cancelled() => {}
+            () = self.closing.cancelled() => {}
+        }
     }
 }

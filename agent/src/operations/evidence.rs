@@ -6,6 +6,10 @@ use super::action::{Action, signal_name};
 use crate::docker::{Call, ContainerFacts, ImageFacts};
 use crate::journal::{Observed, PreImage};
 
+const NO_TRACE: &str = "a signal leaves no trace";
+const ANOTHER_RUN: &str = "the Docker daemon was restarted meanwhile";
+const HAD_NO_PROCESS: &str = "it did not run before either";
+
 /// A look at the target after the call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sight {
@@ -17,6 +21,8 @@ pub(crate) struct Sight {
     pub(crate) named: Option<ImageFacts>,
     /// True only if this is surely the run of the engine that was asked.
     pub(crate) is_same_run: bool,
+    /// True if this is surely another engine than the one that was asked.
+    pub(crate) is_other_engine: bool,
 }
 
 /// What a look proves.
@@ -36,11 +42,14 @@ pub(crate) enum Verdict {
 
 /// Weighs a look at the target against the pre-image.
 pub(crate) fn weigh(action: &Action, before: &PreImage, now: &Sight) -> Verdict {
+    if now.is_other_engine {
+        return Verdict::Unknowable("this is another Docker Engine than the one that was asked");
+    }
     match action {
         Action::Pull(_) => weigh_pull(before, now),
         Action::Call(Call::Tag { id, .. }) => match &now.named {
             Some(image) if image.id == *id => Verdict::Done("the reference means the image"),
-            _ if now.image.is_none() => Verdict::Changed("the image is gone".to_owned()),
+            _ if now.image.is_none() => Verdict::Unknowable("the image is gone"),
             _ => Verdict::Untouched,
         },
         Action::Call(Call::RemoveImage { .. }) => match now.image {
@@ -52,13 +61,11 @@ pub(crate) fn weigh(action: &Action, before: &PreImage, now: &Sight) -> Verdict 
             let then = before.container.as_ref().unwrap_or(&nothing);
             match (&now.container, call) {
                 (None, Call::RemoveContainer { .. }) => Verdict::Done("the container is gone"),
-                (None, Call::Stop { .. } | Call::Kill { .. }) if then.auto_remove => {
+                (None, Call::Stop { .. }) if then.auto_remove => {
                     Verdict::Done("the container ended and removed itself")
                 }
-                (None, Call::Start { .. } | Call::Restart { .. } | Call::Kill { .. }) => {
-                    Verdict::Unknowable("the container is gone")
-                }
-                (None, _) => Verdict::Changed("the container is gone".to_owned()),
+                (None, Call::Kill { signal, .. }) => weigh_kill_of_gone(signal, then, now.is_same_run),
+                (None, _) => Verdict::Unknowable("the container is gone"),
                 (Some(container), _) => weigh_container(call, then, container, now.is_same_run),
             }
         }
@@ -88,7 +95,7 @@ fn weigh_container(call: &Call, then: &Observed, now: &ContainerFacts, is_same_r
         Call::Pause { .. } if now.paused => Verdict::Done("it is paused"),
         Call::Unpause { .. } if now.running && !now.paused => Verdict::Done("it is not paused"),
         Call::Pause { .. } | Call::Unpause { .. } if !now.running => {
-            Verdict::Changed(format!("the container is {}", now.state))
+            Verdict::Unknowable("the container does not run any more")
         }
         Call::RemoveContainer { .. } if now.state == "removing" => Verdict::Open,
         Call::Stop { .. } | Call::Pause { .. } | Call::Unpause { .. } | Call::RemoveContainer { .. } => {
@@ -102,7 +109,7 @@ fn weigh_container(call: &Call, then: &Observed, now: &ContainerFacts, is_same_r
             (true, false, true) => Verdict::Untouched,
             // Stopped and not yet started, or stopped for good.
             (true, false, false) => Verdict::Open,
-            (false, ..) => Verdict::Unknowable("the Docker daemon was restarted meanwhile"),
+            (false, ..) => Verdict::Unknowable(ANOTHER_RUN),
         },
         Call::Kill { signal, .. } => weigh_kill(signal, then, now, is_same_run, is_unchanged),
         Call::RemoveImage { .. } | Call::Tag { .. } => Verdict::Unknowable("this call is about an image"),
@@ -117,20 +124,40 @@ fn weigh_kill(
     is_same_run: bool,
     is_unchanged: bool,
 ) -> Verdict {
+    if !ends_a_process(signal, then) {
+        return Verdict::Unknowable(NO_TRACE);
+    }
+    if !is_same_run {
+        return Verdict::Unknowable(ANOTHER_RUN);
+    }
+    let has_ended = !now.running || now.started_at != then.started_at;
+    match (then.running, has_ended) {
+        (true, true) => Verdict::Done("its process has ended"),
+        (_, false) | (false, true) if signal_name(signal) == "KILL" && is_unchanged => Verdict::Untouched,
+        (true, false) => Verdict::Open,
+        (false, _) => Verdict::Unknowable(HAD_NO_PROCESS),
+    }
+}
+
+/// What kills a container that removes itself leaves nothing else behind.
+fn weigh_kill_of_gone(signal: &str, then: &Observed, is_same_run: bool) -> Verdict {
+    if !ends_a_process(signal, then) {
+        return Verdict::Unknowable(NO_TRACE);
+    }
+    match (then.auto_remove, then.running, is_same_run) {
+        (false, ..) => Verdict::Unknowable("the container is gone"),
+        (true, false, _) => Verdict::Unknowable(HAD_NO_PROCESS),
+        (true, true, false) => Verdict::Unknowable(ANOTHER_RUN),
+        (true, true, true) => Verdict::Done("the container ended and removed itself"),
+    }
+}
+
+/// True for KILL and for the signal that stop sends; what any other does cannot be seen.
+fn ends_a_process(signal: &str, then: &Observed) -> bool {
     let signal = signal_name(signal);
     let stop_signal =
         if then.stop_signal.is_empty() { "TERM".to_owned() } else { signal_name(&then.stop_signal) };
-    let is_kill = signal == "KILL";
-    if !is_kill && signal != stop_signal {
-        return Verdict::Unknowable("a signal leaves no trace");
-    }
-    let has_ended = !now.running || now.started_at != then.started_at;
-    match (has_ended, is_same_run) {
-        (true, true) => Verdict::Done("its process has ended"),
-        (_, false) => Verdict::Unknowable("the Docker daemon was restarted meanwhile"),
-        (false, true) if is_kill && is_unchanged => Verdict::Untouched,
-        (false, true) => Verdict::Open,
-    }
+    signal == "KILL" || signal == stop_signal
 }
 
 fn weigh_pull(before: &PreImage, now: &Sight) -> Verdict {
@@ -145,7 +172,13 @@ fn weigh_pull(before: &PreImage, now: &Sight) -> Verdict {
     }
 }
 
-fn has_digest(image: &ImageFacts, digest: &str) -> bool {
+/// True if the reference that is pulled means what it meant before, or still nothing.
+pub(crate) fn means_the_same(before: &PreImage, now: &Sight) -> bool {
+    let id = now.named.as_ref().map_or("", |image| image.id.as_str());
+    !now.is_other_engine && id == before.image_id
+}
+
+pub(crate) fn has_digest(image: &ImageFacts, digest: &str) -> bool {
     image.id == digest
         || image.digests.iter().filter_map(|known| known.split_once('@')).any(|(_, known)| known == digest)
 }
@@ -179,5 +212,95 @@ pub(crate) fn is_already_so(action: &Action, now: &Sight) -> bool {
             | Call::RemoveImage { .. },
         )
         | Action::Pull(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn before(running: bool, auto_remove: bool) -> PreImage {
+        let container = Observed {
+            name: "web".to_owned(),
+            running,
+            pid: if running { 7 } else { 0 },
+            started_at: "then".to_owned(),
+            auto_remove,
+            ..Observed::default()
+        };
+        PreImage { container: Some(container), engine_id: "A".to_owned(), ..PreImage::default() }
+    }
+
+    fn kill(signal: &str) -> Action {
+        Action::Call(Call::Kill { id: "1".to_owned(), signal: signal.to_owned() })
+    }
+
+    fn gone(is_same_run: bool) -> Sight {
+        Sight { is_same_run, ..Sight::default() }
+    }
+
+    fn there(running: bool, started_at: &str) -> Sight {
+        let container = ContainerFacts {
+            name: "web".to_owned(),
+            running,
+            pid: if running { 7 } else { 0 },
+            started_at: started_at.to_owned(),
+            ..ContainerFacts::default()
+        };
+        Sight { container: Some(container), is_same_run: true, ..Sight::default() }
+    }
+
+    fn is_done(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Done(_))
+    }
+
+    fn is_unknowable(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Unknowable(_))
+    }
+
+    #[test]
+    fn a_vanished_container_proves_a_signal_only_if_it_ran_removed_itself_and_the_engine_stayed() {
+        for signal in ["SIGKILL", "SIGTERM"] {
+            assert!(is_done(&weigh(&kill(signal), &before(true, true), &gone(true))), "{signal}");
+            assert!(is_unknowable(&weigh(&kill(signal), &before(true, true), &gone(false))), "{signal}");
+            assert!(is_unknowable(&weigh(&kill(signal), &before(true, false), &gone(true))), "{signal}");
+            assert!(is_unknowable(&weigh(&kill(signal), &before(false, true), &gone(true))), "{signal}");
+        }
+        assert!(is_unknowable(&weigh(&kill("SIGHUP"), &before(true, true), &gone(true))));
+    }
+
+    #[test]
+    fn a_container_that_did_not_run_before_proves_no_signal_by_not_running() {
+        assert!(is_done(&weigh(&kill("SIGKILL"), &before(true, false), &there(false, "then"))));
+        assert_eq!(weigh(&kill("SIGKILL"), &before(false, false), &there(false, "then")), Verdict::Untouched);
+        assert!(is_unknowable(&weigh(&kill("SIGTERM"), &before(false, false), &there(false, "then"))));
+        assert!(is_unknowable(&weigh(&kill("SIGKILL"), &before(false, false), &there(false, "later"))));
+    }
+
+    #[test]
+    fn what_is_gone_may_have_been_acted_on_before() {
+        let id = || "1".to_owned();
+        let rename = Call::Rename { id: id(), new_name: "api".to_owned() };
+        let stop = Call::Stop { id: id(), timeout_seconds: None };
+        for call in
+            [stop, Call::Start { id: id() }, Call::Pause { id: id() }, Call::Unpause { id: id() }, rename]
+        {
+            let verdict = weigh(&Action::Call(call.clone()), &before(true, false), &gone(true));
+            assert!(is_unknowable(&verdict), "{call:?}: {verdict:?}");
+        }
+        let pause = Action::Call(Call::Pause { id: id() });
+        assert!(is_unknowable(&weigh(&pause, &before(true, false), &there(false, "then"))));
+    }
+
+    #[test]
+    fn nothing_seen_on_another_engine_proves_anything() {
+        let stop = Action::Call(Call::Stop { id: "1".to_owned(), timeout_seconds: None });
+        let sight = there(false, "then");
+        assert!(is_done(&weigh(&stop, &before(true, false), &sight)));
+
+        let elsewhere = Sight { is_other_engine: true, ..sight };
+
+        assert!(is_unknowable(&weigh(&stop, &before(true, false), &elsewhere)));
+        assert!(!before(true, false).is_other_engine("") && before(true, false).is_other_engine("B"));
     }
 }

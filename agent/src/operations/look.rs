@@ -10,11 +10,20 @@ use crate::journal::{Observed, PreImage};
 /// The target and the engine as they are now.
 pub(super) struct Look {
     pub(super) sight: Sight,
+    /// The engine's own id; empty if it has none.
+    pub(super) engine_id: String,
     incarnation: Option<Incarnation>,
 }
 
 /// Asks the engine. Changes nothing.
 pub(super) async fn look(engine: &dyn Engine, action: &Action) -> Result<Look, DockerError> {
+    // First, so that what is seen is seen on this engine.
+    let engine_id = match engine.id().await {
+        Ok(id) => id,
+        // An engine that does not say who it is cannot be told from another.
+        Err(DockerError::Refused { status: ..500, .. } | DockerError::Unreadable(_)) => String::new(),
+        Err(error) => return Err(error),
+    };
     let mut sight = Sight::default();
     match action {
         Action::Pull(pull) => sight.named = engine.image(&pull.reference.to_string()).await?,
@@ -36,13 +45,14 @@ pub(super) async fn look(engine: &dyn Engine, action: &Action) -> Result<Look, D
         }
         _ => None,
     };
-    Ok(Look { sight, incarnation })
+    Ok(Look { sight, engine_id, incarnation })
 }
 
 impl Look {
     /// The sight, weighed against the run of the engine that was asked.
     pub(super) fn since(mut self, before: &PreImage) -> Sight {
         self.sight.is_same_run = before.is_same_run(self.incarnation.as_ref());
+        self.sight.is_other_engine = before.is_other_engine(&self.engine_id);
         self.sight
     }
 
@@ -54,6 +64,7 @@ impl Look {
             digest,
             incarnation: self.incarnation.as_ref().map(|run| run.0.clone()).unwrap_or_default(),
             target: self.sight.target(action),
+            engine_id: self.engine_id.clone(),
         }
     }
 }

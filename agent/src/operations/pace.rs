@@ -22,6 +22,8 @@ pub struct Pace {
     pub disk: Duration,
     /// Between two reports of progress.
     pub progress: Duration,
+    /// How long calls under way may take to be answered when the agent is stopped.
+    pub farewell: Duration,
 }
 
 impl Default for Pace {
@@ -34,6 +36,7 @@ impl Default for Pace {
             grace: Duration::from_secs(30),
             disk: Duration::from_secs(1),
             progress: Duration::from_millis(500),
+            farewell: Duration::from_secs(5),
         }
     }
 }

@@ -3,21 +3,23 @@
 use std::time::Duration;
 
 use gantry_api::agent_v1::{Layer, Outcome, PullProgress, SubmitRequest};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::Inner;
 use super::action::Action;
-use super::evidence::{Verdict, is_already_so, weigh};
+use super::evidence::{Verdict, is_already_so, means_the_same, weigh};
+use super::live::Live;
 use super::look::look;
 use super::report::Ending;
 use super::settle::Settled;
-use super::{Inner, Live};
-use crate::docker::{Answer, Call, DockerError, LayerUpdate, Pull};
-use crate::journal::{Phase, PreImage};
+use crate::docker::{Answer, Call, DockerError, ImageReference, LayerUpdate, Pull};
+use crate::journal::{Body, Phase, PreImage, Spent, Started};
 
 const MOST_LAYERS: usize = 200;
-const MOST_TRIES: u32 = 3;
 const CALL_WITHIN: Duration = Duration::from_secs(600);
+/// For the look at a target whose call was answered while the agent stops.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 const PULL_WITHIN: Duration = Duration::from_secs(3600);
 
 /// What became of a call.
@@ -51,23 +53,18 @@ impl Inner {
         before: &PreImage,
         live: &Live,
     ) {
-        let mut run = Run {
-            uid,
-            action,
-            before,
-            live,
-            limit: self.limit(action, request, before),
-            tries: 0,
-            is_repeat: false,
-        };
-        let ending = if self.readiness.is_ready() {
+        let limit = self.limit(action, request, before, Duration::ZERO);
+        let mut run = Run { uid, action, before, live, limit, tries: 0, is_repeat: false };
+        let ending = if self.may_start() {
             let asked = self.ask(&mut run).await;
             self.follow(&mut run, asked).await
         } else {
-            Ending::new(Outcome::DockerError, "the session ended before Docker was asked; nothing was done")
-                .retryable()
+            let message = "the session ended before Docker was asked; nothing was done";
+            Some(Ending::new(Outcome::DockerError, message).retryable())
         };
-        self.finish(&run, ending).await;
+        if let Some(ending) = ending {
+            self.finish(&run, ending).await;
+        }
     }
 
     /// From a `Started` that another process of ours recorded, to a result.
@@ -76,25 +73,46 @@ impl Inner {
         uid: Uuid,
         action: &Action,
         request: &SubmitRequest,
-        before: &PreImage,
+        started: Started,
         live: &Live,
     ) {
-        let limit = self.limit(action, request, before);
+        let spent = self.spent(uid, &started).await;
+        let before = &started.before.unwrap_or_default();
+        let limit = self.limit(action, request, before, spent);
         let mut run = Run { uid, action, before, live, limit, tries: 0, is_repeat: true };
         let asked = Asked::Unanswered(DockerError::Lost("the agent was restarted".to_owned()));
-        let ending = self.follow(&mut run, asked).await;
-        self.finish(&run, ending).await;
+        if let Some(ending) = self.follow(&mut run, asked).await {
+            self.finish(&run, ending).await;
+        }
     }
 
-    async fn follow(&self, run: &mut Run<'_>, mut asked: Asked) -> Ending {
+    /// How much of its time to run an operation has used up. After a start of the machine that is recorded anew.
+    async fn spent(&self, uid: Uuid, started: &Started) -> Duration {
+        let (boot, now) = (self.clock.boot(), self.clock.since_boot());
+        let then = started.spent.clone().unwrap_or_else(|| Spent::nothing(&boot, now));
+        let spent = then.at(&boot, now);
+        if then.boot != boot {
+            let _stripe = self.stripe(uid).await;
+            let is_started = |phase| phase == Phase::Started;
+            if self.journal.read(|ledger| ledger.entry(&uid).is_some_and(|entry| is_started(entry.phase))) {
+                let news = Started { spent: Some(spent.clone()), ..started.clone() };
+                // Where the disk does not take it, the next start of the machine gives back what this one counted.
+                drop(self.journal.append(vec![Body::Started(news)]).await);
+            }
+        }
+        Duration::from_millis(spent.spent_ms)
+    }
+
+    /// To a result; `None` if the agent stops first. The next start looks for evidence then.
+    async fn follow(&self, run: &mut Run<'_>, mut asked: Asked) -> Option<Ending> {
         loop {
             let error = match asked {
-                Asked::Ended(ending) => return *ending,
+                Asked::Ended(ending) => return Some(*ending),
                 Asked::Unanswered(error) => error,
             };
             tracing::info!(uid = %run.uid, %error, "no answer from Docker: looking for evidence");
-            match self.settle(run, &error).await {
-                Settled::Ended(ending) => return *ending,
+            match self.closing.run_until_cancelled(self.settle(run, &error)).await? {
+                Settled::Ended(ending) => return Some(*ending),
                 Settled::Again => {
                     run.is_repeat = true;
                     asked = self.ask(run).await;
@@ -105,14 +123,14 @@ impl Inner {
 
     async fn finish(&self, run: &Run<'_>, mut ending: Ending) {
         if ending.after.is_none() {
-            // Without it the report merely lacks the target's last state.
-            ending.after = look(self.engine.as_ref(), run.action)
-                .await
-                .ok()
-                .and_then(|look| look.sight.target(run.action));
+            // Without it the report merely lacks the target's last state, and an agent that stops has little time.
+            let within = if self.closing.is_cancelled() { LAST_LOOK } else { Duration::MAX };
+            let looked = timeout(within, look(self.engine.as_ref(), run.action)).await.ok();
+            ending.after = looked.and_then(Result::ok).and_then(|look| look.sight.target(run.action));
         }
         if matches!(run.action, Action::Call(Call::RemoveContainer { .. }))
             && ending.outcome == Outcome::Succeeded
+            && !self.closing.is_cancelled()
         {
             ending.message.push_str(&self.left_behind(run.before).await);
         }
@@ -137,8 +155,9 @@ impl Inner {
         }
     }
 
-    /// When to give up. What Docker cannot be made to stop is given the time it takes by its own rules.
-    fn limit(&self, action: &Action, request: &SubmitRequest, before: &PreImage) -> Instant {
+    /// When to give up, of an operation that has used up this much of its time. What Docker cannot be made to stop is given
+    /// the time it takes by its own rules.
+    fn limit(&self, action: &Action, request: &SubmitRequest, before: &PreImage, spent: Duration) -> Instant {
         let asked = Duration::from_millis(request.run_within_ms);
         let within = match action {
             Action::Pull(_) if asked.is_zero() => PULL_WITHIN,
@@ -149,7 +168,7 @@ impl Inner {
                 if patience.is_zero() { asked } else { asked.max(patience + self.pace.grace) }
             }
         };
-        Instant::now() + within
+        Instant::now() + within.saturating_sub(spent)
     }
 
     async fn ask(&self, run: &mut Run<'_>) -> Asked {
@@ -184,12 +203,18 @@ impl Inner {
         if status >= 500 || is_being_removed {
             return Asked::Unanswered(DockerError::Refused { status, message });
         }
-        let Ok(looked) = look(self.engine.as_ref(), run.action).await else {
-            return ended(refused(Outcome::DockerError, "Docker refused"));
+        let looked = match look(self.engine.as_ref(), run.action).await {
+            Ok(looked) => looked,
+            // It may be refused because the first call did it.
+            Err(_) if run.is_repeat => return Asked::Unanswered(DockerError::Refused { status, message }),
+            Err(_) => return ended(refused(Outcome::DockerError, "Docker refused")),
         };
         let sight = looked.since(run.before);
-        let ending = if run.is_repeat && matches!(weigh(run.action, run.before, &sight), Verdict::Done(_)) {
+        let verdict = run.is_repeat.then(|| weigh(run.action, run.before, &sight));
+        let ending = if let Some(Verdict::Done(_)) = verdict {
             refused(Outcome::Succeeded, "done, though Docker's first answer was lost")
+        } else if let Some(Verdict::Unknowable(_) | Verdict::Open) = verdict {
+            return Asked::Unanswered(DockerError::Refused { status, message });
         } else if status == 404 && sight.is_gone(run.action) {
             refused(Outcome::TargetNotFound, "the target was already removed")
         } else if status == 409 && is_already_so(run.action, &sight) {
@@ -200,11 +225,18 @@ impl Inner {
         ended(ending)
     }
 
+    /// The first time what the reference means in the registry; later what it meant the first time, which is then given the
+    /// reference here.
     async fn pull(&self, run: &mut Run<'_>, pull: &Pull) -> Asked {
+        let exact = pull.reference.at(&run.before.digest).filter(|_| run.is_repeat);
+        let wanted = match &exact {
+            Some(exact) => &Pull { reference: exact.clone(), platform: pull.platform.clone() },
+            None => pull,
+        };
         let layers = parking_lot::Mutex::new(Layers::default());
         let mut update = |news: LayerUpdate| layers.lock().take(news);
         let answer = {
-            let pulling = self.engine.pull(pull, &mut update);
+            let pulling = self.engine.pull(wanted, &mut update);
             tokio::pin!(pulling);
             loop {
                 tokio::select! {
@@ -217,18 +249,67 @@ impl Inner {
         };
         self.show(run.uid, &layers);
         match answer {
-            Some(Ok(())) => ended(Ending::new(Outcome::Succeeded, run.action.done())),
+            Some(Ok(())) => match exact {
+                Some(exact) => self.give_reference(run, pull, &exact).await,
+                None => ended(Ending::new(Outcome::Succeeded, run.action.done())),
+            },
             Some(Err(error)) => pull_failed(run, pull, error),
             None => ended(self.stopped(run).await),
         }
     }
 
-    /// How a pull ended that was stopped: it may have been done by then.
+    /// Gives an image that was pulled by its digest the reference that was asked for.
+    async fn give_reference(&self, run: &Run<'_>, pull: &Pull, exact: &ImageReference) -> Asked {
+        let image = match self.engine.image(&exact.to_string()).await {
+            Ok(Some(image)) => image,
+            Ok(None) => {
+                return Asked::Unanswered(DockerError::Lost(format!("{exact} was pulled and is gone")));
+            }
+            Err(error) => return Asked::Unanswered(error),
+        };
+        let tag = Call::Tag { id: image.id, reference: pull.reference.clone() };
+        let within = run.limit.saturating_duration_since(Instant::now());
+        let answer = self.engine.call(&tag, within).await;
+        let verdict = match look(self.engine.as_ref(), run.action).await {
+            Ok(looked) => weigh(run.action, run.before, &looked.since(run.before)),
+            Err(error) => return Asked::Unanswered(error),
+        };
+        match (verdict, answer) {
+            (Verdict::Done(_), _) => ended(Ending::new(Outcome::Succeeded, run.action.done())),
+            (_, Err(error)) => Asked::Unanswered(error),
+            (_, Ok(_)) => Asked::Unanswered(DockerError::Lost(format!(
+                "{} does not mean {exact} after it was tagged so",
+                pull.reference
+            ))),
+        }
+    }
+
+    /// How a pull ended that was stopped: Docker may have done it by then, or be about to.
     pub(super) async fn stopped(&self, run: &Run<'_>) -> Ending {
-        if let Ok(looked) = look(self.engine.as_ref(), run.action).await
-            && let Verdict::Done(why) = weigh(run.action, run.before, &looked.since(run.before))
-        {
-            return Ending::new(Outcome::Succeeded, format!("it was done before it could be stopped: {why}"));
+        let give_up = Instant::now() + self.pace.settle + self.pace.grace;
+        let mut unchanged: Option<Instant> = None;
+        loop {
+            let sight = look(self.engine.as_ref(), run.action).await.ok().map(|look| look.since(run.before));
+            match sight.as_ref().map(|sight| (weigh(run.action, run.before, sight), sight)) {
+                Some((Verdict::Done(why), _)) => {
+                    let message = format!("it was done before it could be stopped: {why}");
+                    return Ending::new(Outcome::Succeeded, message);
+                }
+                Some((_, sight)) if means_the_same(run.before, sight) => {
+                    let since = *unchanged.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.pace.settle {
+                        break;
+                    }
+                }
+                _ => unchanged = None,
+            }
+            if Instant::now() >= give_up {
+                return Ending::new(
+                    Outcome::Unknown,
+                    "the pull was stopped, and whether it had been done by then cannot be known: look at the image",
+                );
+            }
+            tokio::time::sleep(self.pace.settle / 4).await;
         }
         if run.live.withdrawn.is_cancelled() {
             Ending::new(Outcome::Cancelled, "the pull was stopped on request")
@@ -283,11 +364,7 @@ fn pull_failed(run: &Run<'_>, pull: &Pull, error: DockerError) -> Asked {
             let ending = Ending::new(Outcome::DockerError, "Docker could not be asked; nothing was done");
             return ended(ending.because(super::Refusal::from(error).message).retryable());
         }
-        error if run.tries < MOST_TRIES => return Asked::Unanswered(error),
-        error => {
-            let ending = Ending::new(Outcome::DockerError, format!("pulling {} was cut off", pull.reference));
-            return ended(ending.because(error.to_string()).retryable());
-        }
+        error => return Asked::Unanswered(error),
     };
     let lower = text.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));

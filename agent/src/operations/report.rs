@@ -91,7 +91,13 @@ pub(super) fn report(ledger: &Ledger, uid: Uuid, progress: Option<PullProgress>)
 fn of_entry(ledger: &Ledger, uid: Uuid, entry: &Entry, progress: Option<PullProgress>) -> OperationReport {
     let base = match (entry.phase, &entry.result) {
         (Phase::Finished, Some(result)) => result.clone(),
-        (Phase::Withdrawn, _) => OperationReport {
+        (Phase::Withdrawn, Some(result)) => OperationReport {
+            outcome: Outcome::Withdrawn.into(),
+            retryable: false,
+            message: cut(format!("withdrawn after an attempt without effect: {}", result.message)),
+            ..result.clone()
+        },
+        (Phase::Withdrawn, None) => OperationReport {
             outcome: Outcome::Withdrawn.into(),
             message: "withdrawn before it started".to_owned(),
             ..OperationReport::default()

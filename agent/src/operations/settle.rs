@@ -9,7 +9,7 @@ use super::evidence::{Verdict, weigh};
 use super::look::look;
 use super::perform::{Run, patience};
 use super::report::Ending;
-use crate::docker::DockerError;
+use crate::docker::{Call, DockerError};
 
 const MOST_TRIES: u32 = 3;
 /// Looks at a target that Docker said it could not change, before that is believed.
@@ -29,6 +29,7 @@ impl Inner {
         let settle = self.pace.settle(run.action, patience(run.action, run.before));
         let mut pause = self.pace.poll;
         let mut untouched: Option<(Instant, u32)> = None;
+        let mut open: Option<Instant> = None;
         loop {
             if matches!(run.action, Action::Pull(_)) && run.live.withdrawn.is_cancelled() {
                 return ended(self.stopped(run).await);
@@ -40,10 +41,7 @@ impl Inner {
                     let after = sight.target(run.action);
                     match weigh(run.action, run.before, &sight) {
                         Verdict::Done(why) => {
-                            let mut ending = Ending::new(
-                                Outcome::Succeeded,
-                                format!("Docker's answer was lost, but {why}"),
-                            );
+                            let mut ending = done(run, error, why);
                             ending.after = after;
                             return ended(ending);
                         }
@@ -67,12 +65,15 @@ impl Inner {
                         return settled;
                     }
                 }
-                Some(Verdict::Open) if matches!(error, DockerError::Refused { status, .. } if *status >= 500) =>
-                {
-                    let ending = Ending::new(Outcome::DockerError, "Docker gave up half-way");
-                    return ended(told(ending, error));
+                Some(Verdict::Open) => {
+                    untouched = None;
+                    let since = *open.get_or_insert_with(Instant::now);
+                    if error.status() >= 500 && since.elapsed() >= settle {
+                        let ending = Ending::new(Outcome::DockerError, "Docker gave up half-way");
+                        return ended(told(ending, error));
+                    }
                 }
-                Some(Verdict::Open | Verdict::Done(_)) | None => untouched = None,
+                Some(Verdict::Done(_)) | None => untouched = None,
             }
             if is_time_up {
                 return ended(out_of_time(
@@ -100,11 +101,24 @@ impl Inner {
         {
             let ending =
                 Ending::new(Outcome::DockerError, "Docker failed and the target is as it was").retryable();
-            return (looks >= LOOKS_AFTER_REFUSAL).then(|| ended(told(ending, error)));
+            // Docker may still be at it: a container it gave up waiting for can end seconds later.
+            return (has_settled && looks >= LOOKS_AFTER_REFUSAL).then(|| ended(told(ending, error)));
         }
-        let may_ask =
-            self.readiness.is_ready() && !run.live.withdrawn.is_cancelled() && run.tries < MOST_TRIES;
-        (has_settled && may_ask).then_some(Settled::Again)
+        if !has_settled {
+            return None;
+        }
+        if !run.action.is_allowed_by(self.policy) {
+            return Some(ended(unknown(run, "the policy of this host does not allow asking again", error)));
+        }
+        if let Action::Pull(pull) = run.action
+            && run.tries >= MOST_TRIES
+        {
+            // Docker stops a pull whose connection ends.
+            let ending = Ending::new(Outcome::DockerError, format!("pulling {} was cut off", pull.reference));
+            return Some(ended(told(ending, error).retryable()));
+        }
+        let may_ask = self.may_start() && !run.live.withdrawn.is_cancelled() && run.tries < MOST_TRIES;
+        may_ask.then_some(Settled::Again)
     }
 
     async fn rest_or_withdrawn(&self, run: &Run<'_>, pause: std::time::Duration) {
@@ -113,6 +127,22 @@ impl Inner {
         } else {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// What Docker did although its answer does not say so.
+fn done(run: &Run<'_>, error: &DockerError, why: &str) -> Ending {
+    let is_removal = matches!(run.action, Action::Call(Call::RemoveContainer { .. }));
+    match error {
+        DockerError::Refused { status: 409, .. } if is_removal && !run.is_repeat => {
+            let message = "another removal of it was in progress already, and it is gone now";
+            told(Ending::new(Outcome::TargetNotFound, message), error)
+        }
+        DockerError::Refused { .. } => {
+            let message = format!("Docker answered with an error, but {why}");
+            told(Ending::new(Outcome::Succeeded, message), error)
+        }
+        _ => Ending::new(Outcome::Succeeded, format!("Docker's answer was lost, but {why}")),
     }
 }
 

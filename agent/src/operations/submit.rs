@@ -1,11 +1,10 @@
-//! What the controller may ask: submit, withdraw, forget, resume.
+//! What the controller may ask in a session: submit, withdraw, query, forget.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_api::agent_v1::{OperationReport, SubmitRequest, Token};
+use gantry_api::agent_v1::{OperationReport, Outcome, Policy, SubmitRequest, Token};
 use tokio::sync::OwnedRwLockReadGuard;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -21,8 +20,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const LONGEST_DIGEST: usize = 128;
 const LONGEST_NAME: usize = 1024;
 const LONGEST_RUN_MS: u64 = 8 * 24 * 3600 * 1000;
-/// One record names this many withdrawn operations at most.
-const WITHDRAWN_AT_ONCE: usize = 100_000;
 
 /// What is known of an attempt that is submitted.
 enum Known {
@@ -35,12 +32,13 @@ impl Inner {
     pub(super) async fn submit(
         self: &Arc<Self>,
         mut request: SubmitRequest,
+        session: u64,
     ) -> Result<OperationReport, Refusal> {
         let uid = parse_uid(&request.uid)?;
         check_limits(&request)?;
         let action = Action::of(&request)?;
         let _authority = self.authority(request.token.take()).await?;
-        if !self.readiness.is_ready() {
+        if !self.may_start() {
             return Err(Refusal::new(Code::Unavailable, "the session is not ready"));
         }
         if !action.is_allowed_by(self.policy) {
@@ -49,31 +47,37 @@ impl Inner {
                 format!("the policy of this host ({}) does not allow it", policy_word(self.policy)),
             ));
         }
+        let engine_id = self.engine.known_id();
         let start_by = request
             .start_within_ms
             .map(|within| self.clock.since_boot() + Duration::from_millis(within).max(AT_ONCE));
 
         let _stripe = self.stripe(uid).await;
+        self.require_current(session)?;
         match self.journal.read(|ledger| known(ledger, uid, &request)) {
             Known::As(report) => {
                 // The controller knows best how much time is left.
                 if let Some(live) = self.live.lock().get_mut(&uid) {
-                    live.start_by = start_by;
+                    live.permit(start_by);
                 }
                 return Ok(*report);
             }
             Known::Otherwise(refusal) => return Err(refusal),
             Known::No => {}
         }
-        if self.journal.read(|ledger| ledger.entries().len()) >= MOST_ENTRIES {
+        let is_one_too_many =
+            |ledger: &Ledger| ledger.entry(&uid).is_none() && ledger.entries().len() >= MOST_ENTRIES;
+        if self.journal.read(is_one_too_many) {
             return Err(Refusal::new(
                 Code::ResourceExhausted,
                 format!("{MOST_ENTRIES} operations wait, run or are not yet recorded: try again later"),
             ));
         }
-        let accepted = Accepted { request: Some(request), at_ms: self.clock.now().as_millisecond() };
+        let mut live = Live::new(request.attempt);
+        live.permit(start_by);
+        let at_ms = self.clock.now().as_millisecond();
+        let accepted = Accepted { request: Some(request), at_ms, engine_id };
         self.journal.append(vec![Body::Accepted(accepted)]).await?;
-        let live = Live { start_by, withdrawn: CancellationToken::new(), progress: None };
         self.live.lock().insert(uid, live);
         let report = self.report(uid);
         self.enqueue(uid, action.exclusion());
@@ -101,8 +105,14 @@ impl Inner {
             .ok_or_else(|| Refusal::new(Code::Internal, "the journal does not show what it just took"))
     }
 
-    pub(super) async fn forget(&self, uids: &[String]) -> Result<(), Refusal> {
+    pub(super) fn query(&self, uids: &[String]) -> Result<Vec<OperationReport>, Refusal> {
         let uids = uids.iter().map(|uid| parse_uid(uid)).collect::<Result<Vec<_>, _>>()?;
+        Ok(uids.into_iter().filter_map(|uid| self.report(uid)).collect())
+    }
+
+    pub(super) async fn forget(&self, token: Option<Token>, uids: &[String]) -> Result<(), Refusal> {
+        let uids = uids.iter().map(|uid| parse_uid(uid)).collect::<Result<Vec<_>, _>>()?;
+        let _authority = self.authority(token).await?;
         let _stripes = self.every_stripe().await;
         let bodies: Vec<_> =
             self.journal.read(|ledger| uids.iter().filter_map(|uid| ledger.bury(uid)).collect());
@@ -112,43 +122,8 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn resume(
-        &self,
-        token: Option<Token>,
-        withdrawn: &[String],
-    ) -> Result<Vec<OperationReport>, Refusal> {
-        if withdrawn.len() > WITHDRAWN_AT_ONCE {
-            return Err(Refusal::new(
-                Code::InvalidArgument,
-                format!(
-                    "{} operations are withdrawn at once, at most {WITHDRAWN_AT_ONCE} can be",
-                    withdrawn.len()
-                ),
-            ));
-        }
-        let uids = withdrawn.iter().map(|uid| parse_uid(uid)).collect::<Result<Vec<_>, _>>()?;
-        let _authority = self.authority(token).await?;
-        {
-            let _stripes = self.every_stripe().await;
-            let news: Vec<u8> = self.journal.read(|ledger| {
-                let news = uids.iter().filter(|uid| needs_withdrawing(ledger, uid));
-                news.flat_map(|uid| *uid.as_bytes()).collect()
-            });
-            if !news.is_empty() {
-                self.journal.append(vec![Body::Withdrawn(Withdrawn { uids: news })]).await?;
-            }
-            for uid in &uids {
-                self.wake_withdrawn(*uid);
-            }
-        }
-        for uid in uids {
-            self.changed(uid);
-        }
-        Ok(self.all().into_iter().filter_map(|uid| self.report(uid)).collect())
-    }
-
     /// Refuses a token lower than the highest seen; makes a higher one durable before anything is done under it.
-    async fn authority(&self, token: Option<Token>) -> Result<OwnedRwLockReadGuard<()>, Refusal> {
+    pub(super) async fn authority(&self, token: Option<Token>) -> Result<OwnedRwLockReadGuard<()>, Refusal> {
         let token = token.ok_or_else(|| Refusal::new(Code::InvalidArgument, "the request has no token"))?;
         let order = |token: &Token| (token.incarnation, token.epoch);
         let highest = || self.journal.read(|ledger| ledger.token().as_ref().map(order));
@@ -173,7 +148,7 @@ impl Inner {
         }
     }
 
-    fn wake_withdrawn(&self, uid: Uuid) {
+    pub(super) fn wake_withdrawn(&self, uid: Uuid) {
         if let Some(live) = self.live.lock().get(&uid) {
             live.withdrawn.cancel();
         }
@@ -199,7 +174,7 @@ impl Inner {
 }
 
 /// True unless a withdrawal of it would change nothing.
-fn needs_withdrawing(ledger: &Ledger, uid: &Uuid) -> bool {
+pub(super) fn needs_withdrawing(ledger: &Ledger, uid: &Uuid) -> bool {
     match (ledger.entry(uid), ledger.tombstone(uid)) {
         (Some(entry), _) => !entry.is_withdrawn,
         (None, Some(stone)) => stone.retryable,
@@ -208,24 +183,21 @@ fn needs_withdrawing(ledger: &Ledger, uid: &Uuid) -> bool {
 }
 
 fn known(ledger: &Ledger, uid: Uuid, request: &SubmitRequest) -> Known {
-    let (attempt, is_same, retryable, is_withdrawn, is_open) =
-        match (ledger.entry(&uid), ledger.tombstone(&uid)) {
-            (Some(entry), _) => (
-                entry.request.attempt,
-                entry.request.digest == request.digest,
-                entry.result.as_ref().is_some_and(|result| result.retryable),
-                entry.is_withdrawn,
-                matches!(entry.phase, Phase::Accepted | Phase::Started),
-            ),
-            (None, Some(stone)) => (
-                stone.attempt,
-                stone.digest == fingerprint(&request.digest),
-                stone.retryable,
-                stone.outcome == gantry_api::agent_v1::Outcome::Withdrawn,
-                false,
-            ),
-            (None, None) => return Known::No,
-        };
+    let (attempt, is_same, retryable, is_withdrawn) = match (ledger.entry(&uid), ledger.tombstone(&uid)) {
+        (Some(entry), _) => (
+            entry.request.attempt,
+            entry.request.digest == request.digest,
+            entry.result.as_ref().is_some_and(|result| result.retryable),
+            entry.phase == Phase::Withdrawn,
+        ),
+        (None, Some(stone)) => (
+            stone.attempt,
+            stone.digest == fingerprint(&request.digest),
+            stone.retryable,
+            stone.outcome == Outcome::Withdrawn,
+        ),
+        (None, None) => return Known::No,
+    };
     if attempt == request.attempt {
         return match report::report(ledger, uid, None) {
             Some(report) if is_same => {
@@ -237,7 +209,7 @@ fn known(ledger: &Ledger, uid: Uuid, request: &SubmitRequest) -> Known {
             )),
         };
     }
-    if is_withdrawn && !is_open {
+    if is_withdrawn {
         return Known::As(Box::new(report::withdrawn(ledger, uid, request.attempt, &request.digest)));
     }
     if request.attempt > attempt && retryable {
@@ -274,12 +246,11 @@ fn check_limits(request: &SubmitRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn parse_uid(text: &str) -> Result<Uuid, Refusal> {
+pub(super) fn parse_uid(text: &str) -> Result<Uuid, Refusal> {
     text.parse().map_err(|_| Refusal::new(Code::InvalidArgument, format!("`{text}` is not a uid")))
 }
 
-fn policy_word(policy: gantry_api::agent_v1::Policy) -> &'static str {
-    use gantry_api::agent_v1::Policy;
+pub(super) fn policy_word(policy: Policy) -> &'static str {
     match policy {
         Policy::Full => "full",
         Policy::Operate => "operate",

@@ -1,5 +1,6 @@
 //! What the controller may call, on one connection.
 
+mod deadline;
 mod docker;
 mod operation;
 mod session;
@@ -31,7 +32,7 @@ use crate::operations::Operations;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
-/// The longest list of withdrawn operations is 100,000 uids of 38 bytes.
+/// Resume names up to 100,000 withdrawn operations in 38 bytes each, and 10,000 that may start in 56.
 const LARGEST_MESSAGE: usize = 8 << 20;
 
 /// What the calls are answered from.
@@ -108,7 +109,7 @@ pub(super) async fn router(session: Arc<Session>) -> Router {
     let routes = add(Router::new(), sessions);
     let routes = add(routes, OperationServiceServer::new(operation::Service(session.clone())));
     let routes = add(routes, DockerServiceServer::new(docker::Service(session)));
-    add(routes, health).layer(from_fn(traced))
+    add(routes, health).layer(from_fn(deadline::kept)).layer(from_fn(traced))
 }
 
 fn add<S>(routes: Router, service: S) -> Router

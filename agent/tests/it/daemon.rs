@@ -1,7 +1,7 @@
 //! A Docker daemon that counts what it does, keeps no promise it was not told to keep, and listens on a Unix socket.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) images: BTreeMap<String, String>,
     /// Reference to what the registry has.
     pub(crate) registry: BTreeMap<String, String>,
+    /// Digests the registry still has though no reference means them.
+    pub(crate) has: Vec<String>,
     /// `start:c1`, in order.
     pub(crate) effects: Vec<String>,
     /// `POST /containers/…/start`, in order, without reads.
@@ -60,6 +62,13 @@ pub(crate) struct State {
     pub(crate) faults: VecDeque<Fault>,
     pub(crate) api_version: String,
     pub(crate) bridge: String,
+    pub(crate) engine_id: String,
+    /// `GET /info` and `GET /version` are never answered.
+    pub(crate) info_hangs: bool,
+    /// `GET /version` is answered with 500.
+    pub(crate) version_fails: bool,
+    /// Every look at an image is answered with 500.
+    pub(crate) images_fail: bool,
     /// Lines a pull says before it is done; it waits for `release` before the last.
     pub(crate) pull_lines: Vec<String>,
     pub(crate) pull_is_held: bool,
@@ -99,6 +108,7 @@ impl Daemon {
             registry: BTreeMap::from([("app:2".to_owned(), DIGEST.to_owned())]),
             api_version: "1.41".to_owned(),
             bridge: "run-1".to_owned(),
+            engine_id: "ENGINE".to_owned(),
             tick: 10,
             ..State::default()
         };
@@ -114,10 +124,6 @@ impl Daemon {
 
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.path.display())
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(crate) fn start(&mut self) {
@@ -209,8 +215,13 @@ async fn serve(
                 .body(BodyExt::boxed(body))
                 .unwrap());
         }
+        if matches!(path.as_str(), "/info" | "/version") && shared.lock().info_hangs {
+            return std::future::pending().await;
+        }
         let state = shared.lock();
-        return Ok(read(&state, &path));
+        let fails = (path == "/version" && state.version_fails)
+            || (path.starts_with("/images/") && state.images_fail);
+        return Ok(if fails { message(&state, 500, "not now") } else { read(&state, &path) });
     }
     let fault = {
         let mut state = shared.lock();
@@ -278,7 +289,7 @@ fn read(state: &State, path: &str) -> Response<Body> {
     let found = match parts.as_slice() {
         ["version"] => Some(json!({ "Version": "20.10.24", "ApiVersion": state.api_version })),
         ["info"] => Some(json!({
-            "ID": "ENGINE", "Containers": 1, "ContainersRunning": 1, "Images": 1, "Driver": "vfs", "NCPU": 2,
+            "ID": state.engine_id, "Containers": 1, "ContainersRunning": 1, "Images": 1, "Driver": "vfs", "NCPU": 2,
             "MemTotal": 1_073_741_824, "Name": "host", "OSType": "linux", "CgroupVersion": "2",
         })),
         ["networks"] => Some(json!([
@@ -304,8 +315,12 @@ fn read(state: &State, path: &str) -> Response<Body> {
             let name = rest.join("/");
             let id = state.images.get(&name).or_else(|| state.images.values().find(|id| **id == name));
             id.map(|id| {
-                let references: Vec<_> =
-                    state.images.iter().filter(|(_, other)| *other == id).map(|(name, _)| name).collect();
+                let references: Vec<_> = state
+                    .images
+                    .iter()
+                    .filter(|(name, other)| *other == id && !name.contains('@'))
+                    .map(|(name, _)| name)
+                    .collect();
                 let digests = if id == DIGEST { vec![format!("app@{DIGEST}")] } else { Vec::new() };
                 json!({ "Id": id, "RepoTags": references, "RepoDigests": digests })
             })
@@ -342,7 +357,16 @@ fn change(state: &mut State, method: &Method, path: &str, query: &BTreeMap<Strin
     let ok = |status: u16| (status, String::new());
     let effect = |state: &mut State, what: &str| state.effects.push(what.to_owned());
     if path == "/images/create" {
-        let name = format!("{}:{}", query["fromImage"], query["tag"]);
+        let (repository, version) = (&query["fromImage"], &query["tag"]);
+        if version.starts_with("sha256:") {
+            if !state.has.contains(version) && !state.registry.values().any(|known| known == version) {
+                return (404, format!("manifest for {repository}@{version} not found: manifest unknown"));
+            }
+            state.images.insert(format!("{repository}@{version}"), version.clone());
+            effect(state, "pull");
+            return ok(200);
+        }
+        let name = format!("{repository}:{version}");
         let Some(id) = state.registry.get(&name).cloned() else {
             return (404, format!("manifest for {name} not found: manifest unknown"));
         };

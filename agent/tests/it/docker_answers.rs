@@ -1,11 +1,13 @@
 //! What Docker's answers mean, one action at a time.
 
-use gantry_api::agent_v1::{Outcome, Policy};
+use gantry_api::agent_v1::action::Action as Kind;
+use gantry_api::agent_v1::{ContainerRestart, OperationState, Outcome, Policy};
 use tonic::Code;
 
 use crate::daemon::{C1, Daemon, Fault};
 use crate::world::{
-    World, every_action, kill, pause, pull, remove, remove_image, rename, restart, start, stop, unpause,
+    World, container, every_action, kill, pause, pull, remove, remove_image, rename, restart, start, stop,
+    unpause,
 };
 
 #[tokio::test]
@@ -77,13 +79,16 @@ async fn of_two_who_remove_one_container_the_second_reads_that_it_was_removed() 
 }
 
 #[tokio::test]
-async fn a_removal_in_progress_is_waited_for() {
+async fn of_two_removals_at_once_the_other_reads_that_one_was_in_progress() {
     let world = World::with_container("exited").await;
-    world.daemon.next_call(Fault::RefuseAfter(409, "removal of container web is already in progress"));
+    let docker_says = "removal of container web is already in progress";
+    world.daemon.next_call(Fault::RefuseAfter(409, docker_says));
 
     let report = world.run(&remove(false)).await;
 
-    assert_eq!(report.outcome(), Outcome::Succeeded);
+    assert_eq!((report.outcome(), report.retryable), (Outcome::TargetNotFound, false));
+    assert_eq!(report.message, "another removal of it was in progress already, and it is gone now");
+    assert_eq!(report.error, docker_says);
     assert_eq!(world.daemon.calls().len(), 1);
 }
 
@@ -117,11 +122,44 @@ async fn a_5xx_that_changed_nothing_may_be_tried_again_by_the_controller() {
 }
 
 #[tokio::test]
+async fn a_5xx_is_not_believed_before_what_docker_may_still_be_doing_has_shown() {
+    let world = World::with_container("running").await;
+    world.daemon.next_call(Fault::Refuse(500, "did not receive an exit event"));
+    let request = container(Kind::ContainerRestart(ContainerRestart { timeout_seconds: Some(2) }));
+    world.submit(&request).await.unwrap();
+    world.until(&request, |report| report.state() == OperationState::Started).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(world.known(&request).unwrap().state(), OperationState::Started);
+
+    world.daemon.change(|container| container.started = 99);
+
+    let report = world.ended(&request).await;
+    assert_eq!((report.outcome(), report.docker_status), (Outcome::Succeeded, 500), "{report:?}");
+}
+
+#[tokio::test]
+async fn an_engine_whose_version_cannot_be_read_was_not_asked() {
+    let world = World::with_container("running").await;
+    world.daemon.state.lock().api_version = String::new();
+    world.daemon.state.lock().version_fails = true;
+
+    let report = world.run(&kill("HUP")).await;
+
+    assert_eq!((report.outcome(), report.retryable), (Outcome::DockerError, true), "{report:?}");
+    assert!(report.error.ends_with("its version is not known: not now"), "{}", report.error);
+    assert_eq!(world.daemon.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_5xx_after_the_effect_is_a_success() {
     let world = World::with_container("running").await;
     world.daemon.next_call(Fault::RefuseAfter(500, "oops"));
 
-    assert_eq!(world.run(&stop()).await.outcome(), Outcome::Succeeded);
+    let report = world.run(&stop()).await;
+
+    assert_eq!((report.outcome(), report.docker_status), (Outcome::Succeeded, 500));
+    assert_eq!(report.message, "Docker answered with an error, but it does not run");
+    assert_eq!(report.error, "oops");
 }
 
 #[tokio::test]
@@ -171,6 +209,8 @@ async fn what_was_cut_before_it_was_done_is_asked_again_only_where_that_can_do_n
 
         let (expected, effects) = match effect {
             "kill SIGHUP" | "kill SIGTERM" => (Outcome::Unknown, 0),
+            // The second time by its digest, and then it is given the reference.
+            "pull" => (Outcome::Succeeded, 2),
             _ => (Outcome::Succeeded, 1),
         };
         assert_eq!(report.outcome(), expected, "{effect}: {report:?}");

@@ -79,17 +79,37 @@ async fn a_restarted_engine_is_another_incarnation() {
 }
 
 #[tokio::test]
-async fn the_change_stream_says_so_at_once_and_comes_back_after_the_engine() {
+async fn the_change_stream_says_so_at_once_and_when_the_engine_goes_and_comes_back() {
     let mut daemon = Daemon::with_container("running");
     let engine = BollardEngine::new(&daemon.host()).unwrap();
     let mut changes = engine.changes();
     let within = std::time::Duration::from_secs(10);
 
-    tokio::time::timeout(within, changes.next()).await.unwrap().unwrap();
-    tokio::time::timeout(within, changes.next()).await.unwrap().unwrap();
+    let mut change = async || tokio::time::timeout(within, changes.next()).await.unwrap().unwrap();
+
+    change().await;
+    change().await;
     daemon.stop().await;
+    change().await;
+    assert!(engine.info().await.is_err(), "whoever looks now sees that the engine is away");
+    daemon.start();
+    change().await;
+    assert!(engine.info().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_engine_that_was_away_is_asked_again_who_it_is() {
+    let mut daemon = Daemon::with_container("running");
+    let engine = BollardEngine::new(&daemon.host()).unwrap();
+    assert_eq!(engine.known_id(), "");
+    assert_eq!(engine.id().await.unwrap(), "ENGINE");
+
+    daemon.stop().await;
+    engine.container(C1).await.unwrap_err();
+    assert_eq!(engine.known_id(), "ENGINE", "the last one known");
+    daemon.state.lock().engine_id = "OTHER".to_owned();
     daemon.start();
 
-    tokio::time::timeout(within, changes.next()).await.unwrap().unwrap();
-    assert!(daemon.path().exists());
+    assert_eq!(engine.id().await.unwrap(), "OTHER");
+    assert_eq!(engine.known_id(), "OTHER");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_agent::journal::{
-    Accepted, Body, DirectoryDisk, Finished, Journal, MemoryDisk, Phase, Started, Withdrawn,
+    Accepted, Body, DirectoryDisk, Failure, Finished, Journal, Ledger, MemoryDisk, Phase, Started, Withdrawn,
 };
 use gantry_api::agent_v1::{OperationReport, Outcome, SubmitRequest, Token};
 use proptest::prelude::*;
@@ -29,11 +29,11 @@ fn accepted(number: u8) -> Body {
         digest: "d".to_owned(),
         ..SubmitRequest::default()
     };
-    Body::Accepted(Accepted { request: Some(request), at_ms: 1 })
+    Body::Accepted(Accepted { request: Some(request), at_ms: 1, engine_id: "e".to_owned() })
 }
 
 fn started(number: u8) -> Body {
-    Body::Started(Started { uid: uid(number).as_bytes().to_vec(), before: None, at_ms: 2 })
+    Body::Started(Started { uid: uid(number).as_bytes().to_vec(), before: None, at_ms: 2, spent: None })
 }
 
 fn finished(number: u8) -> Body {
@@ -116,6 +116,48 @@ async fn damage_to_a_durable_record_starts_another_journal_that_runs_nothing_aga
     }
     assert!(disk.names().iter().any(|name| name.starts_with("operations.journal.damaged-")));
     assert_eq!(open(&disk).await.read(|ledger| ledger.journal_id().to_owned()), after.journal_id());
+}
+
+#[tokio::test]
+async fn what_was_read_at_the_start_outlives_a_loss_of_power_right_after() {
+    let disk = MemoryDisk::default();
+    let journal = open(&disk).await;
+    journal.append(vec![accepted(1)]).await.unwrap();
+    disk.fail(Some((Failure::Syncs, std::io::ErrorKind::Other)));
+    journal.append(vec![started(1)]).await.unwrap_err();
+    journal.close().await;
+    disk.fail(None);
+
+    let phase = |ledger: &Ledger| ledger.entry(&uid(1)).unwrap().phase;
+    assert_eq!(open(&disk).await.read(phase), Phase::Started, "the process died, and the page cache did not");
+    disk.crash(|_| 0);
+
+    assert_eq!(open(&disk).await.read(phase), Phase::Started);
+}
+
+#[tokio::test]
+async fn another_journal_takes_over_all_or_not_at_all() {
+    let disk = MemoryDisk::default();
+    let journal = open(&disk).await;
+    journal.append(vec![accepted(1), accepted(2), withdrawn(2)]).await.unwrap();
+    let before = journal.read(Clone::clone);
+    disk.fail(Some((Failure::Writes, std::io::ErrorKind::StorageFull)));
+    journal.begin_anew().await.unwrap_err();
+    assert_eq!(journal.read(Clone::clone), before);
+    disk.fail(None);
+
+    let (renewed, appended) = tokio::join!(journal.begin_anew(), journal.append(vec![accepted(3)]));
+
+    renewed.unwrap();
+    appended.unwrap();
+    let after = journal.read(Clone::clone);
+    assert_ne!(after.journal_id(), before.journal_id());
+    let outcome = |number| after.tombstone(&uid(number)).unwrap().outcome;
+    assert_eq!((outcome(1), outcome(2)), (Outcome::Unknown, Outcome::Withdrawn));
+    assert_eq!(after.entry(&uid(3)).unwrap().phase, Phase::Accepted);
+    journal.close().await;
+    disk.crash(|_| 0);
+    assert_eq!(open(&disk).await.read(Clone::clone), after);
 }
 
 #[tokio::test]

@@ -15,18 +15,19 @@ use gantry_agent::telemetry::metrics::Metrics;
 use gantry_api::agent_v1::docker_service_client::DockerServiceClient;
 use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
 use gantry_api::agent_v1::{
-    HelloRequest, InfoRequest, InstallCertificateRequest, Policy, RefuseRequest, RenewRequest,
-    RequestCertificateRequest, ResumeRequest, WithdrawRequest,
+    ForgetRequest, HelloRequest, InfoRequest, InstallCertificateRequest, Policy, QueryRequest, RefuseRequest,
+    RenewRequest, RequestCertificateRequest, ResumeRequest, WithdrawRequest,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
+use tonic::{Code, Request};
 
 use crate::controller::{Caller, Controller, UID};
+use crate::daemon::Daemon;
 use crate::enroll::config;
 use crate::world::{TOKEN, entropy};
 
-/// An enrolled agent that keeps its link; its engine is away.
+/// An enrolled agent that keeps its link.
 struct Agent {
     gate: Arc<Gate>,
     stop: CancellationToken,
@@ -36,6 +37,10 @@ struct Agent {
 
 impl Agent {
     async fn enrolled_at(controller: &Controller, more: &[&str]) -> Self {
+        Self::beside("unix:///nowhere/docker.sock", controller, more).await
+    }
+
+    async fn beside(docker_host: &str, controller: &Controller, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(controller, directory.path(), more);
         let state = Arc::new(StateDir::open(&config.state_dir).unwrap());
@@ -47,7 +52,7 @@ impl Agent {
 
         let clock = Arc::new(SystemClock);
         let gate = Arc::new(Gate::new(clock.clone(), entropy()));
-        let engine = Arc::new(BollardEngine::new("unix:///nowhere/docker.sock").unwrap());
+        let engine = Arc::new(BollardEngine::new(docker_host).unwrap());
         let journal = Journal::open(Arc::new(MemoryDisk::default()), &entropy()).await.unwrap();
         let operations = Operations::start(operations::Parts {
             engine: engine.clone(),
@@ -78,7 +83,7 @@ impl Agent {
 
 async fn resumed(caller: &Caller) -> bytes::Bytes {
     caller.session().hello(HelloRequest::default()).await.unwrap();
-    let request = ResumeRequest { token: Some(TOKEN), withdrawn_uids: Vec::new() };
+    let request = ResumeRequest { token: Some(TOKEN), ..ResumeRequest::default() };
     caller.session().resume(request).await.unwrap().into_inner().nonce
 }
 
@@ -109,6 +114,49 @@ async fn a_session_goes_from_hello_through_resume_to_renew_and_nothing_is_taken_
     agent.stop.cancel();
     agent.task.await.unwrap();
     assert!(!agent.gate.is_ready());
+}
+
+#[tokio::test]
+async fn a_hanging_engine_holds_up_no_hello_and_is_told_from_a_silent_agent() {
+    let daemon = Daemon::with_container("running");
+    let controller = Controller::start().await;
+    let _agent = Agent::beside(&daemon.host(), &controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    resumed(&caller).await;
+    let info = async |milliseconds| {
+        let mut request = Request::new(InfoRequest {});
+        request.set_timeout(Duration::from_millis(milliseconds));
+        DockerServiceClient::new(caller.clone()).info(request).await
+    };
+    info(10_000).await.unwrap();
+
+    daemon.state.lock().info_hangs = true;
+
+    let error = info(2_000).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(error.message(), "the Docker daemon did not answer within 1.8s");
+    let mut session = caller.session();
+    let hello = session.hello(HelloRequest::default());
+    let hello = tokio::time::timeout(Duration::from_secs(2), hello).await.unwrap().unwrap();
+    assert_eq!(hello.into_inner().engine_id, "ENGINE", "the last one known");
+}
+
+#[tokio::test]
+async fn a_query_and_a_forget_name_a_thousand_at_most() {
+    let controller = Controller::start().await;
+    let _agent = Agent::enrolled_at(&controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    let mut operations = OperationServiceClient::new(caller.clone());
+    let query = |number| QueryRequest { uids: vec![UID.to_owned(); number] };
+    assert_eq!(operations.query(query(1)).await.unwrap_err().code(), Code::Unavailable, "Resume comes first");
+    resumed(&caller).await;
+
+    assert_eq!(operations.query(query(1_000)).await.unwrap().into_inner().reports, []);
+    assert_eq!(operations.query(query(1_001)).await.unwrap_err().code(), Code::InvalidArgument);
+    let forget = ForgetRequest { uids: vec![UID.to_owned(); 1_001], token: Some(TOKEN) };
+    assert_eq!(operations.forget(forget).await.unwrap_err().code(), Code::InvalidArgument);
+    let no_token = ForgetRequest { uids: vec![UID.to_owned()], token: None };
+    assert_eq!(operations.forget(no_token).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

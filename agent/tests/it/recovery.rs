@@ -1,11 +1,13 @@
 //! The agent dies at every point where it can, and Docker is counted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_api::agent_v1::{OperationState, Outcome, SubmitRequest};
+use gantry_agent::journal::{Accepted, Body, Journal};
+use gantry_api::agent_v1::{OperationState, Outcome, Policy, SubmitRequest};
 
 use crate::daemon::Fault;
-use crate::world::{TOKEN, World, every_action, kill, pull, restart, start, stop};
+use crate::world::{World, entropy, every_action, kill, pause, pull, restart, start, stop};
 
 const A_MOMENT: Duration = Duration::from_millis(40);
 
@@ -18,12 +20,8 @@ async fn dies_after(world: &mut World, request: &SubmitRequest, steps: u64) -> b
         let mut died = false;
         for _ in 0..500 {
             tokio::time::sleep(Duration::from_millis(2)).await;
-            let reports = world.operations.resume(Some(TOKEN), Vec::new()).await;
-            let is_over = reports.is_ok_and(|reports| {
-                reports.iter().any(|report| {
-                    report.uid == request.uid
-                        && matches!(report.state(), OperationState::Finished | OperationState::Withdrawn)
-                })
+            let is_over = world.known(request).is_some_and(|report| {
+                matches!(report.state(), OperationState::Finished | OperationState::Withdrawn)
             });
             died = world.disk.is_dead();
             if is_over || died {
@@ -43,7 +41,7 @@ async fn wherever_the_agent_dies_an_action_takes_effect_once_or_is_known_not_to(
         for steps in 0..20 {
             let mut world = World::with_container(state).await;
             // The token is recorded before the sweep, so that it is the operation's own records that are cut.
-            world.operations.resume(Some(TOKEN), Vec::new()).await.unwrap();
+            world.resume(&[], &[]).await;
             let died = dies_after(&mut world, &request, steps).await;
 
             world.agent_is_killed_and_restarted().await;
@@ -76,7 +74,7 @@ async fn a_restart_is_not_repeated_on_an_engine_that_was_restarted_meanwhile() {
         world.submit(&request).await.unwrap();
         world.until(&request, |report| report.state() == OperationState::Started).await;
         tokio::time::sleep(A_MOMENT).await;
-        world.operations.stop().await;
+        world.operations.cut().await;
         world.daemon.state.lock().bridge = "run-2".to_owned();
         if matches!(fault, Fault::LoseAnswer) {
             world.daemon.change(|container| container.started = 99);
@@ -98,7 +96,7 @@ async fn a_start_that_cannot_be_told_from_a_restart_policy_is_unknown() {
     world.submit(&request).await.unwrap();
     world.until(&request, |report| report.state() == OperationState::Started).await;
     tokio::time::sleep(A_MOMENT).await;
-    world.operations.stop().await;
+    world.operations.cut().await;
     world.daemon.state.lock().bridge = "run-2".to_owned();
     world.daemon.change(|container| container.started = 99);
 
@@ -119,7 +117,7 @@ async fn a_withdrawal_that_came_while_the_agent_was_away_keeps_it_from_asking_ag
     world.session.set(false);
     world.agent_is_killed_and_restarted().await;
 
-    world.operations.resume(Some(TOKEN), vec![request.uid.clone()]).await.unwrap();
+    world.resume(&[&request], &[]).await;
     world.session.set(true);
 
     let report = world.ended(&request).await;
@@ -137,11 +135,118 @@ async fn a_pull_that_was_withdrawn_while_the_agent_was_away_is_cancelled() {
     world.session.set(false);
     world.agent_is_killed_and_restarted().await;
 
-    world.operations.resume(Some(TOKEN), vec![request.uid.clone()]).await.unwrap();
+    world.resume(&[&request], &[]).await;
     world.session.set(true);
 
     assert_eq!(world.ended(&request).await.outcome(), Outcome::Cancelled);
     assert_eq!(world.daemon.effects(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_agent_or_a_machine_that_starts_over_and_over_gives_no_operation_its_time_anew() {
+    for reboots in [false, true] {
+        let mut world = World::with_container("running").await;
+        world.daemon.change(|container| container.is_deaf = true);
+        world.daemon.next_call(Fault::LoseAnswer);
+        let mut request = kill("TERM");
+        request.run_within_ms = 60_000;
+        world.submit(&request).await.unwrap();
+        world.until(&request, |report| report.state() == OperationState::Started).await;
+        tokio::time::sleep(A_MOMENT).await;
+
+        let mut starts = 0;
+        while world.known(&request).unwrap().state() == OperationState::Started {
+            assert!(starts < 6, "it does not end");
+            starts += 1;
+            world.operations.cut().await;
+            if reboots {
+                world.machine.restarts();
+            }
+            world.machine.pass(Duration::from_secs(25));
+            world.agent_is_killed_and_restarted().await;
+            tokio::time::sleep(A_MOMENT).await;
+        }
+
+        assert!(starts >= 3, "{starts}");
+        assert_eq!(world.known(&request).unwrap().outcome(), Outcome::Unknown);
+        assert_eq!(world.daemon.effects(), ["kill SIGTERM"]);
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_for_another_engine_does_not_start() {
+    let mut world = World::with_container("running").await;
+    world.run(&pause()).await;
+    world.daemon.stop().await;
+    let request = stop();
+    world.submit(&request).await.unwrap();
+    world.daemon.state.lock().engine_id = "OTHER".to_owned();
+    world.agent_is_killed_and_restarted().await;
+    world.daemon.start();
+
+    world.resume(&[], &[&request]).await;
+
+    let report = world.ended(&request).await;
+    assert_eq!(report.outcome(), Outcome::TargetChanged);
+    assert_eq!(report.message, "it was accepted for another Docker Engine: for ENGINE, and this is OTHER");
+    assert_eq!(world.daemon.effects(), ["pause"]);
+}
+
+#[tokio::test]
+async fn what_had_started_on_another_engine_is_unknown() {
+    for then in ["ENGINE", ""] {
+        let mut world = World::with_container("running").await;
+        world.daemon.state.lock().engine_id = then.to_owned();
+        world.daemon.next_call(Fault::HangAfter);
+        let request = stop();
+        world.submit(&request).await.unwrap();
+        world.until(&request, |report| report.state() == OperationState::Started).await;
+        tokio::time::sleep(A_MOMENT).await;
+        world.operations.cut().await;
+        world.daemon.state.lock().engine_id = "OTHER".to_owned();
+
+        world.agent_is_killed_and_restarted().await;
+
+        // An engine that gave no id cannot be told from another.
+        let expected = if then.is_empty() { Outcome::Succeeded } else { Outcome::Unknown };
+        assert_eq!(world.ended(&request).await.outcome(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_became_stricter_holds_for_what_waits() {
+    let mut world = World::with_container("running").await;
+    world.daemon.stop().await;
+    let request = stop();
+    world.submit(&request).await.unwrap();
+    world.policy = Policy::Observe;
+    world.agent_is_killed_and_restarted().await;
+    world.daemon.start();
+
+    world.resume(&[], &[&request]).await;
+
+    let report = world.ended(&request).await;
+    assert_eq!((report.outcome(), report.retryable), (Outcome::PolicyDenied, false));
+    assert_eq!(world.daemon.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_policy_that_became_stricter_forbids_asking_again_and_not_looking() {
+    for (fault, expected) in [(Fault::Hang, Outcome::Unknown), (Fault::HangAfter, Outcome::Succeeded)] {
+        let mut world = World::with_container("running").await;
+        world.daemon.next_call(fault);
+        let request = stop();
+        world.submit(&request).await.unwrap();
+        world.until(&request, |report| report.state() == OperationState::Started).await;
+        tokio::time::sleep(A_MOMENT).await;
+        world.policy = Policy::Observe;
+
+        world.agent_is_killed_and_restarted().await;
+
+        let report = world.ended(&request).await;
+        assert_eq!((report.outcome(), report.retryable), (expected, false), "{report:?}");
+        assert_eq!(world.daemon.calls().len(), 1);
+    }
 }
 
 #[tokio::test]
@@ -160,4 +265,22 @@ async fn an_engine_that_hangs_and_comes_back_is_asked_what_happened() {
 
     assert_eq!(report.outcome(), Outcome::Succeeded, "{report:?}");
     assert_eq!(world.daemon.effects(), ["kill SIGKILL"]);
+}
+
+#[tokio::test]
+async fn an_action_that_only_another_version_knows_ends() {
+    let mut world = World::with_container("running").await;
+    world.operations.cut().await;
+    let mut request = stop();
+    request.action = None;
+    let journal = Journal::open(Arc::new(world.disk.clone()), &entropy()).await.unwrap();
+    let accepted = Accepted { request: Some(request.clone()), at_ms: 1, engine_id: String::new() };
+    journal.append(vec![Body::Accepted(accepted)]).await.unwrap();
+    journal.close().await;
+
+    world.agent_starts().await;
+
+    let report = world.ended(&request).await;
+    assert_eq!((report.outcome(), report.retryable), (Outcome::DockerError, true));
+    assert_eq!(report.message, "this agent does not know the action; Docker was not asked");
 }

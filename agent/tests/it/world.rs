@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_agent::clock::{SharedEntropy, SystemClock, SystemEntropy};
+use gantry_agent::clock::{Clock, SharedEntropy, SystemClock, SystemEntropy};
+use gantry_agent::docker::Engine;
 use gantry_agent::docker::bollard::BollardEngine;
 use gantry_agent::journal::{Journal, MemoryDisk};
-use gantry_agent::operations::{Operations, Pace, Parts, Readiness, Refusal};
+use gantry_agent::operations::{Operations, Pace, Parts, Readiness, Refusal, Resumed};
 use gantry_api::agent_v1::action::Action as Kind;
 use gantry_api::agent_v1::{
     Action, ContainerKill, ContainerPause, ContainerRemove, ContainerRename, ContainerRestart,
     ContainerStart, ContainerStop, ContainerUnpause, ImagePull, ImageRemove, ImageTag, OperationReport,
-    OperationState, Policy, SubmitRequest, Target, TargetKind, Token,
+    OperationState, Permit, Policy, ResumeRequest, SubmitRequest, Target, TargetKind, Token,
 };
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::daemon::{C1, Daemon, IMAGE};
@@ -46,6 +48,7 @@ pub(crate) struct World {
     pub(crate) session: Arc<Session>,
     pub(crate) operations: Operations,
     pub(crate) policy: Policy,
+    pub(crate) machine: Arc<Machine>,
 }
 
 pub(crate) fn entropy() -> SharedEntropy {
@@ -62,14 +65,59 @@ fn pace() -> Pace {
         grace: Duration::from_millis(300),
         disk: Duration::from_millis(10),
         progress: Duration::from_millis(10),
+        farewell: Duration::from_millis(500),
     }
 }
 
-async fn agent(daemon: &Daemon, disk: &MemoryDisk, session: &Arc<Session>, policy: Policy) -> Operations {
+/// The machine's clock, which a test can move on and start over.
+pub(crate) struct Machine {
+    ahead: Mutex<Duration>,
+    boot: Mutex<String>,
+}
+
+impl Machine {
+    pub(crate) fn pass(&self, time: Duration) {
+        *self.ahead.lock() += time;
+    }
+
+    /// Starts over; nothing has passed since.
+    pub(crate) fn restarts(&self) {
+        self.boot.lock().push('+');
+        *self.ahead.lock() = Duration::ZERO;
+    }
+}
+
+impl Clock for Machine {
+    fn now(&self) -> jiff::Timestamp {
+        SystemClock.now()
+    }
+
+    fn since_boot(&self) -> Duration {
+        *self.ahead.lock()
+    }
+
+    fn boot(&self) -> String {
+        self.boot.lock().clone()
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { ahead: Mutex::new(Duration::from_secs(1000)), boot: Mutex::new("boot".to_owned()) }
+    }
+}
+
+async fn start_agent(
+    engine: Arc<dyn Engine>,
+    disk: &MemoryDisk,
+    session: &Arc<Session>,
+    policy: Policy,
+    machine: &Arc<Machine>,
+) -> Operations {
     Operations::start(Parts {
-        engine: Arc::new(BollardEngine::new(&daemon.host()).unwrap()),
+        engine,
         journal: Journal::open(Arc::new(disk.clone()), &entropy()).await.unwrap(),
-        clock: Arc::new(SystemClock),
+        clock: machine.clone(),
         readiness: session.clone(),
         policy,
         pace: pace(),
@@ -84,15 +132,62 @@ impl World {
     pub(crate) async fn new(daemon: Daemon, policy: Policy) -> Self {
         let disk = MemoryDisk::default();
         let session = Arc::new(Session(watch::Sender::new(true)));
-        let operations = agent(&daemon, &disk, &session, policy).await;
-        Self { daemon, disk, session, operations, policy }
+        let machine = Arc::new(Machine::default());
+        let engine = Arc::new(BollardEngine::new(&daemon.host()).unwrap());
+        let operations = start_agent(engine, &disk, &session, policy, &machine).await;
+        Self { daemon, disk, session, operations, policy, machine }
     }
 
     /// Kills the agent, loses what it had not synced, and starts it anew.
     pub(crate) async fn agent_is_killed_and_restarted(&mut self) {
+        self.operations.cut().await;
+        self.disk.crash(|_| 0);
+        self.agent_starts().await;
+    }
+
+    /// Stops the agent as a service manager does.
+    pub(crate) async fn agent_is_stopped(&self) {
         self.operations.stop().await;
         self.disk.crash(|_| 0);
-        self.operations = agent(&self.daemon, &self.disk, &self.session, self.policy).await;
+    }
+
+    pub(crate) async fn agent_starts(&mut self) {
+        let engine = Arc::new(BollardEngine::new(&self.daemon.host()).unwrap());
+        self.agent_starts_with(engine).await;
+    }
+
+    /// Starts an agent whose engine is not just the daemon.
+    pub(crate) async fn agent_starts_with(&mut self, engine: Arc<dyn Engine>) {
+        self.operations = start_agent(engine, &self.disk, &self.session, self.policy, &self.machine).await;
+    }
+
+    /// Resumes with the controller's word on these operations, and on no other.
+    pub(crate) async fn resume(&self, withdrawn: &[&SubmitRequest], permitted: &[&SubmitRequest]) -> Resumed {
+        self.try_resume(TOKEN, withdrawn, permitted).await.unwrap()
+    }
+
+    pub(crate) async fn try_resume(
+        &self,
+        token: Token,
+        withdrawn: &[&SubmitRequest],
+        permitted: &[&SubmitRequest],
+    ) -> Result<Resumed, Refusal> {
+        let permit = |request: &&SubmitRequest| Permit {
+            uid: request.uid.clone(),
+            start_within_ms: request.start_within_ms,
+        };
+        let request = ResumeRequest {
+            token: Some(token),
+            withdrawn_uids: withdrawn.iter().map(|request| request.uid.clone()).collect(),
+            permits: permitted.iter().map(permit).collect(),
+            journal_was_rolled_back: false,
+        };
+        self.operations.resume(request).await
+    }
+
+    /// What is known of an operation; `None` if it was never heard of.
+    pub(crate) fn known(&self, request: &SubmitRequest) -> Option<OperationReport> {
+        self.operations.query(std::slice::from_ref(&request.uid)).unwrap().pop()
     }
 
     pub(crate) async fn submit(&self, request: &SubmitRequest) -> Result<OperationReport, Refusal> {

@@ -157,6 +157,14 @@ const fn default_ttl() -> u32 {
     7 * 24 * 3600
 }
 
+impl Operation {
+    /// The moment from which it must not start any more; `None` before the API has taken it.
+    pub fn must_start_by(&self) -> Option<jiff::Timestamp> {
+        let created = self.metadata.creation_timestamp.as_ref()?;
+        created.0.checked_add(jiff::SignedDuration::from_secs(self.spec.start_deadline_seconds.into())).ok()
+    }
+}
+
 impl OperationSpec {
     /// An Operation with every default.
     pub fn new(instance: impl Into<String>, action: Action, target: TargetReference) -> Self {
@@ -406,6 +414,10 @@ pub struct OperationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 
+    /// How it ended, in one word: the reason of `Complete` or `Failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+
     /// What went wrong, in Docker's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<OperationError>,
@@ -462,6 +474,9 @@ pub struct Dispatch {
     /// The agent's journal at that time.
     #[serde(default)]
     pub journal_id: String,
+    /// The newest record of that journal which the agent told of here; a journal that ends before it was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal_sequence: Option<u64>,
     /// Uid of the instance it was sent to, so that one made later under the same name is not asked.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance_uid: String,

@@ -106,6 +106,7 @@ mod tests {
             name: "nuc-01".into(),
             uid: InstanceUid(uuid::Uuid::nil()),
             key_fingerprint: String::new(),
+            expires_at: 0,
         });
 
         assert_eq!(authenticator().authenticate(Some(&peer), &HeaderMap::new()), Credentials::Refused);

@@ -9,11 +9,11 @@ use opentelemetry::propagation::Injector;
 use tonic::{Request, Response, Status};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::connection::{Grpc, LOST, MOST_MESSAGE};
+use super::connection::{Grpc, LARGEST_RESUME, LOST, MOST_MESSAGE};
 use super::link::LinkError;
 
 pub(super) fn sessions(grpc: Grpc) -> SessionServiceClient<Grpc> {
-    SessionServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
+    SessionServiceClient::new(grpc).max_decoding_message_size(LARGEST_RESUME)
 }
 
 pub(super) fn docker(grpc: Grpc) -> DockerServiceClient<Grpc> {

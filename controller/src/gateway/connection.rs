@@ -16,8 +16,10 @@ use super::door::AgentIo;
 
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Largest message an agent may send: a list of 10,000 reports fits.
-pub(super) const MOST_MESSAGE: usize = 16 << 20;
+/// Largest answer to Resume: a list of 10,000 reports fits.
+pub(super) const LARGEST_RESUME: usize = 16 << 20;
+/// Largest other message an agent may send.
+pub(super) const MOST_MESSAGE: usize = 1 << 20;
 /// Code of a call that the connection, not the agent, ended. The agent never answers with it.
 pub(super) const LOST: tonic::Code = tonic::Code::Cancelled;
 

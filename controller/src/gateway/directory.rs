@@ -1,9 +1,8 @@
 //! What the gateway must know of instances, operations and join tokens: read and written through the API like everybody else.
 
 use async_trait::async_trait;
-use gantry_api::condition::{OperationCondition, OperationReason};
 use gantry_api::names::{ENROLLMENT_MANAGER, JOIN_TOKEN_SECRET_TYPE, REGISTERED_BY_AGENT_ANNOTATION};
-use gantry_api::v1alpha1::{DockerInstance, DockerInstanceSpec, Operation, Phase, find_condition};
+use gantry_api::v1alpha1::{DockerInstance, DockerInstanceSpec, Operation};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -56,8 +55,8 @@ pub trait Directory: Send + Sync + 'static {
     /// The instance of that name.
     async fn instance(&self, namespace: &str, name: &str) -> Result<Option<DockerInstance>, DirectoryError>;
 
-    /// Uids of the operations on it that must not start any more.
-    async fn withdrawn(&self, namespace: &str, name: &str) -> Result<Vec<String>, DirectoryError>;
+    /// Every operation that names it, as of now.
+    async fn operations(&self, namespace: &str, name: &str) -> Result<Vec<Operation>, DirectoryError>;
 
     /// The join token with that public id.
     async fn token(&self, namespace: &str, id: &str) -> Result<Option<StoredToken>, DirectoryError>;
@@ -99,11 +98,10 @@ impl Directory for ApiDirectory {
         Ok(self.instances(namespace).get_opt(name).await?)
     }
 
-    async fn withdrawn(&self, namespace: &str, name: &str) -> Result<Vec<String>, DirectoryError> {
+    async fn operations(&self, namespace: &str, name: &str) -> Result<Vec<Operation>, DirectoryError> {
         let operations: Api<Operation> = Api::namespaced(self.client.clone(), namespace);
         let of_instance = ListParams::default().fields(&format!("spec.instanceRef.name={name}"));
-        let list = operations.list(&of_instance).await?;
-        Ok(list.iter().filter(|operation| must_not_start(operation)).filter_map(ResourceExt::uid).collect())
+        Ok(operations.list(&of_instance).await?.items)
     }
 
     async fn token(&self, namespace: &str, id: &str) -> Result<Option<StoredToken>, DirectoryError> {
@@ -162,18 +160,4 @@ impl Directory for ApiDirectory {
             .await?;
         Ok(())
     }
-}
-
-/// Cancelled or deleted before its end, or given up: its agent must hear of it before it may start anything.
-fn must_not_start(operation: &Operation) -> bool {
-    let status = operation.status.as_ref();
-    if status.is_some_and(|status| status.phase == Phase::Failed) {
-        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        return find_condition(conditions, OperationCondition::Failed.as_str())
-            .is_some_and(|failed| failed.reason == OperationReason::Abandoned.as_str());
-    }
-    !status.is_some_and(|status| status.phase.is_final())
-        && (operation.spec.cancel
-            || operation.spec.abandon
-            || operation.metadata.deletion_timestamp.is_some())
 }

@@ -8,12 +8,15 @@ use std::time::Duration;
 use gantry_api::agent_v1::{HelloRequest, HelloResponse, RefusalReason, RefuseRequest, ResumeRequest, Token};
 use gantry_api::v1alpha1::DockerInstance;
 use kube::ResourceExt as _;
+use prost::Message as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::directory::DirectoryError;
-use super::link::{DuplicateRefusal, LinkError, SessionFacts};
+use super::link::{DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts};
 use super::session::Session;
+use super::standing::Standing;
 use super::{Gateway, calls};
 use crate::pki::AgentIdentity;
 
@@ -27,6 +30,13 @@ pub(super) struct Refused {
 
 const SOON: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_secs(60);
+/// Takeovers or restores by which a store may have been rewound. An agent that claims more cannot push the counters to their end.
+const MOST_REWOUND: u64 = 1_000_000;
+/// Bytes of a greeting.
+const LARGEST_HELLO: usize = 4 << 10;
+/// Raises of the store's token in that time.
+const MOST_RAISES: usize = 3;
+const RAISES_REMEMBERED: Duration = Duration::from_secs(600);
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +80,8 @@ impl From<DirectoryError> for Refused {
 }
 
 impl Gateway {
-    /// Hello, checks, Resume. The session is registered when this succeeds.
+    /// Hello, checks, Resume. The session holds the instance from before Resume, and is open when this
+    /// succeeds.
     pub(super) async fn handshake(
         &self,
         connection: &Connection,
@@ -83,49 +94,107 @@ impl Gateway {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let hello = HelloRequest { controller_version: version };
         let hello = calls::within(timing.call, sessions.hello(calls::request(hello))).await?;
+        if hello.encoded_len() > LARGEST_HELLO {
+            self.misbehaves(identity.uid, "its agent greets with more than a greeting holds");
+            return Err(Refused::new(RefusalReason::Unavailable, LATER, "the greeting is too long"));
+        }
         if hello.instance_uid != identity.uid.to_string() {
+            self.misbehaves(
+                identity.uid,
+                "its agent says that it speaks for another instance than its certificate names",
+            );
             return Err(Refused::new(
                 RefusalReason::InstanceGone,
                 LATER,
                 "the agent speaks for another instance than its certificate names: enrol it again",
             ));
         }
-        self.may_connect(identity).await?;
-        self.holder_is_gone(identity, from).await?;
-        let token = self.token_for(&hello).await?;
-        let withdrawn_uids = self.parts.directory.withdrawn(&identity.namespace, &identity.name).await?;
-        let resume = ResumeRequest { token: Some(token), withdrawn_uids };
-        let resumed = calls::within(timing.call, sessions.resume(calls::request(resume))).await?;
+        self.may_connect(identity, from).await?;
+        let session = Arc::new(Session::new(identity.clone(), connection.grpc(), closing.clone()));
+        self.take_instance(&session, from).await?;
+        let resumed = tokio::select! {
+            biased;
+            () = closing.cancelled() => Err(Refused::unavailable("the agent came back on another connection")),
+            resumed = self.resume(&session, hello) => resumed,
+        };
+        if resumed.is_err() {
+            self.unregister(identity.uid, &session);
+        }
+        resumed.map(|()| session)
+    }
+
+    /// Tells the agent what may start, and opens the session with its answer.
+    async fn resume(&self, session: &Session, hello: HelloResponse) -> Result<(), Refused> {
+        let AgentIdentity { namespace, name, uid, key_fingerprint, expires_at } = &session.identity;
+        let token = self.token_for(*uid, &hello).await?;
+        let operations = self.parts.directory.operations(namespace, name).await?;
+        let standing = Standing::of(&operations, uid.0, &hello.journal_id, self.parts.clock.now());
+        let journal_was_rolled_back = standing.is_ahead_of(hello.journal_sequence);
+        if journal_was_rolled_back {
+            tracing::error!(
+                instance = name,
+                sequence = hello.journal_sequence,
+                "the agent's journal was rolled back: nothing in it is started or repeated"
+            );
+        }
+        let Standing { known, withdrawn, permits, .. } = standing;
+        let resume =
+            ResumeRequest { token: Some(token), withdrawn_uids: withdrawn, permits, journal_was_rolled_back };
+        let mut sessions = calls::sessions(session.grpc.clone());
+        let resumed = calls::within(self.parts.timing.call, sessions.resume(calls::request(resume))).await?;
         let facts = SessionFacts {
-            key_fingerprint: identity.key_fingerprint.clone(),
+            key_fingerprint: key_fingerprint.clone(),
             policy: hello.policy(),
             agent_version: hello.agent_version,
-            journal_id: hello.journal_id,
-            certificate_expires_at: hello.certificate_expires_at,
+            journal_id: Some(resumed.journal_id.clone())
+                .filter(|now| !now.is_empty())
+                .unwrap_or(hello.journal_id),
+            certificate_expires_at: *expires_at,
             token,
         };
-        let session =
-            Arc::new(Session::new(identity.clone(), facts, connection.grpc(), closing.clone(), resumed));
-        if self.register(identity.uid, &session) { Ok(session) } else { Err(self.duplicate(identity, from)) }
+        session.open(facts, resumed, &known);
+        Ok(())
     }
 
     /// The instance exists, is this one, is in service and belongs to this key.
-    async fn may_connect(&self, identity: &AgentIdentity) -> Result<(), Refused> {
+    async fn may_connect(&self, identity: &AgentIdentity, from: SocketAddr) -> Result<(), Refused> {
         let instance = self.parts.directory.instance(&identity.namespace, &identity.name).await?;
         check(instance.as_ref(), identity).inspect_err(|refused| {
             self.parts.metrics.agent_refusals.with_label_values(&[refused.label()]).inc();
+            if refused.reason == RefusalReason::OtherKey {
+                let refusal = DuplicateRefusal {
+                    key_fingerprint: identity.key_fingerprint.clone(),
+                    same_key: false,
+                    address: from.ip().to_string(),
+                };
+                self.remember_duplicate(identity.uid, refusal);
+            }
         })
     }
 
-    /// No other connection holds the instance, or the one that did shows no life.
-    async fn holder_is_gone(&self, identity: &AgentIdentity, from: SocketAddr) -> Result<(), Refused> {
-        let Some(holder) = self.held(identity.uid) else { return Ok(()) };
-        if holder.is_alive(self.parts.timing.proof_of_life).await {
-            return Err(self.duplicate(identity, from));
+    /// True if the store's token may be raised again: one raise puts it above all that a rewound store forgot, so more than a few
+    /// are an agent's invention, and each ends every watch.
+    fn may_raise(&self) -> bool {
+        let mut raises = self.raises.lock();
+        raises.retain(|raised| raised.elapsed() < RAISES_REMEMBERED);
+        let may = raises.len() < MOST_RAISES;
+        if may {
+            raises.push(Instant::now());
         }
-        holder.close("its agent came back on another connection");
-        self.unregister(identity.uid, &holder);
-        Ok(())
+        may
+    }
+
+    /// Makes the instance this session's, unless another connection holds it and shows life.
+    async fn take_instance(&self, session: &Arc<Session>, from: SocketAddr) -> Result<(), Refused> {
+        let identity = &session.identity;
+        if let Some(holder) = self.holder(identity.uid) {
+            if holder.is_alive(self.parts.timing.proof_of_life).await {
+                return Err(self.duplicate(identity, from));
+            }
+            holder.close("its agent came back on another connection");
+            self.unregister(identity.uid, &holder);
+        }
+        if self.register(identity.uid, session) { Ok(()) } else { Err(self.duplicate(identity, from)) }
     }
 
     fn duplicate(&self, identity: &AgentIdentity, from: SocketAddr) -> Refused {
@@ -147,7 +216,7 @@ impl Gateway {
     }
 
     /// This replica's token, above everything the agent has seen.
-    async fn token_for(&self, hello: &HelloResponse) -> Result<Token, Refused> {
+    async fn token_for(&self, instance: InstanceUid, hello: &HelloResponse) -> Result<Token, Refused> {
         let Some(token) = self.parts.authority.token() else {
             return Err(Refused::unavailable("no controller leads at this moment"));
         };
@@ -162,6 +231,24 @@ impl Gateway {
             token.epoch,
             "StoreRewound: an agent has seen a newer controller than the database remembers"
         );
+        if seen.incarnation.saturating_sub(token.incarnation) > MOST_REWOUND
+            || seen.epoch.saturating_sub(token.epoch) > MOST_REWOUND
+        {
+            self.misbehaves(
+                instance,
+                "its agent claims to have seen a controller that this store can never have had",
+            );
+            return Err(Refused::new(
+                RefusalReason::Unavailable,
+                LATER,
+                "the agent claims to have seen a controller that this store can never have had: enrol it again",
+            ));
+        }
+        if !self.may_raise() {
+            return Err(Refused::unavailable("the database was brought forward several times already: wait"));
+        }
+        self.parts.metrics.store_rewound.inc();
+        self.announce(LinkEvent::StoreRewound(instance));
         let raised = self.parts.authority.raise_above(seen).await;
         raised
             .ok_or_else(|| Refused::unavailable("the database was rewound and cannot be brought forward yet"))

@@ -66,6 +66,12 @@ pub enum LinkEvent {
     Reported(InstanceUid, Uuid),
     /// A second agent was turned away.
     DuplicateRefused(InstanceUid, DuplicateRefusal),
+    /// An agent holds the result of an Operation that does not exist any more; it is told once, then the agent forgets it.
+    Orphaned(InstanceUid, Box<OperationReport>),
+    /// An agent did what none of ours does; the words say what.
+    Misbehaved(InstanceUid, String),
+    /// An agent has seen a newer controller than the store remembers: the store was rewound.
+    StoreRewound(InstanceUid),
 }
 
 /// A second agent that was turned away.
@@ -110,13 +116,29 @@ pub trait AgentLink: Send + Sync + 'static {
     ) -> Result<OperationReport, LinkError>;
 
     /// Ends an operation that has not started.
-    async fn withdraw(&self, instance: InstanceUid, operation: Uuid) -> Result<OperationReport, LinkError>;
+    async fn withdraw(
+        &self,
+        instance: InstanceUid,
+        token: Token,
+        operation: Uuid,
+    ) -> Result<OperationReport, LinkError>;
+
+    /// What the agent knows of an operation, also one it has forgotten but for how it ended; `None` if it never heard of it.
+    async fn query(
+        &self,
+        instance: InstanceUid,
+        operation: Uuid,
+    ) -> Result<Option<OperationReport>, LinkError>;
 
     /// Lets the agent drop results that are committed.
-    async fn forget(&self, instance: InstanceUid, operations: &[Uuid]) -> Result<(), LinkError>;
+    async fn forget(&self, instance: InstanceUid, token: Token, operations: &[Uuid])
+    -> Result<(), LinkError>;
 
     /// The newest report on an operation in the present session; `None` when its agent is away or never heard of it.
     fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport>;
+
+    /// How many operations its agent has not been let forget: those that wait or run there, and results not yet recorded.
+    fn unsettled(&self, instance: InstanceUid) -> usize;
 
     /// Closes the session of an instance that lost its right to connect.
     fn disconnect(&self, instance: InstanceUid, why: &str);

@@ -4,26 +4,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::agent_v1::{
-    ForgetRequest, InfoRequest, InfoResponse, OperationReport, ResolveRequest, SubmitRequest, Target,
-    TargetKind, WithdrawRequest,
+    InfoRequest, InfoResponse, OperationReport, QueryRequest, ResolveRequest, SubmitRequest, Target,
+    TargetKind, Token, WithdrawRequest,
 };
 use tokio::sync::broadcast;
 use tonic::Code;
 use uuid::Uuid;
 
 use super::link::{AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts};
-use super::session::{Session, as_text};
+use super::session::{SHORT, Session, as_text};
 use super::{DUPLICATE_MEMORY, Gateway, calls};
-
-/// For calls that only read or that the agent answers from its journal.
-const SHORT: Duration = Duration::from_secs(10);
-/// Operations forgotten in one call.
-const MOST_FORGOTTEN: usize = 1_000;
 
 #[async_trait]
 impl AgentLink for Gateway {
     fn session(&self, instance: InstanceUid) -> Option<SessionFacts> {
-        self.held(instance).map(|session| session.facts())
+        self.held(instance)?.facts()
     }
 
     fn away_for(&self, instance: InstanceUid) -> Option<Duration> {
@@ -69,23 +64,42 @@ impl AgentLink for Gateway {
         taken(&session, answer.report)
     }
 
-    async fn withdraw(&self, instance: InstanceUid, operation: Uuid) -> Result<OperationReport, LinkError> {
+    async fn withdraw(
+        &self,
+        instance: InstanceUid,
+        token: Token,
+        operation: Uuid,
+    ) -> Result<OperationReport, LinkError> {
         let session = self.held(instance).ok_or(LinkError::Away)?;
-        let request = WithdrawRequest { token: Some(session.facts().token), uid: operation.to_string() };
+        let request = WithdrawRequest { token: Some(token), uid: operation.to_string() };
         let call = async { calls::operations(session.grpc.clone()).withdraw(calls::request(request)).await };
         let answer = calls::within(SHORT, call).await?;
         taken(&session, answer.report)
     }
 
-    async fn forget(&self, instance: InstanceUid, operations: &[Uuid]) -> Result<(), LinkError> {
+    async fn query(
+        &self,
+        instance: InstanceUid,
+        operation: Uuid,
+    ) -> Result<Option<OperationReport>, LinkError> {
         let session = self.held(instance).ok_or(LinkError::Away)?;
-        for some in operations.chunks(MOST_FORGOTTEN) {
-            let request = ForgetRequest { uids: as_text(some) };
-            let call = async { calls::operations(session.grpc.clone()).forget(request).await };
-            calls::within(SHORT, call).await?;
-            session.reports().forget(some);
-        }
-        Ok(())
+        let request = QueryRequest { uids: as_text(&[operation]) };
+        let call = async { calls::operations(session.grpc.clone()).query(calls::request(request)).await };
+        Ok(calls::within(SHORT, call).await?.reports.pop())
+    }
+
+    async fn forget(
+        &self,
+        instance: InstanceUid,
+        token: Token,
+        operations: &[Uuid],
+    ) -> Result<(), LinkError> {
+        let session = self.held(instance).ok_or(LinkError::Away)?;
+        session.forget(token, operations).await
+    }
+
+    fn unsettled(&self, instance: InstanceUid) -> usize {
+        self.held(instance).map_or(0, |session| session.reports().unsettled())
     }
 
     fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport> {

@@ -3,40 +3,57 @@
 use std::collections::HashMap;
 
 use gantry_api::agent_v1::{OperationReport, OperationState};
+use prost::Message;
 use uuid::Uuid;
 
 /// Operations an agent may have open; more is a broken agent, and its further reports are dropped.
 const MOST_REPORTS: usize = 20_000;
+/// Bytes of one report. An agent cuts its texts far below; a larger one is dropped.
+const LARGEST: usize = 96 << 10;
+/// Bytes of all of them; what does not fit is dropped until others are forgotten.
+const MOST_BYTES: usize = 32 << 20;
 
 /// Reports by operation. Only ever moves forward.
 #[derive(Debug, Default)]
-pub(super) struct Reports(HashMap<Uuid, OperationReport>);
+pub(super) struct Reports {
+    known: HashMap<Uuid, OperationReport>,
+    bytes: usize,
+}
 
 impl Reports {
     /// The newest report on an operation.
     pub(super) fn get(&self, uid: Uuid) -> Option<OperationReport> {
-        self.0.get(&uid).cloned()
+        self.known.get(&uid).cloned()
     }
 
     /// Takes a report in; its operation, if it says something new.
     pub(super) fn take(&mut self, report: OperationReport) -> Option<Uuid> {
         let uid = report.uid.parse().ok()?;
-        let is_full = self.0.len() >= MOST_REPORTS;
-        match self.0.get_mut(&uid) {
-            Some(known) if order(&report) < order(known) || report == *known => return None,
-            Some(known) => *known = report,
-            None if is_full => return None,
-            None => {
-                self.0.insert(uid, report);
-            }
+        let known = self.known.get(&uid);
+        if known.is_some_and(|known| order(&report) < order(known) || report == *known)
+            || (known.is_none() && self.known.len() >= MOST_REPORTS)
+        {
+            return None;
         }
+        let size = report.encoded_len();
+        let others = self.bytes - known.map_or(0, Message::encoded_len);
+        if size > LARGEST || others + size > MOST_BYTES {
+            return None;
+        }
+        self.bytes = others + size;
+        self.known.insert(uid, report);
         Some(uid)
+    }
+
+    /// How many were not yet forgotten.
+    pub(super) fn unsettled(&self) -> usize {
+        self.known.len()
     }
 
     /// Drops what was recorded and forgotten.
     pub(super) fn forget(&mut self, uids: &[Uuid]) {
         for uid in uids {
-            self.0.remove(uid);
+            self.bytes -= self.known.remove(uid).map_or(0, |report| report.encoded_len());
         }
     }
 }
@@ -87,6 +104,26 @@ mod tests {
             reports.take(OperationReport { uid, ..OperationReport::default() });
         }
 
-        assert_eq!(reports.0.len(), MOST_REPORTS);
+        assert_eq!(reports.known.len(), MOST_REPORTS);
+    }
+
+    #[test]
+    fn huge_reports_fill_a_bounded_memory_which_is_free_again_when_they_are_forgotten() {
+        let mut reports = Reports::default();
+        let large = |number: u128, size: usize| OperationReport {
+            uid: Uuid::from_u128(number).to_string(),
+            message: "x".repeat(size),
+            ..OperationReport::default()
+        };
+        assert_eq!(reports.take(large(0, LARGEST)), None);
+
+        let mut taken = Vec::new();
+        for number in 1..1_000 {
+            taken.extend(reports.take(large(number, 64 << 10)));
+        }
+
+        assert!(reports.bytes <= MOST_BYTES && taken.len() > 400, "{} in {}", taken.len(), reports.bytes);
+        reports.forget(&taken);
+        assert_eq!(reports.bytes, 0);
     }
 }

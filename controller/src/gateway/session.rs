@@ -1,13 +1,14 @@
-//! One agent's open session: proofs of life, reports, wakes, and a new certificate in time.
+//! One agent's session: proofs of life, reports, wakes, and a new certificate in time.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_api::agent_v1::{
-    HelloRequest, InstallCertificateRequest, RenewRequest, RequestCertificateRequest, ResumeResponse,
-    WatchChangesRequest, WatchRequest,
+    ForgetRequest, HelloRequest, InstallCertificateRequest, OperationReport, OperationState, RenewRequest,
+    RequestCertificateRequest, ResumeResponse, Token, WatchChangesRequest, WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
@@ -22,13 +23,29 @@ use crate::pki::AgentIdentity;
 
 /// How often the certificate's age is looked at, at least.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(3_600);
+/// For calls that only read or that the agent answers from its journal.
+pub(super) const SHORT: Duration = Duration::from_secs(10);
+/// Operations forgotten in one call.
+const MOST_FORGOTTEN: usize = 1_000;
+/// Changes of a host are told at most this often.
+const CHANGES_PAUSE: Duration = Duration::from_millis(100);
+/// So many reports are taken, then the pause must have passed since the last so many.
+const REPORTS_AT_ONCE: u64 = 200;
+const REPORTS_PAUSE: Duration = Duration::from_millis(50);
+/// Results without a resource that are told of in one session.
+const MOST_ORPHANS_TOLD: usize = 100;
+/// How often operations that nobody knows any more are looked at, until they are over.
+const ORPHANS_CHECK: Duration = Duration::from_secs(5);
 
-/// One agent's session.
+/// One agent's session. It holds its instance from before Resume, so that no second agent is resumed beside it.
 pub(super) struct Session {
     pub(super) identity: AgentIdentity,
     pub(super) grpc: Grpc,
-    facts: Mutex<SessionFacts>,
+    /// Absent until Resume has answered.
+    facts: Mutex<Option<SessionFacts>>,
     reports: Mutex<Reports>,
+    /// In the agent's journal, but no resource any more.
+    orphans: Mutex<HashSet<Uuid>>,
     nonce: Mutex<Bytes>,
     closing: CancellationToken,
     why_closed: Mutex<Option<String>>,
@@ -66,31 +83,45 @@ impl fmt::Display for Ended {
 }
 
 impl Session {
-    /// A session that Resume has just answered.
-    pub(super) fn new(
-        identity: AgentIdentity,
-        facts: SessionFacts,
-        grpc: Grpc,
-        closing: CancellationToken,
-        resumed: ResumeResponse,
-    ) -> Self {
-        let mut reports = Reports::default();
-        for report in resumed.reports {
-            reports.take(report);
-        }
+    /// A session that is not open yet.
+    pub(super) fn new(identity: AgentIdentity, grpc: Grpc, closing: CancellationToken) -> Self {
         Self {
             identity,
             grpc,
-            facts: Mutex::new(facts),
-            reports: Mutex::new(reports),
-            nonce: Mutex::new(resumed.nonce),
+            facts: Mutex::default(),
+            reports: Mutex::default(),
+            orphans: Mutex::default(),
+            nonce: Mutex::default(),
             closing,
             why_closed: Mutex::default(),
         }
     }
 
-    pub(super) fn facts(&self) -> SessionFacts {
+    /// Opens it with what Resume has answered. Operations that are not `known` have lost their resource.
+    pub(super) fn open(&self, facts: SessionFacts, resumed: ResumeResponse, known: &HashSet<Uuid>) {
+        let uids = resumed.reports.iter().filter_map(|report| report.uid.parse().ok());
+        *self.orphans.lock() = uids.filter(|uid| !known.contains(uid)).collect();
+        for report in resumed.reports {
+            self.reports.lock().take(report);
+        }
+        *self.nonce.lock() = resumed.nonce;
+        *self.facts.lock() = Some(facts);
+    }
+
+    /// What is known of it; `None` until it is open.
+    pub(super) fn facts(&self) -> Option<SessionFacts> {
         self.facts.lock().clone()
+    }
+
+    /// Lets the agent drop what is recorded.
+    pub(super) async fn forget(&self, token: Token, operations: &[Uuid]) -> Result<(), LinkError> {
+        for some in operations.chunks(MOST_FORGOTTEN) {
+            let request = ForgetRequest { uids: as_text(some), token: Some(token) };
+            let call = async { calls::operations(self.grpc.clone()).forget(calls::request(request)).await };
+            calls::within(SHORT, call).await?;
+            self.reports().forget(some);
+        }
+        Ok(())
     }
 
     pub(super) fn reports(&self) -> parking_lot::MutexGuard<'_, Reports> {
@@ -120,7 +151,37 @@ impl Session {
             error = self.prove_life(gateway.parts.timing.renew, gateway.parts.timing.call) => Ended::Agent(error),
             error = self.follow_operations(gateway) => Ended::Agent(error),
             error = self.follow_host(gateway) => Ended::Agent(error),
-            () = self.renew_certificate(gateway) => Ended::Connection,
+            () = self.renew_certificate(gateway) => Ended::Closed("its certificate has ended".to_owned()),
+            () = self.bury_orphans(gateway) => Ended::Connection,
+        }
+    }
+
+    /// Tells of results that have no resource any more and lets the agent forget them. Never ends.
+    async fn bury_orphans(&self, gateway: &Gateway) {
+        let mut told = 0;
+        loop {
+            let over: Vec<OperationReport> = {
+                let (orphans, reports) = (self.orphans.lock(), self.reports());
+                orphans.iter().filter_map(|uid| reports.get(*uid)).filter(is_over).collect()
+            };
+            let uids: Vec<Uuid> = over.iter().filter_map(|report| report.uid.parse().ok()).collect();
+            for report in over.into_iter().filter(|report| report.state() == OperationState::Finished) {
+                told += 1;
+                if told <= MOST_ORPHANS_TOLD {
+                    gateway.announce(LinkEvent::Orphaned(self.identity.uid, Box::new(report)));
+                }
+            }
+            let token = gateway.parts.authority.token();
+            if let (false, Some(token)) = (uids.is_empty(), token) {
+                match self.forget(token, &uids).await {
+                    Ok(()) => self.orphans.lock().retain(|uid| !uids.contains(uid)),
+                    Err(error) => tracing::debug!(%error, "the agent does not forget what nobody knows"),
+                }
+            }
+            if self.orphans.lock().is_empty() {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(ORPHANS_CHECK).await;
         }
     }
 
@@ -145,7 +206,12 @@ impl Session {
             Ok(response) => response.into_inner(),
             Err(status) => return status.into(),
         };
-        loop {
+        let mut pace = tokio::time::interval(REPORTS_PAUSE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for number in 1_u64.. {
+            if number.is_multiple_of(REPORTS_AT_ONCE) {
+                pace.tick().await;
+            }
             match stream.message().await {
                 Ok(Some(message)) => {
                     let news = message.report.and_then(|report| self.reports.lock().take(report));
@@ -157,6 +223,7 @@ impl Session {
                 Err(status) => return status.into(),
             }
         }
+        LinkError::Silent("it reported more often than can be counted".to_owned())
     }
 
     async fn follow_host(&self, gateway: &Gateway) -> LinkError {
@@ -167,22 +234,30 @@ impl Session {
         };
         loop {
             match stream.message().await {
-                Ok(Some(_)) => gateway.announce(LinkEvent::HostChanged(self.identity.uid)),
+                Ok(Some(_)) => {
+                    gateway.announce(LinkEvent::HostChanged(self.identity.uid));
+                    // What comes meanwhile waits at the agent, which tells of it once.
+                    tokio::time::sleep(CHANGES_PAUSE).await;
+                }
                 Ok(None) => return LinkError::Silent("it stopped telling of changes".to_owned()),
                 Err(status) => return status.into(),
             }
         }
     }
 
-    /// Never ends; a renewal that fails is tried again at the next look.
+    /// A renewal that fails is tried again at the next look. Ends when the certificate does.
     async fn renew_certificate(&self, gateway: &Gateway) {
         let lifetime = gateway.parts.timing.certificate;
         let mut timer = tokio::time::interval(CERTIFICATE_CHECK.min(lifetime.unsigned_abs().div_f64(12.0)));
         loop {
             timer.tick().await;
-            let left = self.facts.lock().certificate_expires_at - gateway.parts.clock.now().as_second();
+            let ends = self.facts().map_or(i64::MAX, |facts| facts.certificate_expires_at);
+            let left = ends - gateway.parts.clock.now().as_second();
             if left > lifetime.as_secs() / 3 {
                 continue;
+            }
+            if left <= 0 {
+                return;
             }
             match self.exchange_certificate(gateway).await {
                 Ok(()) => tracing::info!(instance = self.identity.name, "agent's certificate renewed"),
@@ -199,7 +274,7 @@ impl Session {
         let mut sessions = calls::sessions(self.grpc.clone());
         let request =
             calls::within(patience, sessions.request_certificate(RequestCertificateRequest {})).await?;
-        let AgentIdentity { namespace, name, uid, key_fingerprint } = &self.identity;
+        let AgentIdentity { namespace, name, uid, key_fingerprint, .. } = &self.identity;
         let signed = gateway
             .parts
             .pki
@@ -213,9 +288,15 @@ impl Session {
             ca_bundle_pem: gateway.parts.pki.ca_bundle(),
         };
         calls::within(patience, sessions.install_certificate(install)).await?;
-        self.facts.lock().certificate_expires_at = signed.expires_at.as_second();
+        if let Some(facts) = self.facts.lock().as_mut() {
+            facts.certificate_expires_at = signed.expires_at.as_second();
+        }
         Ok(())
     }
+}
+
+fn is_over(report: &OperationReport) -> bool {
+    matches!(report.state(), OperationState::Finished | OperationState::Withdrawn | OperationState::Tombstone)
 }
 
 /// The uids as the protocol writes them.

@@ -35,6 +35,8 @@ pub struct AgentIdentity {
     pub uid: InstanceUid,
     /// SHA-256 of the agent's public key, hex.
     pub key_fingerprint: String,
+    /// When the certificate ends, seconds since 1970.
+    pub expires_at: i64,
 }
 
 /// Reads a certificate that TLS has verified against one of the two authorities.
@@ -68,6 +70,7 @@ pub(super) fn peer(
         name: name.to_owned(),
         uid: InstanceUid(uid),
         key_fingerprint: key_fingerprint(certificate)?,
+        expires_at: parsed.validity().not_after.timestamp(),
     }))
 }
 

@@ -66,6 +66,7 @@ fn t17a_an_agents_certificate_has_the_subject_the_server_made_whatever_it_asked_
         name: "nuc-01".into(),
         uid: uid(),
         key_fingerprint: signed.key_fingerprint.clone(),
+        expires_at: signed.expires_at.as_second(),
     };
     assert_eq!(peer, Some(Peer::Agent(expected)));
     assert!(!signed.certificate_pem.is_empty());

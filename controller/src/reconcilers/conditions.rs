@@ -50,8 +50,18 @@ impl Conditions<'_> {
     }
 }
 
-/// At most `limit` bytes of a text, cut between characters.
+/// At most `limit` bytes of a text, cut between characters, with control characters shown instead of obeyed by a terminal.
 pub(super) fn shorten(text: &str, limit: usize) -> String {
+    let is_control = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
+    if text.contains(is_control) {
+        let begin: String = text.chars().take(limit).collect();
+        let shown = begin.chars().flat_map(|letter| {
+            let escaped = is_control(letter).then(|| letter.escape_default());
+            let plain = escaped.is_none().then_some(letter);
+            escaped.into_iter().flatten().chain(plain)
+        });
+        return shorten(&shown.collect::<String>(), limit);
+    }
     if text.len() <= limit {
         return text.to_owned();
     }
@@ -124,5 +134,6 @@ mod tests {
     fn a_long_text_is_cut_between_characters() {
         assert_eq!(shorten("aé", 2), "a…");
         assert_eq!(shorten("ab", 2), "ab");
+        assert_eq!(shorten("a\u{1b}[31mb\nc", 64), "a\\u{1b}[31mb\nc");
     }
 }

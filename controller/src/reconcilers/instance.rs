@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_api::agent_v1::OperationReport;
 use gantry_api::v1alpha1::DockerInstance;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::time::Instant;
@@ -26,6 +27,9 @@ use crate::gateway::link::{AgentLink, InstanceUid, LinkEvent};
 use crate::telemetry::metrics::Metrics;
 
 const WAKES: usize = 8192;
+/// How long an archived instance keeps its session for the Operations that are with its agent.
+const WITHDRAW_WITHIN: Duration = Duration::from_secs(5);
+const LEAVING_CHECK: Duration = Duration::from_millis(250);
 
 /// What passes share.
 struct Context {
@@ -41,6 +45,8 @@ struct Context {
     /// Since when this replica looks.
     started: Instant,
     memory: Mutex<HashMap<InstanceUid, Memory>>,
+    /// Archived instances whose agents still have Operations, and since when.
+    leaving: Mutex<HashMap<InstanceUid, Instant>>,
 }
 
 /// What may be forgotten at any time: then the instance is checked once more.
@@ -69,6 +75,7 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
         checks: Semaphore::new(parts.config.health_check_concurrency.max(1)),
         started: Instant::now(),
         memory: Mutex::default(),
+        leaving: Mutex::default(),
     });
     let machine = Machine {
         kind: "DockerInstance",
@@ -81,10 +88,42 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
     let wakes = tokio_stream::wrappers::ReceiverStream::new(wakes);
     let notice = |context: &Context, notice: Notice<'_, DockerInstance>| match notice {
         Notice::Gone(instance) => retire(context, instance),
-        Notice::Present(_) => {}
+        Notice::Present(instance) => check_right(context, instance),
     };
     let passes = machine.run(context.clone(), wakes, notice, reconcile, stop.clone());
     tokio::join!(passes, listen(&context, parts.link.events(), stop));
+    // Whoever leads next tells the health; two replicas that do would contradict each other.
+    context.metrics.instance_health.reset();
+}
+
+/// Ends the session of an agent that has lost its right to one, without waiting for a pass that may be waiting for that agent.
+///
+/// An archived instance keeps it for a moment while its Operations are withdrawn: see [`let_go`].
+fn check_right(context: &Context, instance: &DockerInstance) {
+    let Some(uid) = uid(instance) else { return };
+    let Some(session) = context.link.session(uid) else { return };
+    let bound = instance.status.as_ref().and_then(|status| status.agent.as_ref());
+    if instance.metadata.deletion_timestamp.is_some() {
+        context.link.disconnect(uid, "the instance is being deleted");
+    } else if bound.is_some_and(|agent| agent.key_fingerprint != session.key_fingerprint) {
+        context.link.disconnect(uid, "the instance was given to another key");
+    } else if instance.spec.archived {
+        context.leaving.lock().entry(uid).or_insert_with(Instant::now);
+        let_go(context);
+    } else {
+        context.leaving.lock().remove(&uid);
+    }
+}
+
+/// Ends sessions of archived instances whose agents have nothing left to be recorded, or have had their time.
+fn let_go(context: &Context) {
+    context.leaving.lock().retain(|uid, since| {
+        let is_kept = context.link.unsettled(*uid) > 0 && since.elapsed() < WITHDRAW_WITHIN;
+        if !is_kept {
+            context.link.disconnect(*uid, "the instance is archived");
+        }
+        is_kept
+    });
 }
 
 /// An instance that is gone has no session and no series.
@@ -101,10 +140,15 @@ fn uid(instance: &DockerInstance) -> Option<InstanceUid> {
 }
 
 async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, stop: CancellationToken) {
+    let mut leaving_check = tokio::time::interval(LEAVING_CHECK);
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = events.recv() => event,
+            _ = leaving_check.tick() => {
+                let_go(context);
+                continue;
+            }
         };
         match event {
             Ok(LinkEvent::Connected(uid)) => {
@@ -117,6 +161,18 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
             }
             Ok(LinkEvent::Disconnected(uid) | LinkEvent::DuplicateRefused(uid, _)) => wake(context, uid),
             Ok(LinkEvent::Reported(..)) => {}
+            Ok(LinkEvent::Orphaned(uid, report)) => {
+                context.metrics.orphaned_results.inc();
+                tell(context, uid, "OrphanedResult", &orphan(&report));
+            }
+            Ok(LinkEvent::Misbehaved(uid, what)) => tell(context, uid, "AgentMisbehaves", &what),
+            Ok(LinkEvent::StoreRewound(uid)) => tell(
+                context,
+                uid,
+                "StoreRewound",
+                "its agent has seen a newer controller than the store remembers: the store was set back, and \
+                 what hosts did since then is recorded from their journals",
+            ),
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 for instance in context.instances.state() {
                     if let Some(uid) = uid(&instance) {
@@ -130,10 +186,31 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
     }
 }
 
-fn wake(context: &Context, uid: InstanceUid) {
+/// The outcome of something that nobody's resource speaks of any more.
+fn orphan(report: &OperationReport) -> String {
+    let target = report.before.as_ref().or(report.after.as_ref()).map_or("", |target| target.name.as_str());
+    format!(
+        "the host ended operation {} on \"{target}\" as {}, and its resource does not exist any more: {}",
+        report.uid,
+        report.outcome().as_str_name().trim_start_matches("OUTCOME_"),
+        if report.error.is_empty() { &report.message } else { &report.error },
+    )
+}
+
+fn find(context: &Context, uid: InstanceUid) -> Option<Arc<DockerInstance>> {
     let wanted = uid.to_string();
-    if let Some(instance) =
-        context.instances.find(|instance| instance.metadata.uid.as_deref() == Some(wanted.as_str()))
+    context.instances.find(|instance| instance.metadata.uid.as_deref() == Some(wanted.as_str()))
+}
+
+/// Tells people of something at an instance that its status has no place for.
+fn tell(context: &Context, uid: InstanceUid, reason: &str, message: &str) {
+    if let Some(instance) = find(context, uid) {
+        context.recorder.warn(instance.object_ref(&()), reason, message);
+    }
+}
+
+fn wake(context: &Context, uid: InstanceUid) {
+    if let Some(instance) = find(context, uid)
         && context.wake.try_send(ObjectRef::from_obj(&*instance)).is_err()
     {
         tracing::debug!("a wake was dropped, the timer will do");

@@ -37,6 +37,8 @@ use roster::Roster;
 const CONCURRENCY: u16 = 128;
 /// Calls to one agent at the same time, so that one that hangs does not keep every pass waiting.
 const CALLS_PER_AGENT: usize = 10;
+/// Agents whose calls are counted before those with none are forgotten.
+const MOST_REMEMBERED: usize = 10_000;
 /// Wakes that may wait; a dropped one is made up for by the slow timer.
 const WAKES: usize = 4096;
 
@@ -192,8 +194,15 @@ async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<A
     }
     let mut observed = observe::observe(&operation, uid, &context).await;
     let mut step = plan::plan(&operation, &observed, context.clock.now());
-    if let Step::Look(reference) = &step {
-        observe::look(&operation, uid, reference, &mut observed, &context).await;
+    // What the agent remembers may leave open what the target is, so both may have to be asked.
+    for _ in 0..2 {
+        match &step {
+            Step::Look(reference) => {
+                observe::look(&operation, uid, reference, &mut observed, &context).await;
+            }
+            Step::Remember => observe::remember(uid, &mut observed, &context).await,
+            _ => break,
+        }
         step = plan::plan(&operation, &observed, context.clock.now());
     }
     let acted = act::act(&operation, uid, &step, &observed, &context).await?;

@@ -43,6 +43,12 @@ pub struct Metrics {
     pub agent_disconnects: IntCounterVec,
     /// `gantry_agent_refusals_total{reason}`: agents turned away.
     pub agent_refusals: IntCounterVec,
+    /// `gantry_agent_misbehaviours_total`: agents did what none of ours does.
+    pub agent_misbehaviours: IntCounter,
+    /// `gantry_store_rewound_total`: an agent had seen a newer controller than the store remembers.
+    pub store_rewound: IntCounter,
+    /// `gantry_orphaned_results_total`: an agent held a result whose Operation does not exist any more.
+    pub orphaned_results: IntCounter,
     /// `gantry_digest_conflicts_total`: an agent held the same operation with other contents; always a bug.
     pub digest_conflicts: IntCounter,
 }
@@ -150,6 +156,18 @@ impl Metrics {
                 opts!("gantry_agent_refusals_total", "Agents turned away."),
                 &["reason"]
             )),
+            agent_misbehaviours: add!(IntCounter::with_opts(opts!(
+                "gantry_agent_misbehaviours_total",
+                "Agents did what none of ours does."
+            ))),
+            store_rewound: add!(IntCounter::with_opts(opts!(
+                "gantry_store_rewound_total",
+                "Agents that had seen a newer controller than the store remembers."
+            ))),
+            orphaned_results: add!(IntCounter::with_opts(opts!(
+                "gantry_orphaned_results_total",
+                "Results of Operations that do not exist any more."
+            ))),
             digest_conflicts: add!(IntCounter::with_opts(opts!(
                 "gantry_digest_conflicts_total",
                 "Operations an agent held with other contents; always a bug."

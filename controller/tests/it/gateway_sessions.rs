@@ -116,7 +116,30 @@ impl World {
             name: name.to_owned(),
             uid: InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid")),
             key_fingerprint: "k".to_owned(),
+            expires_at: i64::MAX,
         }
+    }
+
+    /// An Operation on `nuc-01`; its uid.
+    async fn operation(&self, name: &str) -> String {
+        let spec = json!({"instanceRef": {"name": "nuc-01"}, "action": "Stop", "target": {"name": "web"}});
+        let operation = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": name}, "spec": spec,
+        });
+        let made = self.api.post(OPERATIONS, &operation).await;
+        assert_eq!(made.code, 201, "{made:?}");
+        made.body["metadata"]["uid"].as_str().expect("a uid").to_owned()
+    }
+
+    /// The status of one that was sent to its agent, which told of that record of its journal.
+    async fn was_sent(&self, name: &str, journal_sequence: u64) {
+        let dispatch = json!({
+            "incarnation": 1, "epoch": 1, "attempt": 1,
+            "journalId": "journal-1", "journalSequence": journal_sequence,
+        });
+        let path = format!("{OPERATIONS}/{name}/status");
+        let sent = self.api.merge(&path, &json!({"status": {"dispatch": dispatch}})).await;
+        assert_eq!(sent.code, 200, "{sent:?}");
     }
 
     async fn stored(&self, name: &str) -> Value {
@@ -125,13 +148,12 @@ impl World {
 
     /// Connects an agent; the task ends with its session.
     fn connect(&self, identity: &AgentIdentity) -> (Arc<FakeAgent>, JoinHandle<()>) {
+        self.connect_as(identity, Arc::new(FakeAgent::of(identity)))
+    }
+
+    /// Connects that agent.
+    fn connect_as(&self, identity: &AgentIdentity, fake: Arc<FakeAgent>) -> (Arc<FakeAgent>, JoinHandle<()>) {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let fake = Arc::new(FakeAgent {
-            uid: identity.uid,
-            is_silent: AtomicBool::new(false),
-            resumed: Mutex::default(),
-            refused: Mutex::default(),
-        });
         let server = tonic::transport::Server::builder()
             .add_service(SessionServiceServer::from_arc(fake.clone()))
             .add_service(agent::operation_service_server::OperationServiceServer::from_arc(fake.clone()))
@@ -168,9 +190,28 @@ struct FakeAgent {
     is_silent: AtomicBool,
     resumed: Mutex<Option<agent::ResumeRequest>>,
     refused: Mutex<Option<agent::RefuseRequest>>,
+    /// Resume is taken and not answered.
+    resumes_slowly: AtomicBool,
+    journal_sequence: u64,
+    /// What is in its journal.
+    reports: Vec<agent::OperationReport>,
+    forgotten: Mutex<Vec<String>>,
 }
 
 impl FakeAgent {
+    fn of(identity: &AgentIdentity) -> Self {
+        Self {
+            uid: identity.uid,
+            is_silent: AtomicBool::new(false),
+            resumed: Mutex::default(),
+            refused: Mutex::default(),
+            resumes_slowly: AtomicBool::new(false),
+            journal_sequence: 7,
+            reports: Vec::new(),
+            forgotten: Mutex::default(),
+        }
+    }
+
     async fn answer<T>(&self, answer: T) -> Result<Response<T>, Status> {
         if self.is_silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
@@ -189,6 +230,7 @@ impl SessionService for FakeAgent {
         let hello = agent::HelloResponse {
             instance_uid: self.uid.to_string(),
             journal_id: "journal-1".to_owned(),
+            journal_sequence: self.journal_sequence,
             certificate_expires_at: i64::MAX,
             policy: agent::Policy::Full.into(),
             ..agent::HelloResponse::default()
@@ -201,7 +243,11 @@ impl SessionService for FakeAgent {
         request: Request<agent::ResumeRequest>,
     ) -> Result<Response<agent::ResumeResponse>, Status> {
         *self.resumed.lock() = Some(request.into_inner());
-        self.answer(agent::ResumeResponse::default()).await
+        if self.resumes_slowly.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let reports = self.reports.clone();
+        self.answer(agent::ResumeResponse { reports, ..agent::ResumeResponse::default() }).await
     }
 
     async fn renew(&self, _: Request<agent::RenewRequest>) -> Result<Response<agent::RenewResponse>, Status> {
@@ -255,11 +301,16 @@ impl agent::operation_service_server::OperationService for FakeAgent {
         Ok(Response::new(futures::stream::pending()))
     }
 
+    async fn query(&self, _: Request<agent::QueryRequest>) -> Result<Response<agent::QueryResponse>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
     async fn forget(
         &self,
-        _: Request<agent::ForgetRequest>,
+        request: Request<agent::ForgetRequest>,
     ) -> Result<Response<agent::ForgetResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
+        self.forgotten.lock().extend(request.into_inner().uids);
+        self.answer(agent::ForgetResponse {}).await
     }
 }
 
@@ -328,13 +379,16 @@ async fn of_many_agents_that_ask_for_one_name_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn an_agent_is_told_what_was_withdrawn_while_it_was_away() {
+async fn an_agent_that_comes_back_is_told_what_may_start_and_what_must_not() {
     let world = World::new().await;
     let identity = world.bound("nuc-01").await;
-    let mut withdrawn = Vec::new();
-    for (name, instance, cancel) in
-        [("cancelled", "nuc-01", true), ("wanted", "nuc-01", false), ("elsewhere", "nuc-02", true)]
-    {
+    let mut uids = std::collections::HashMap::new();
+    for (name, instance, cancel) in [
+        ("cancelled", "nuc-01", true),
+        ("wanted", "nuc-01", false),
+        ("elsewhere", "nuc-02", true),
+        ("queued", "nuc-01", false),
+    ] {
         let spec = json!({
             "instanceRef": {"name": instance}, "action": "Stop", "target": {"name": "web"}, "cancel": cancel,
         });
@@ -343,8 +397,9 @@ async fn an_agent_is_told_what_was_withdrawn_while_it_was_away() {
         });
         let made = world.api.post(OPERATIONS, &operation).await;
         assert_eq!(made.code, 201, "{made:?}");
-        if name == "cancelled" {
-            withdrawn.push(made.body["metadata"]["uid"].as_str().expect("a uid").to_owned());
+        uids.insert(name, made.body["metadata"]["uid"].as_str().expect("a uid").to_owned());
+        if name != "queued" {
+            world.was_sent(name, 7).await;
         }
     }
 
@@ -352,8 +407,79 @@ async fn an_agent_is_told_what_was_withdrawn_while_it_was_away() {
     world.becomes_connected(&identity).await;
 
     let resumed = fake.resumed.lock().clone().expect("it was resumed");
-    assert_eq!(resumed.withdrawn_uids, withdrawn);
+    assert_eq!(resumed.withdrawn_uids, [uids["cancelled"].clone()]);
+    let permitted: Vec<_> = resumed.permits.iter().map(|permit| &permit.uid).collect();
+    assert_eq!(permitted, [&uids["wanted"]]);
+    assert!(resumed.permits[0].start_within_ms.is_some_and(|left| left > 0));
+    assert!(!resumed.journal_was_rolled_back);
     assert_eq!(resumed.token, Some(Token { incarnation: 1, epoch: 1 }));
+}
+
+#[tokio::test]
+async fn an_agent_whose_journal_ends_before_what_it_told_is_told_that_it_was_rolled_back() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    world.operation("told").await;
+    world.was_sent("told", 8).await;
+
+    let (fake, _session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+
+    assert!(fake.resumed.lock().clone().expect("it was resumed").journal_was_rolled_back);
+}
+
+#[tokio::test]
+async fn a_result_whose_operation_is_gone_is_told_once_and_forgotten() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let known = world.operation("known").await;
+    let lost = uuid::Uuid::from_u128(5).to_string();
+    let report = |uid: &str| agent::OperationReport {
+        uid: uid.to_owned(),
+        attempt: 1,
+        state: agent::OperationState::Finished.into(),
+        ..agent::OperationReport::default()
+    };
+    let mut events = world.gateway.events();
+
+    let (fake, _session) = world.connect_as(
+        &identity,
+        Arc::new(FakeAgent { reports: vec![report(&known), report(&lost)], ..FakeAgent::of(&identity) }),
+    );
+
+    let orphan = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            if let LinkEvent::Orphaned(_, report) = events.recv().await.expect("an event") {
+                return report;
+            }
+        }
+    });
+    assert_eq!(orphan.await.expect("it is told").uid, lost);
+    let is_forgotten = async {
+        while fake.forgotten.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), is_forgotten).await.expect("it is forgotten");
+    assert_eq!(*fake.forgotten.lock(), [lost]);
+}
+
+#[tokio::test]
+async fn of_two_agents_with_one_key_at_once_the_second_is_turned_away_before_anything_may_start_there() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let first = Arc::new(FakeAgent { resumes_slowly: AtomicBool::new(true), ..FakeAgent::of(&identity) });
+    let (first, _session) = world.connect_as(&identity, first);
+    while first.resumed.lock().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(world.facts(identity.uid).is_none(), "it is not open before Resume is answered");
+
+    let (second, second_session) = world.connect(&identity);
+    second_session.await.expect("it is turned away");
+
+    assert_eq!(second.refusal(), Some(RefusalReason::DuplicateAgent));
+    assert!(second.resumed.lock().is_none(), "it was let in first");
 }
 
 #[tokio::test]

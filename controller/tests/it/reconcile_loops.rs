@@ -64,6 +64,8 @@ impl World {
             )
             .await;
         assert_eq!(made.code, 201, "{made:?}");
+        let bound = json!({"status": {"agent": {"keyFingerprint": "k"}}});
+        assert_eq!(self.api.merge(&format!("{INSTANCES}/{name}/status"), &bound).await.code, 200);
         InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid"))
     }
 
@@ -253,6 +255,70 @@ async fn an_operation_that_is_deleted_stays_until_its_agent_has_withdrawn_it() {
 
     world.gone(&path).await;
     assert_eq!(world.agents.forgotten().len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_waits_on_a_host_is_withdrawn_before_the_host_is_archived() {
+    let world = World::new().await;
+    let uid = world.host("nuc-03").await;
+    world.agents.has_container("web");
+    world.agents.hold();
+    world.wish("stop-web", "Stop", "web").await;
+    world.phase("stop-web", "Running").await;
+
+    let archived = json!({"spec": {"archived": true}});
+    assert_eq!(world.api.merge(&format!("{INSTANCES}/nuc-03"), &archived).await.code, 200);
+
+    let ended = world.phase("stop-web", "Failed").await;
+    assert_eq!(reason(&ended, "Failed"), "True InstanceArchived");
+    let is_closed = async {
+        while !world.agents.was_disconnected(uid) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), is_closed).await.expect("its session ends");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_instance_is_given_to_another_key_or_deleted_is_let_go_at_once() {
+    let world = World::new().await;
+    let rekeyed = world.host("nuc-03").await;
+    let deleted = world.host("nuc-04").await;
+    for name in ["nuc-03", "nuc-04"] {
+        world.until(&format!("{INSTANCES}/{name}"), |found| found["status"]["health"] == "Online").await;
+    }
+
+    let other = json!({"status": {"agent": {"keyFingerprint": "another"}}});
+    assert_eq!(world.api.merge(&format!("{INSTANCES}/nuc-03/status"), &other).await.code, 200);
+    let held = json!({"metadata": {"finalizers": ["example.dev/held"]}});
+    assert_eq!(world.api.merge(&format!("{INSTANCES}/nuc-04"), &held).await.code, 200);
+    assert_eq!(world.api.delete(&format!("{INSTANCES}/nuc-04")).await.code, 200);
+
+    let are_let_go = async {
+        while ![rekeyed, deleted].into_iter().all(|uid| world.agents.was_disconnected(uid)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), are_let_go).await.expect("both sessions end");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_cancel_between_a_failed_attempt_and_the_next_ends_it() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+    world.agents.fail_first(100);
+    world.wish("stop-web", "Stop", "web").await;
+    let path = format!("{OPERATIONS}/stop-web");
+    world.until(&path, |found| found["status"]["attempts"] == 2).await;
+
+    assert_eq!(world.api.merge(&path, &json!({"spec": {"cancel": true}})).await.code, 200);
+
+    world.phase("stop-web", "Cancelled").await;
+    assert!(world.agents.submitted().len() <= 3, "{:?}", world.agents.submitted());
     world.end().await;
 }
 

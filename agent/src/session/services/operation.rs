@@ -6,14 +6,15 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::operation_service_server::OperationService;
 use gantry_api::agent_v1::{
-    ForgetRequest, ForgetResponse, SubmitRequest, SubmitResponse, WatchRequest, WatchResponse,
-    WithdrawRequest, WithdrawResponse,
+    ForgetRequest, ForgetResponse, QueryRequest, QueryResponse, SubmitRequest, SubmitResponse, WatchRequest,
+    WatchResponse, WithdrawRequest, WithdrawResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::Session;
 
-const MOST_FORGOTTEN: usize = 1_000;
+/// Operations that are named at once.
+const MOST_NAMED: usize = 1_000;
 
 pub(super) struct Service(pub(super) Arc<Session>);
 
@@ -44,13 +45,26 @@ impl OperationService for Service {
         Ok(Response::new(responses.take_until(self.0.over.clone().cancelled_owned()).boxed()))
     }
 
-    async fn forget(&self, request: Request<ForgetRequest>) -> Result<Response<ForgetResponse>, Status> {
+    async fn query(&self, request: Request<QueryRequest>) -> Result<Response<QueryResponse>, Status> {
         self.0.require_resumed()?;
         let uids = request.into_inner().uids;
-        if uids.len() > MOST_FORGOTTEN {
-            return Err(Status::invalid_argument(format!("more than {MOST_FORGOTTEN} operations at once")));
-        }
-        self.0.parts.operations.forget(uids).await?;
+        check_number(&uids)?;
+        let reports = self.0.parts.operations.query(&uids)?;
+        Ok(Response::new(QueryResponse { reports }))
+    }
+
+    async fn forget(&self, request: Request<ForgetRequest>) -> Result<Response<ForgetResponse>, Status> {
+        self.0.require_resumed()?;
+        let ForgetRequest { uids, token } = request.into_inner();
+        check_number(&uids)?;
+        self.0.parts.operations.forget(token, uids).await?;
         Ok(Response::new(ForgetResponse {}))
     }
+}
+
+fn check_number(uids: &[String]) -> Result<(), Status> {
+    if uids.len() > MOST_NAMED {
+        return Err(Status::invalid_argument(format!("more than {MOST_NAMED} operations at once")));
+    }
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! `SessionService`: who is there, and whether work may start.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gantry_api::agent_v1::session_service_server::SessionService;
 use gantry_api::agent_v1::{
@@ -9,16 +8,12 @@ use gantry_api::agent_v1::{
     RefuseResponse, RenewRequest, RenewResponse, RequestCertificateRequest, RequestCertificateResponse,
     ResumeRequest, ResumeResponse,
 };
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::Session;
 use crate::enrollment::certificate::CertificateError;
+use crate::operations::Resumed;
 use crate::session::dial::one_line;
-
-/// A hanging engine must not hold up Hello.
-const ENGINE_WITHIN: Duration = Duration::from_millis(500);
-const MOST_WITHDRAWN: usize = 100_000;
 
 pub(super) struct Service(pub(super) Arc<Session>);
 
@@ -26,8 +21,6 @@ pub(super) struct Service(pub(super) Arc<Session>);
 impl SessionService for Service {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
         let parts = &self.0.parts;
-        let engine = timeout(ENGINE_WITHIN, parts.engine.info()).await;
-        let engine_id = engine.ok().and_then(Result::ok).map(|info| info.engine_id).unwrap_or_default();
         let identity = parts.operations.identity();
         let credentials = parts.enrolled.credentials();
         let mut progress = self.0.progress.lock();
@@ -40,7 +33,8 @@ impl SessionService for Service {
             journal_id: identity.journal_id,
             journal_sequence: identity.sequence,
             boot_nonce: parts.boot_nonce.clone(),
-            engine_id,
+            // Hello proves that the agent lives, so it waits for no engine.
+            engine_id: parts.engine.known_id(),
             highest_token: identity.highest_token,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             policy: parts.policy.into(),
@@ -52,11 +46,7 @@ impl SessionService for Service {
         let parts = &self.0.parts;
         let hello = self.0.progress.lock().hello;
         let hello = hello.ok_or_else(|| Status::failed_precondition("Hello comes before Resume"))?;
-        let ResumeRequest { token, withdrawn_uids } = request.into_inner();
-        if withdrawn_uids.len() > MOST_WITHDRAWN {
-            return Err(Status::invalid_argument(format!("more than {MOST_WITHDRAWN} withdrawn operations")));
-        }
-        let reports = parts.operations.resume(token, withdrawn_uids).await?;
+        let Resumed { reports, journal_id } = parts.operations.resume(request.into_inner()).await?;
         if self.0.over.is_cancelled() {
             return Err(Status::unavailable("the session is over"));
         }
@@ -64,7 +54,7 @@ impl SessionService for Service {
         parts.gate.open(hello);
         parts.metrics.connected.set(1);
         tracing::info!(operations = reports.len(), "session is ready");
-        Ok(Response::new(ResumeResponse { reports, nonce: parts.gate.nonce().into() }))
+        Ok(Response::new(ResumeResponse { reports, nonce: parts.gate.nonce().into(), journal_id }))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {

@@ -35,9 +35,6 @@ pub(super) async fn act(
 ) -> Outcome {
     match plan {
         Plan::Archive => {
-            if context.link.session(uid).is_some() {
-                context.link.disconnect(uid, "the instance is archived");
-            }
             context.memory.lock().remove(&uid);
             Outcome::NotAsked
         }

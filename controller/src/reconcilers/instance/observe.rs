@@ -18,7 +18,7 @@ pub(super) struct Observed {
 }
 
 pub(super) fn observe(uid: InstanceUid, context: &Context) -> Observed {
-    let Memory { checked, is_new_session, has_changed } =
+    let Memory { checked, is_new_session, has_changed, .. } =
         context.memory.lock().get(&uid).copied().unwrap_or_default();
     Observed {
         session: context.link.session(uid),

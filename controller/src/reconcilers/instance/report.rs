@@ -20,7 +20,7 @@ use super::act::Outcome;
 use super::observe::Observed;
 use super::plan::Plan;
 use crate::gateway::link::{DuplicateRefusal, InstanceUid, SessionFacts};
-use crate::reconcilers::conditions::{Conditions, difference};
+use crate::reconcilers::conditions::{Conditions, difference, shorten};
 use crate::reconcilers::machine::ReconcileError;
 
 /// Writes what changed and answers the health now.
@@ -41,8 +41,16 @@ pub(super) async fn report(
     if let Some(changes) = difference(&was, &is) {
         let api: Api<DockerInstance> =
             Api::namespaced(context.client.clone(), &instance.namespace().unwrap_or_default());
-        let patch = json!({"metadata": {"uid": instance.uid()}, "status": changes});
-        api.patch_status(&instance.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        // The version fences: a replica that slept while another led finds its view outdated.
+        let metadata = json!({"uid": instance.uid(), "resourceVersion": instance.resource_version()});
+        let patch = json!({"metadata": metadata, "status": changes});
+        let written =
+            api.patch_status(&instance.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+        if let Err(error) = written {
+            // What was found is not recorded, so it has to be found again.
+            context.memory.lock().entry(uid).or_default().checked = None;
+            return Err(error.into());
+        }
     }
     announce(instance, &before, &after, context);
     set_series(context, instance, after.health);
@@ -118,10 +126,15 @@ pub(super) fn status_after(
     status
 }
 
+/// A fact that an agent told, as long and as plain as such a fact is.
+fn word(told: &str) -> String {
+    shorten(told, 256)
+}
+
 fn take_session(status: &mut DockerInstanceStatus, session: &SessionFacts) {
     let agent = status.agent.get_or_insert_with(AgentStatus::default);
-    agent.version = Some(session.agent_version.clone()).filter(|version| !version.is_empty());
-    agent.journal_id = Some(session.journal_id.clone()).filter(|journal| !journal.is_empty());
+    agent.version = Some(word(&session.agent_version)).filter(|version| !version.is_empty());
+    agent.journal_id = Some(word(&session.journal_id)).filter(|journal| !journal.is_empty());
     agent.policy = match session.policy {
         Policy::Observe => Some(AgentPolicy::Observe),
         Policy::Operate => Some(AgentPolicy::Operate),
@@ -142,16 +155,16 @@ fn well(
 ) {
     status.last_connected_time = Some(Time(now));
     status.engine = Some(EngineStatus {
-        id: info.engine_id.clone(),
-        version: info.engine_version.clone(),
-        api_version: info.api_version.clone(),
-        operating_system: info.operating_system.clone(),
-        os_type: info.os_type.clone(),
-        architecture: info.architecture.clone(),
-        kernel_version: info.kernel_version.clone(),
-        storage_driver: info.storage_driver.clone(),
-        cgroup_version: info.cgroup_version.clone(),
-        host_name: info.host_name.clone(),
+        id: word(&info.engine_id),
+        version: word(&info.engine_version),
+        api_version: word(&info.api_version),
+        operating_system: word(&info.operating_system),
+        os_type: word(&info.os_type),
+        architecture: word(&info.architecture),
+        kernel_version: word(&info.kernel_version),
+        storage_driver: word(&info.storage_driver),
+        cgroup_version: word(&info.cgroup_version),
+        host_name: word(&info.host_name),
         cpus: info.cpus,
         memory_bytes: info.memory_bytes,
     });

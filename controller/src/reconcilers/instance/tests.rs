@@ -60,12 +60,20 @@ impl AgentLink for Agents {
         Err(LinkError::Away)
     }
 
-    async fn withdraw(&self, _: InstanceUid, _: Uuid) -> Result<OperationReport, LinkError> {
+    async fn withdraw(&self, _: InstanceUid, _: Token, _: Uuid) -> Result<OperationReport, LinkError> {
         Err(LinkError::Away)
     }
 
-    async fn forget(&self, _: InstanceUid, _: &[Uuid]) -> Result<(), LinkError> {
+    async fn query(&self, _: InstanceUid, _: Uuid) -> Result<Option<OperationReport>, LinkError> {
         Err(LinkError::Away)
+    }
+
+    async fn forget(&self, _: InstanceUid, _: Token, _: &[Uuid]) -> Result<(), LinkError> {
+        Err(LinkError::Away)
+    }
+
+    fn unsettled(&self, _: InstanceUid) -> usize {
+        0
     }
 
     fn report(&self, _: InstanceUid, _: Uuid) -> Option<OperationReport> {
@@ -97,6 +105,7 @@ fn context(link: Arc<Agents>) -> Context {
         checks: Semaphore::new(10),
         started: Instant::now(),
         memory: Mutex::default(),
+        leaving: Mutex::default(),
     }
 }
 

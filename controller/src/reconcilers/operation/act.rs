@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use gantry_api::agent_v1::OperationReport;
+use gantry_api::agent_v1::{OperationReport, OperationState};
+use gantry_api::condition::OperationReason as Reason;
 use gantry_api::names::OPERATION_FINALIZER;
 use gantry_api::v1alpha1::Operation;
 use kube::ResourceExt as _;
@@ -10,8 +11,8 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::observe::permit;
-use super::plan::{Observed, Step};
+use super::observe::{permit, too_many_calls};
+use super::plan::{Observed, Step, is_over};
 use super::{Context, report, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
 use crate::reconcilers::machine::ReconcileError;
@@ -27,8 +28,10 @@ pub(super) enum Outcome {
     NotAnswered(LinkError),
     /// Enough others are with the agent; it is woken when its turn comes.
     NoSlot,
-    /// The host's policy refuses it, and the agent has promised never to start it.
-    Denied(String),
+    /// The host's policy refuses it or its agent cannot do it, and has promised never to start it.
+    Denied(Reason, String),
+    /// The agent has said something that is to be recorded before it may forget.
+    Unrecorded,
     /// Cleaned up; look again when its time to be deleted comes.
     Settled,
     /// Its agent is still owed an answer.
@@ -51,9 +54,12 @@ pub(super) async fn act(
 ) -> Result<Acted, ReconcileError> {
     let unchanged = |outcome| Acted { operation: operation.clone(), outcome };
     match step {
-        Step::Look(_) | Step::Wait { .. } | Step::Follow { .. } | Step::End(_) | Step::BackOff { .. } => {
-            Ok(unchanged(Outcome::Nothing))
-        }
+        Step::Look(_)
+        | Step::Remember
+        | Step::Wait { .. }
+        | Step::Follow { .. }
+        | Step::End(_)
+        | Step::BackOff { .. } => Ok(unchanged(Outcome::Nothing)),
         Step::Dispatch { instance, .. } => {
             if !context.roster.lock().reserve(uid) {
                 return Ok(unchanged(Outcome::NoSlot));
@@ -115,14 +121,20 @@ async fn submit(operation: &Operation, uid: Uuid, instance: InstanceUid, context
         return Outcome::Nothing;
     };
     let Some(_permit) = permit(instance, context) else {
-        return Outcome::NotAnswered(LinkError::Silent("too many calls wait for its agent".to_owned()));
+        return Outcome::NotAnswered(too_many_calls());
     };
     match context.link.submit(instance, request).await {
         Ok(report) => answered(uid, report, context),
-        Err(LinkError::Refused { code: tonic::Code::PermissionDenied, message }) => {
+        Err(LinkError::Refused { code, message })
+            if matches!(code, tonic::Code::PermissionDenied | tonic::Code::InvalidArgument) =>
+        {
+            let reason = match code {
+                tonic::Code::PermissionDenied => Reason::PolicyDenied,
+                _ => Reason::ActionNotAllowed,
+            };
             // An earlier submission may have passed before the policy changed: only a withdrawal proves that it did not.
-            match context.link.withdraw(instance, uid).await {
-                Ok(report) if is_withdrawn(&report) => Outcome::Denied(message),
+            match context.link.withdraw(instance, context.token, uid).await {
+                Ok(report) if is_withdrawn(&report) => Outcome::Denied(reason, message),
                 Ok(report) => answered(uid, report, context),
                 Err(error) => Outcome::NotAnswered(error),
             }
@@ -137,16 +149,16 @@ async fn submit(operation: &Operation, uid: Uuid, instance: InstanceUid, context
 }
 
 fn is_withdrawn(report: &OperationReport) -> bool {
-    use gantry_api::agent_v1::{OperationState, Outcome};
+    use gantry_api::agent_v1::Outcome;
     report.state() == OperationState::Withdrawn
         || (report.state() == OperationState::Tombstone && report.outcome() == Outcome::Withdrawn)
 }
 
 async fn withdraw(uid: Uuid, instance: InstanceUid, context: &Context) -> Outcome {
     let Some(_permit) = permit(instance, context) else {
-        return Outcome::NotAnswered(LinkError::Silent("too many calls wait for its agent".to_owned()));
+        return Outcome::NotAnswered(too_many_calls());
     };
-    match context.link.withdraw(instance, uid).await {
+    match context.link.withdraw(instance, context.token, uid).await {
         Ok(report) => answered(uid, report, context),
         Err(error) => Outcome::NotAnswered(error),
     }
@@ -164,8 +176,14 @@ async fn settle(
     observed: &Observed,
     context: &Context,
 ) -> Result<Acted, ReconcileError> {
+    if report::has_late_news(operation, observed) {
+        // Recorded first: what the agent has forgotten cannot be asked again.
+        return Ok(Acted { operation: operation.clone(), outcome: Outcome::Unrecorded });
+    }
+    context.memory.lock().answers.remove(&uid);
+    let is_released = is_released(operation, uid, observed, context).await;
     if operation.finalizers().iter().any(|held| held == OPERATION_FINALIZER) {
-        if !is_released(operation, uid, observed, context).await {
+        if !is_released {
             return Ok(Acted { operation: operation.clone(), outcome: Outcome::StillOwed });
         }
         let rest: Vec<String> =
@@ -187,35 +205,31 @@ async fn settle(
     Ok(Acted { operation: operation.clone(), outcome: Outcome::Settled })
 }
 
-/// True once the agent knows that it must not start it and need not remember it, or nobody is left to tell.
+/// True once the agent said how it ended or that it never will start it, and has forgotten it.
+///
+/// One that is away is not waited for: when it is back, Resume withdraws whatever is not permitted to start.
 async fn is_released(operation: &Operation, uid: Uuid, observed: &Observed, context: &Context) -> bool {
-    use gantry_api::agent_v1::OperationState;
-    let sent_to = operation
-        .status
-        .as_ref()
-        .and_then(|status| status.dispatch.as_ref())
-        .map(|dispatch| dispatch.instance_uid.clone())
-        .unwrap_or_default();
+    let Some(dispatch) = operation.status.as_ref().and_then(|status| status.dispatch.as_ref()) else {
+        return true;
+    };
     let Some(instance) = &observed.instance else {
         return true;
     };
-    if instance.is_archived || (!sent_to.is_empty() && sent_to != instance.uid.to_string()) {
+    if !dispatch.instance_uid.is_empty() && dispatch.instance_uid != instance.uid.to_string() {
         return true;
     }
     if observed.session.is_none() {
-        return operation.spec.abandon && operation.metadata.deletion_timestamp.is_some();
+        return true;
     }
-    let state = observed.report.as_ref().map(OperationReport::state);
-    let is_over = match state {
-        Some(OperationState::Finished | OperationState::Withdrawn | OperationState::Tombstone) => true,
+    let is_held = operation.finalizers().iter().any(|held| held == OPERATION_FINALIZER);
+    let has_ended = match &observed.report {
+        None if !is_held => return true,
+        Some(report) if is_over(report) => true,
         // Given up here, but the agent may still hold it.
         _ => match withdraw(uid, instance.uid, context).await {
-            Outcome::Answered(report) => !matches!(
-                report.state(),
-                OperationState::Accepted | OperationState::Started | OperationState::Unspecified
-            ),
+            Outcome::Answered(report) => is_over(&report),
             _ => false,
         },
     };
-    is_over && context.link.forget(instance.uid, &[uid]).await.is_ok()
+    has_ended && context.link.forget(instance.uid, context.token, &[uid]).await.is_ok()
 }

@@ -7,9 +7,9 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use super::plan::{InstanceFacts, Observed};
+use super::plan::{InstanceFacts, Observed, is_over};
 use super::roster::Neighbours;
-use super::{CALLS_PER_AGENT, Context, wire};
+use super::{CALLS_PER_AGENT, Context, MOST_REMEMBERED, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
 
 /// Looks at everything near; asks no agent.
@@ -24,6 +24,7 @@ pub(super) async fn observe(operation: &Operation, uid: Uuid, context: &Context)
         report,
         neighbours: Neighbours::default(),
         found: None,
+        remembered: None,
         digest: wire::digest(operation, &status),
         instance,
     };
@@ -48,7 +49,7 @@ pub(super) async fn look(
         Some(_permit) => {
             context.link.resolve(instance, wire::kind(operation.spec.target.kind), reference).await
         }
-        None => Err(LinkError::Silent("too many calls wait for its agent".to_owned())),
+        None => Err(too_many_calls()),
     };
     let id = found.as_ref().ok().map(|target| target.id.clone());
     observed.found = Some(found);
@@ -57,15 +58,35 @@ pub(super) async fn look(
     }
 }
 
+/// Asks the agent what it remembers of an Operation whose report it did not send.
+pub(super) async fn remember(uid: Uuid, observed: &mut Observed, context: &Context) {
+    let Some(instance) = observed.instance.as_ref().map(|instance| instance.uid) else {
+        return;
+    };
+    let remembered = match permit(instance, context) {
+        Some(_permit) => context.link.query(instance, uid).await,
+        None => Err(too_many_calls()),
+    };
+    observed.remembered = Some(remembered);
+}
+
+/// What is said while enough calls wait for one agent.
+pub(super) fn too_many_calls() -> LinkError {
+    LinkError::Silent("too many calls wait for its agent".to_owned())
+}
+
 /// Leave to call an agent; `None` while too many calls wait for it.
 pub(super) fn permit(instance: InstanceUid, context: &Context) -> Option<OwnedSemaphorePermit> {
-    let calls = context
-        .memory
-        .lock()
+    let mut memory = context.memory.lock();
+    if memory.calls.len() >= MOST_REMEMBERED {
+        memory.calls.retain(|_, calls| calls.available_permits() < CALLS_PER_AGENT);
+    }
+    let calls = memory
         .calls
         .entry(instance)
         .or_insert_with(|| std::sync::Arc::new(tokio::sync::Semaphore::new(CALLS_PER_AGENT)))
         .clone();
+    drop(memory);
     calls.try_acquire_owned().ok()
 }
 
@@ -101,7 +122,7 @@ fn facts(instance: &DockerInstance) -> Option<InstanceFacts> {
     })
 }
 
-/// The newer of what the agent reported and what it answered us, if both are from one journal.
+/// The newer of what the agent reported and what it answered us in the present session; while it is away only how it ended.
 fn newest_report(
     operation: &Operation,
     uid: Uuid,
@@ -113,21 +134,18 @@ fn newest_report(
     if sent_to.is_some_and(|sent_to| !sent_to.is_empty() && sent_to != instance.uid.to_string()) {
         return None;
     }
-    let reported = context.link.report(instance.uid, uid);
     let answered = context.memory.lock().answers.get(&uid).cloned();
-    match (reported, answered) {
+    let Some(session) = context.link.session(instance.uid) else {
+        return answered.filter(is_over);
+    };
+    let reported = context.link.report(instance.uid, uid);
+    match (reported, answered.filter(|answered| answered.journal_id == session.journal_id)) {
         (Some(reported), Some(answered))
-            if answered.journal_id == reported.journal_id
-                && (answered.attempt, answered.state, answered.journal_sequence)
-                    > (reported.attempt, reported.state, reported.journal_sequence) =>
+            if (answered.attempt, answered.state, answered.journal_sequence)
+                > (reported.attempt, reported.state, reported.journal_sequence) =>
         {
             Some(answered)
         }
-        (Some(reported), _) => Some(reported),
-        (None, Some(answered)) => {
-            let session = context.link.session(instance.uid);
-            session.is_none_or(|session| session.journal_id == answered.journal_id).then_some(answered)
-        }
-        (None, None) => None,
+        (reported, answered) => reported.or(answered),
     }
 }

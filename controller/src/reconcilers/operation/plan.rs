@@ -30,6 +30,8 @@ pub(super) struct Observed {
     pub(super) neighbours: Neighbours,
     /// What the agent said the target is; absent until it was asked in this pass.
     pub(super) found: Option<Result<Target, LinkError>>,
+    /// What the agent remembers of an Operation it sent no report on; absent until it was asked in this pass.
+    pub(super) remembered: Option<Result<Option<OperationReport>, LinkError>>,
     /// The digest of what would be submitted.
     pub(super) digest: Option<String>,
 }
@@ -49,6 +51,8 @@ pub(super) struct InstanceFacts {
 pub(super) enum Step {
     /// Ask the agent what this means, then plan again.
     Look(String),
+    /// Ask the agent whether it remembers this Operation, then plan again.
+    Remember,
     /// Nothing can be done; say why.
     Wait { reason: Reason, message: String, again: Duration },
     /// End it here: no agent has it.
@@ -122,8 +126,13 @@ fn current_report<'a>(status: &OperationStatus, observed: &'a Observed) -> Optio
     let is_over = report.attempt < dispatched
         || (report.attempt == dispatched && status.next_attempt_time.is_some())
         || report.state() == OperationState::Unspecified;
-    // A withdrawal ends every attempt, also one that was never made.
-    (!is_over || report.state() == OperationState::Withdrawn).then_some(report)
+    // A withdrawal ends every attempt, also one that was never made; so does an end after which none can have been made.
+    let is_last = match report.state() {
+        OperationState::Withdrawn => true,
+        OperationState::Finished | OperationState::Tombstone => !report.retryable,
+        _ => false,
+    };
+    (!is_over || is_last).then_some(report)
 }
 
 /// S0: nothing is with the agent.
@@ -149,7 +158,7 @@ fn queued(operation: &Operation, status: &OperationStatus, observed: &Observed, 
         return failed(Reason::InstanceArchived, format!("instance \"{instance_name}\" is archived"));
     }
     if is_too_late(operation, now) {
-        return failed(Reason::StartDeadlineExceeded, too_late(operation, status));
+        return end_for(Why::TooLate, operation, status);
     }
     if !is_allowed_kind(spec.action, spec.target.kind) {
         return failed(
@@ -165,14 +174,17 @@ fn queued(operation: &Operation, status: &OperationStatus, observed: &Observed, 
             ),
         );
     }
-    if instance.is_paused {
-        return wait(
+    let paused = || {
+        wait(
             Reason::Paused,
             format!("instance \"{instance_name}\" is paused"),
             until_deadline(operation, now),
-        );
-    }
+        )
+    };
     let Some(session) = &observed.session else {
+        if instance.is_paused {
+            return paused();
+        }
         return wait(
             Reason::InstanceOffline,
             format!("the agent of instance \"{instance_name}\" is away"),
@@ -195,16 +207,23 @@ fn queued(operation: &Operation, status: &OperationStatus, observed: &Observed, 
             again,
         };
     }
-    if let Some(other) = &observed.neighbours.goes_first {
-        return wait(
-            Reason::WaitingForOther,
-            format!("operation \"{other}\" on the same target goes first"),
-            SOON,
-        );
-    }
-    let target = match target(operation, status, observed) {
-        Ok(target) => target,
-        Err(step) => return *step,
+    let first = observed.neighbours.goes_first.as_ref().map(|other| {
+        wait(Reason::WaitingForOther, format!("operation \"{other}\" on the same target goes first"), SOON)
+    });
+    // What a container's name means is fixed before it waits for anything: by then it may be another container's. An image's
+    // reference is meant to move, as by a pull that goes first.
+    let (target, first) = match (spec.target.kind, first) {
+        (TargetKind::Image, Some(first)) => return first,
+        (_, first) => (target(operation, status, observed), first),
+    };
+    let target = match (target, first) {
+        (Err(step), first) => match (*step, first) {
+            (Step::End(_), Some(first)) => return first,
+            (step, _) => return step,
+        },
+        (Ok(_), _) if instance.is_paused => return paused(),
+        (Ok(_), Some(first)) => return first,
+        (Ok(target), None) => target,
     };
     if let Some(wanted) = spec.precondition.as_ref().and_then(|precondition| precondition.id.as_ref())
         && *wanted != target.id
@@ -319,7 +338,14 @@ fn without_report(
     };
     let is_acknowledged = status.phase == Phase::Running;
     if session.journal_id != dispatch.journal_id || is_acknowledged {
-        return by_evidence(operation, status, observed);
+        return match &observed.remembered {
+            None => Step::Remember,
+            Some(Err(error)) => wait(Reason::Submitting, error.to_string(), LATER),
+            Some(Ok(Some(report))) if report.outcome() != Outcome::Unknown && is_over(report) => {
+                ended(operation, status, observed, report, now)
+            }
+            Some(Ok(_)) => by_evidence(operation, status, observed),
+        };
     }
     if why_end(operation, observed, now).is_some() {
         return Step::Withdraw(instance.uid);
@@ -341,13 +367,14 @@ fn by_evidence(operation: &Operation, status: &OperationStatus, observed: &Obser
     };
     let leaves_a_trace = matches!(
         spec.action,
-        Action::Remove | Action::Stop | Action::Pause | Action::Unpause | Action::Rename
+        Action::Remove | Action::Stop | Action::Pause | Action::Unpause | Action::Rename | Action::Tag
     );
+    let tag = spec.parameters.as_ref().and_then(|parameters| parameters.reference.as_ref());
     let Some(known) = status.target.as_ref().filter(|target| leaves_a_trace && !target.id.is_empty()) else {
         return unknown();
     };
     let found = match &observed.found {
-        None => return Step::Look(known.id.clone()),
+        None => return Step::Look(tag.unwrap_or(&known.id).clone()),
         Some(Ok(found)) => Some(found),
         Some(Err(LinkError::Refused { code: tonic::Code::NotFound, .. })) => None,
         Some(Err(error)) => return wait(Reason::EngineUnreachable, error.to_string(), LATER),
@@ -368,6 +395,9 @@ fn by_evidence(operation: &Operation, status: &OperationStatus, observed: &Obser
                 == Some(found.name.as_str()) =>
         {
             succeeded("it has the new name; the agent's own record was lost")
+        }
+        (Action::Tag, Some(found)) if found.id == known.id => {
+            succeeded("the reference means the image; the agent's own record was lost")
         }
         _ => unknown(),
     }
@@ -421,9 +451,15 @@ fn ended(
 ) -> Step {
     let spec = &operation.spec;
     let words = if report.error.is_empty() { report.message.clone() } else { report.error.clone() };
-    if report.retryable && report.state() == OperationState::Finished {
-        if let Some(why) = why_end(operation, observed, now) {
-            return end_for(why, operation, status);
+    // One that took too long would do so again.
+    let is_retryable = report.retryable && report.outcome() != Outcome::DeadlineExceeded;
+    if is_retryable && report.state() == OperationState::Finished {
+        match why_end(operation, observed, now) {
+            Some(Why::TooLate) => {
+                return failed(Reason::DockerError, format!("{words}; {}", no_time_left(operation)));
+            }
+            Some(why) => return end_for(why, operation, status),
+            None => {}
         }
         if report.attempt > spec.backoff_limit {
             return failed(
@@ -460,14 +496,13 @@ fn ended(
         Outcome::DeadlineExceeded => {
             failed(Reason::DeadlineExceeded, or(&format!("it took longer than {} s", spec.active_deadline())))
         }
-        Outcome::StartDeadlineExceeded => {
-            failed(Reason::StartDeadlineExceeded, or(&too_late(operation, status)))
-        }
+        Outcome::StartDeadlineExceeded => end_for(Why::TooLate, operation, status),
         Outcome::PullUnauthorized => {
             failed(Reason::ImagePullUnauthorized, or("the registry wants other credentials"))
         }
         Outcome::Withdrawn => withdrawn(operation, status, observed, now),
         Outcome::Cancelled => cancelled(or("stopped on request")),
+        Outcome::PolicyDenied => failed(Reason::PolicyDenied, or("the host's owner does not allow it")),
         Outcome::Unknown | Outcome::Unspecified => {
             failed(Reason::OutcomeUnknown, or("it may or may not have happened; look at the host"))
         }
@@ -505,8 +540,26 @@ fn end_for(why: Why, operation: &Operation, status: &OperationStatus) -> Step {
             Reason::InstanceArchived,
             format!("instance \"{}\" was archived before it started", operation.spec.instance_ref.name),
         ),
-        Why::TooLate => failed(Reason::StartDeadlineExceeded, too_late(operation, status)),
+        // It was tried, so what went wrong is not the time.
+        Why::TooLate => match &status.error {
+            Some(error) => {
+                failed(Reason::DockerError, format!("{}; {}", error.message, no_time_left(operation)))
+            }
+            None => failed(
+                Reason::StartDeadlineExceeded,
+                format!("it did not start within {} s", operation.spec.start_deadline_seconds),
+            ),
+        },
     }
+}
+
+fn no_time_left(operation: &Operation) -> String {
+    format!("it may be tried again only within {} s", operation.spec.start_deadline_seconds)
+}
+
+/// True for a word that nothing can follow.
+pub(super) fn is_over(report: &OperationReport) -> bool {
+    matches!(report.state(), OperationState::Finished | OperationState::Tombstone | OperationState::Withdrawn)
 }
 
 fn withdrawn(operation: &Operation, status: &OperationStatus, observed: &Observed, now: Timestamp) -> Step {
@@ -516,26 +569,12 @@ fn withdrawn(operation: &Operation, status: &OperationStatus, observed: &Observe
     }
 }
 
-/// When it must have started.
-pub(super) fn start_deadline(operation: &Operation) -> Option<Timestamp> {
-    let created = operation.metadata.creation_timestamp.as_ref()?;
-    created.0.checked_add(SignedDuration::from_secs(operation.spec.start_deadline_seconds.into())).ok()
-}
-
 fn is_too_late(operation: &Operation, now: Timestamp) -> bool {
-    start_deadline(operation).is_some_and(|deadline| deadline <= now)
-}
-
-fn too_late(operation: &Operation, status: &OperationStatus) -> String {
-    let base = format!("it did not start within {} s", operation.spec.start_deadline_seconds);
-    match status.error.as_ref() {
-        Some(error) => format!("{base}; the last attempt failed with: {}", error.message),
-        None => base,
-    }
+    operation.must_start_by().is_some_and(|deadline| deadline <= now)
 }
 
 pub(super) fn until_deadline(operation: &Operation, now: Timestamp) -> Duration {
-    start_deadline(operation).map_or(SLOW, |deadline| remaining(now, deadline).min(SLOW))
+    operation.must_start_by().map_or(SLOW, |deadline| remaining(now, deadline).min(SLOW))
 }
 
 fn remaining(now: Timestamp, then: Timestamp) -> Duration {

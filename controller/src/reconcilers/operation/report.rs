@@ -59,7 +59,7 @@ pub(super) async fn report(
 
 fn next(operation: &Operation, step: &Step, outcome: &Outcome, now: Timestamp) -> Action {
     match (step, outcome) {
-        (_, Outcome::Answered(_)) => Action::requeue(Duration::ZERO),
+        (_, Outcome::Answered(_) | Outcome::Unrecorded) => Action::requeue(Duration::ZERO),
         (_, Outcome::NoSlot) => Action::requeue(until_deadline(operation, now)),
         (_, Outcome::StillOwed) => Action::requeue(SLOW),
         (_, Outcome::Settled) => match time_to_live(operation, now) {
@@ -153,6 +153,7 @@ pub(super) fn dispatched(
         epoch: token.epoch,
         attempt: *attempt,
         journal_id: journal_id.clone(),
+        journal_sequence: None,
         instance_uid: instance.to_string(),
         sent_at: Some(Time(now)),
     });
@@ -204,8 +205,8 @@ pub(super) fn status_after(
             let message = format!("{SLOTS} operations run on this instance already");
             waiting(operation, &mut status, Reason::WaitingForSlot, &message, now);
         }
-        (_, Outcome::Denied(why)) => {
-            let ending = Ending { phase: Phase::Failed, reason: Reason::PolicyDenied, message: why.clone() };
+        (_, Outcome::Denied(reason, why)) => {
+            let ending = Ending { phase: Phase::Failed, reason: *reason, message: why.clone() };
             end(operation, &mut status, &ending, now);
         }
         (_, Outcome::Answered(report)) => {
@@ -239,6 +240,10 @@ fn take_facts(status: &mut OperationStatus, report: &OperationReport) {
         (milliseconds != 0).then(|| Timestamp::from_millisecond(milliseconds).ok()).flatten().map(Time)
     };
     status.attempts = status.attempts.max(report.attempt);
+    if let Some(dispatch) = &mut status.dispatch {
+        dispatch.journal_id.clone_from(&report.journal_id);
+        dispatch.journal_sequence = Some(report.journal_sequence);
+    }
     if let Some(before) = &report.before {
         status.before = Some(wire::snapshot(before));
     }
@@ -260,9 +265,6 @@ fn take_facts(status: &mut OperationStatus, report: &OperationReport) {
             message: crate::reconcilers::conditions::shorten(&report.error, 8192),
             docker_status: (report.docker_status != 0).then_some(report.docker_status),
         });
-    }
-    if let Some(dispatch) = &mut status.dispatch {
-        dispatch.journal_id.clone_from(&report.journal_id);
     }
 }
 
@@ -337,10 +339,11 @@ fn not_answered(operation: &Operation, status: &mut OperationStatus, error: &Lin
             };
             end(operation, status, &ending, now);
         }
-        LinkError::Refused { code: tonic::Code::Unavailable | tonic::Code::ResourceExhausted, message }
-            if !message.contains("session") =>
-        {
+        LinkError::Refused { code: tonic::Code::DataLoss, message } => {
             waiting(operation, status, Reason::JournalUnavailable, message, now);
+        }
+        LinkError::Refused { code: tonic::Code::ResourceExhausted, message } => {
+            waiting(operation, status, Reason::WaitingForSlot, message, now);
         }
         LinkError::Away => {
             waiting(
@@ -379,6 +382,7 @@ fn end(operation: &Operation, status: &mut OperationStatus, ending: &Ending, now
     let Ending { phase, reason, message } = ending;
     status.phase = *phase;
     status.message = Some(crate::reconcilers::conditions::shorten(message, 4096));
+    status.result = Some(reason.as_str().to_owned());
     status.completion_time = Some(Time(now));
     status.next_attempt_time = None;
     if *phase != Phase::Failed {
@@ -406,6 +410,14 @@ fn end(operation: &Operation, status: &mut OperationStatus, ending: &Ending, now
     if *phase == Phase::Failed {
         conditions.set(Condition::Failed.as_str(), true, word, message);
     }
+}
+
+/// True if the agent says something of an ended Operation that its status does not tell yet.
+pub(super) fn has_late_news(operation: &Operation, observed: &Observed) -> bool {
+    let before = operation.status.clone().unwrap_or_default();
+    let mut after = before.clone();
+    note_late_report(&mut after, observed);
+    before != after
 }
 
 /// A final phase never changes: what the agent says otherwise is kept beside it.

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
+use crate::reconcilers::conditions::shorten;
+
 /// The agent's word for a kind.
 pub(super) fn kind(kind: TargetKind) -> agent::TargetKind {
     match kind {
@@ -30,12 +32,13 @@ pub(super) fn target(of: TargetKind, known: &TargetSnapshot) -> agent::Target {
 
 /// A target as status shows it.
 pub(super) fn snapshot(target: &agent::Target) -> TargetSnapshot {
+    let word = |told: &str| shorten(told, 1024);
     TargetSnapshot {
-        id: target.id.clone(),
-        name: target.name.clone(),
-        image: target.image.clone(),
-        state: target.state.clone(),
-        repo_digest: target.repo_digest.clone(),
+        id: word(&target.id),
+        name: word(&target.name),
+        image: word(&target.image),
+        state: word(&target.state),
+        repo_digest: word(&target.repo_digest),
     }
 }
 
@@ -104,7 +107,8 @@ fn required_state(operation: &Operation) -> String {
 /// The request of the recorded dispatch; `None` where none is recorded.
 pub(super) fn request(operation: &Operation, token: Token, now: Timestamp) -> Option<SubmitRequest> {
     let status = operation.status.as_ref()?;
-    let start_within_ms = super::plan::start_deadline(operation)
+    let start_within_ms = operation
+        .must_start_by()
         .map(|deadline| u64::try_from(deadline.duration_since(now).as_millis()).unwrap_or(0));
     Some(SubmitRequest {
         token: Some(token),

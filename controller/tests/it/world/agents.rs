@@ -196,7 +196,12 @@ impl AgentLink for Agents {
         Ok(report)
     }
 
-    async fn withdraw(&self, instance: InstanceUid, operation: Uuid) -> Result<OperationReport, LinkError> {
+    async fn withdraw(
+        &self,
+        instance: InstanceUid,
+        _: Token,
+        operation: Uuid,
+    ) -> Result<OperationReport, LinkError> {
         self.session(instance).ok_or(LinkError::Away)?;
         let mut state = self.state.lock();
         state.sequence += 1;
@@ -207,23 +212,40 @@ impl AgentLink for Agents {
             journal_id: "journal-1".to_owned(),
             ..OperationReport::default()
         });
-        if report.state() == OperationState::Accepted {
+        if report.state() == OperationState::Accepted || report.retryable {
             report.state = OperationState::Withdrawn.into();
             report.outcome = Outcome::Withdrawn.into();
+            report.retryable = false;
             report.journal_sequence = sequence;
         }
         Ok(report.clone())
     }
 
-    async fn forget(&self, instance: InstanceUid, operations: &[Uuid]) -> Result<(), LinkError> {
+    async fn query(
+        &self,
+        instance: InstanceUid,
+        operation: Uuid,
+    ) -> Result<Option<OperationReport>, LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        Ok(self.state.lock().reports.get(&operation).cloned())
+    }
+
+    async fn forget(&self, instance: InstanceUid, _: Token, operations: &[Uuid]) -> Result<(), LinkError> {
         self.session(instance).ok_or(LinkError::Away)?;
         self.state.lock().forgotten.extend(operations);
         Ok(())
     }
 
+    fn unsettled(&self, _: InstanceUid) -> usize {
+        let state = self.state.lock();
+        state.reports.keys().filter(|uid| !state.forgotten.contains(uid)).count()
+    }
+
     fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport> {
         self.session(instance)?;
-        self.state.lock().reports.get(&operation).cloned()
+        let state = self.state.lock();
+        let report = state.reports.get(&operation)?;
+        (!state.forgotten.contains(&operation)).then(|| report.clone())
     }
 
     fn disconnect(&self, instance: InstanceUid, _: &str) {

@@ -276,6 +276,22 @@ fn an_earlier_operation_on_the_same_target_goes_first_and_the_id_found_is_kept()
 }
 
 #[test]
+fn what_a_container_is_called_is_looked_up_before_waiting_for_another_or_for_a_pause() {
+    let neighbours = Neighbours { goes_first: Some("earlier".to_owned()), removed_by: None };
+    let behind = Observed { neighbours, found: None, ..well() };
+    assert_eq!(plan(&operation(Action::Stop), &behind, at(1)), Step::Look("web".to_owned()));
+
+    // It may be what the earlier one makes.
+    let missing = Observed { found: Some(refused(tonic::Code::NotFound, "no")), ..behind.clone() };
+    assert_eq!(line(&operation(Action::Stop), &missing), "Pending Dispatched=False WaitingForOther");
+    assert_eq!(line(&operation(Action::Tag), &behind), "Pending Dispatched=False WaitingForOther");
+
+    let mut paused = Observed { found: None, ..well() };
+    paused.instance.as_mut().expect("set").is_paused = true;
+    assert_eq!(plan(&operation(Action::Stop), &paused, at(1)), Step::Look("web".to_owned()));
+}
+
+#[test]
 fn a_full_instance_makes_it_wait_for_a_slot_with_its_target_fixed() {
     let (status, line) = pass_with(&operation(Action::Stop), &well(), &Acted::NoSlot, 10);
 
@@ -422,7 +438,7 @@ fn an_instance_made_anew_under_the_same_name_is_never_asked() {
 fn a_journal_that_cannot_be_written_is_said_and_waited_for() {
     let sent = submitted(operation(Action::Stop), 1);
     let error = LinkError::Refused {
-        code: tonic::Code::Unavailable,
+        code: tonic::Code::DataLoss,
         message: "the journal cannot be written: no space left".to_owned(),
     };
 
@@ -587,6 +603,37 @@ fn a_failure_that_provably_had_no_effect_is_tried_again_after_1_2_4_seconds() {
 }
 
 #[test]
+fn a_failure_that_comes_too_late_to_try_again_ends_with_its_own_reason() {
+    let sent = submitted(operation(Action::Stop), 1);
+
+    let (status, line) = pass(&sent, &without_effect(1), 301);
+
+    assert_eq!(line, "Failed Failed=True DockerError");
+    assert!(status.message.expect("set").ends_with("it may be tried again only within 300 s"));
+}
+
+#[test]
+fn what_took_too_long_is_not_tried_again() {
+    let mut observed = without_effect(1);
+    observed.report.as_mut().expect("set").outcome = Outcome::DeadlineExceeded.into();
+
+    assert_eq!(
+        line(&submitted(operation(Action::Stop), 1), &observed),
+        "Failed Failed=True DeadlineExceeded"
+    );
+}
+
+#[test]
+fn an_end_that_allows_no_other_attempt_ends_it_whichever_attempt_was_recorded() {
+    let observed = heard(OperationState::Finished, Outcome::Succeeded);
+
+    assert_eq!(
+        line(&submitted(operation(Action::Stop), 2), &observed),
+        "Succeeded Dispatched=True AsExpected"
+    );
+}
+
+#[test]
 fn the_delay_never_exceeds_five_minutes() {
     assert_eq!(backoff(9), SignedDuration::from_secs(256));
     assert_eq!(backoff(10), SignedDuration::from_secs(300));
@@ -677,15 +724,35 @@ fn lost(found: Option<Result<Target, LinkError>>) -> Observed {
     Observed {
         session: Some(SessionFacts { journal_id: "journal-2".to_owned(), ..session() }),
         found,
+        remembered: Some(Ok(None)),
         ..well()
     }
 }
 
 #[test]
-fn with_the_journal_lost_the_host_is_looked_at_by_id() {
-    let step = plan(&running(operation(Action::Remove)), &lost(None), at(10));
+fn with_the_journal_lost_the_agent_is_asked_what_it_can_still_name_and_then_the_host_by_id() {
+    let unasked = Observed { remembered: None, ..lost(None) };
+    assert_eq!(plan(&running(operation(Action::Remove)), &unasked, at(10)), Step::Remember);
 
+    let step = plan(&running(operation(Action::Remove)), &lost(None), at(10));
     assert_eq!(step, Step::Look("id-1".to_owned()));
+
+    let mut tag = operation(Action::Tag);
+    tag.spec.parameters = Some(Parameters { reference: Some("web:2".to_owned()), ..Parameters::default() });
+    assert_eq!(plan(&running(tag), &lost(None), at(10)), Step::Look("web:2".to_owned()));
+}
+
+#[test]
+fn an_outcome_that_the_agent_still_remembers_is_believed_before_any_look_at_the_host() {
+    let stone = |outcome| {
+        let report = report(OperationState::Tombstone, outcome);
+        Observed { remembered: Some(Ok(Some(report))), ..lost(Some(Ok(found()))) }
+    };
+    let kill = running(operation(Action::Kill));
+
+    assert_eq!(line(&kill, &stone(Outcome::Succeeded)), "Succeeded Dispatched=True AsExpected");
+    assert_eq!(line(&kill, &stone(Outcome::DockerError)), "Failed Failed=True DockerError");
+    assert_eq!(line(&kill, &stone(Outcome::Unknown)), "Failed Failed=True OutcomeUnknown");
 }
 
 #[test]
@@ -712,7 +779,9 @@ fn with_the_journal_lost_what_can_be_seen_decides_and_all_else_is_unknown() {
 
 #[test]
 fn an_acknowledged_operation_its_agent_no_longer_knows_is_not_submitted_again() {
-    let step = plan(&running(operation(Action::Kill)), &well(), at(10));
+    let observed = Observed { remembered: Some(Ok(None)), ..well() };
+
+    let step = plan(&running(operation(Action::Kill)), &observed, at(10));
 
     assert_eq!(phase_of(&step), Some(Phase::Failed));
 }
