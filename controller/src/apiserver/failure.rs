@@ -346,7 +346,9 @@ impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         match &error {
             WriteError::AlreadyExists(key) => Self::already_exists(&key.resource, &key.name),
-            WriteError::Conflict(key) => Self::conflict(&key.resource, &key.name),
+            WriteError::Conflict(key) | WriteError::NotPlaced(key) => {
+                Self::conflict(&key.resource, &key.name)
+            }
             WriteError::Unavailable(_) => {
                 tracing::warn!(%error, "a write was refused");
                 Self::unavailable("the database does not take writes now; nothing was stored, try again")

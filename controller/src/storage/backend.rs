@@ -166,6 +166,8 @@ pub struct Batch {
 impl Batch {
     /// Most writes in one commit.
     pub const LIMIT: usize = 256;
+    /// Most bytes of objects in one commit of several writes, so that a few large ones do not keep everybody else waiting.
+    pub const BYTES: usize = 8 << 20;
 }
 
 /// A database that keeps objects and an ordered log of their changes.

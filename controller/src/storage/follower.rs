@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pause after the database could not be asked.
 const RETRY: Duration = Duration::from_millis(200);
 /// Changes read at once.
-const PAGE: usize = 1_000;
+const PAGE: usize = 256;
 
 /// Feeds one cache.
 pub(super) struct Follower {

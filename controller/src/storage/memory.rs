@@ -93,6 +93,10 @@ impl State {
     fn holds(&self, key: &Key, uid: uuid::Uuid, expects: Expects) -> bool {
         match (expects, self.objects.get(key)) {
             (Expects::Absent, present) => present.is_none(),
+            (Expects::AbsentIn(version), present) => {
+                let place = Key::namespace(&key.namespace);
+                present.is_none() && self.objects.get(&place).is_some_and(|place| place.version == version)
+            }
             (Expects::Version(version), Some(present)) => present.version == version && present.uid == uid,
             (Expects::Version(_), None) => false,
         }
@@ -109,7 +113,7 @@ impl Backend for MemoryBackend {
             for write in &batch.writes {
                 let (kind, body) = match (&write.effect, write.expects) {
                     (Effect::Delete(body), _) => (ChangeKind::Deleted, body),
-                    (Effect::Put(body), Expects::Absent) => (ChangeKind::Added, body),
+                    (Effect::Put(body), Expects::Absent | Expects::AbsentIn(_)) => (ChangeKind::Added, body),
                     (Effect::Put(body), Expects::Version(_)) => (ChangeKind::Modified, body),
                 };
                 if !state.holds(&write.key, body.uid, write.expects) {

@@ -194,7 +194,7 @@ impl<'a> Columns<'a> {
         for write in &batch.writes {
             let (kind, body) = match (&write.effect, write.expects) {
                 (Effect::Delete(body), _) => ("D", body),
-                (Effect::Put(body), Expects::Absent) => ("A", body),
+                (Effect::Put(body), Expects::Absent | Expects::AbsentIn(_)) => ("A", body),
                 (Effect::Put(body), Expects::Version(_)) => ("M", body),
             };
             columns.kinds.push(kind);
@@ -204,7 +204,7 @@ impl<'a> Columns<'a> {
             columns.uids.push(body.uid);
             columns.expected.push(match write.expects {
                 Expects::Absent => 0,
-                Expects::Version(version) => version.0,
+                Expects::Version(version) | Expects::AbsentIn(version) => version.0,
             });
             columns.labels.push(serde_json::json!(body.labels).to_string());
             columns.data.push(&body.text);

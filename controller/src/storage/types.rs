@@ -40,6 +40,13 @@ pub struct Key {
     pub name: Arc<str>,
 }
 
+impl Key {
+    /// Where the Namespace of that name stands.
+    pub fn namespace(name: &str) -> Self {
+        Self { resource: Resource("namespaces".into()), namespace: "".into(), name: name.into() }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() {
@@ -133,6 +140,8 @@ pub(super) fn object(
 pub enum Expects {
     /// Nothing of that key lives.
     Absent,
+    /// Nothing of that key lives, and its Namespace is at exactly this version.
+    AbsentIn(Version),
     /// The object is at exactly this version.
     Version(Version),
 }
@@ -163,6 +172,9 @@ pub enum WriteError {
     /// Something of that key lives already.
     #[error("{0} already exists")]
     AlreadyExists(Key),
+    /// Something of that key lives already, or its Namespace is at another version, or gone.
+    #[error("{0} exists already or its namespace has changed")]
+    NotPlaced(Key),
     /// The object is at another version, or gone.
     #[error("{0} has changed since it was read")]
     Conflict(Key),

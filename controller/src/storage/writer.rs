@@ -56,7 +56,7 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            let (now, later) = first_per_key(waiting);
+            let (now, later) = batch(waiting);
             self.commit(now).await;
             waiting = later;
         }
@@ -94,8 +94,11 @@ impl Writer {
         for ((write, answer), version) in batch.writes.into_iter().zip(answers).zip(versions) {
             let outcome = match version {
                 Some(version) => self.stored(write, version),
-                None if write.expects == Expects::Absent => Err(WriteError::AlreadyExists(write.key)),
-                None => Err(WriteError::Conflict(write.key)),
+                None => Err(match write.expects {
+                    Expects::Absent => WriteError::AlreadyExists(write.key),
+                    Expects::AbsentIn(_) => WriteError::NotPlaced(write.key),
+                    Expects::Version(_) => WriteError::Conflict(write.key),
+                }),
             };
             // A caller that has gone away did not take its write along.
             let _ = answer.send(outcome);
@@ -132,8 +135,59 @@ fn refuse(answers: Vec<oneshot::Sender<Result<Arc<Object>, WriteError>>>, error:
     }
 }
 
-/// Splits off writes whose key came before in the same batch: a statement may touch a row only once.
-fn first_per_key(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
+/// Splits off what does not go into one statement: it may touch a row only once, and holds no more than [`Batch::BYTES`] unless
+/// one write alone does.
+fn batch(pending: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
     let mut keys: HashSet<Key> = HashSet::with_capacity(pending.len());
-    pending.into_iter().partition(|pending| keys.insert(pending.write.key.clone()))
+    let mut bytes = 0;
+    pending.into_iter().partition(|pending| {
+        let (Effect::Put(body) | Effect::Delete(body)) = &pending.write.effect;
+        // Every key is remembered, so that the writes of one keep their order.
+        let is_first = keys.insert(pending.write.key.clone());
+        let fits = bytes == 0 || bytes + body.text.len() <= Batch::BYTES;
+        if is_first && fits {
+            bytes += body.text.len();
+        }
+        is_first && fits
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::storage::{Body, Resource};
+
+    fn pending(name: &str, size: usize) -> Pending {
+        let metadata =
+            json!({"name": name, "uid": uuid::Uuid::nil(), "annotations": {"a": "x".repeat(size)}});
+        let body = Body::new(json!({"metadata": metadata})).expect("has metadata");
+        let key = Key { resource: Resource("things".into()), namespace: "".into(), name: name.into() };
+        Pending {
+            write: Write { key, expects: Expects::Absent, effect: Effect::Put(body) },
+            answer: oneshot::channel().0,
+        }
+    }
+
+    fn names(pending: &[Pending]) -> Vec<&str> {
+        pending.iter().map(|pending| &*pending.write.key.name).collect()
+    }
+
+    #[test]
+    fn a_second_write_of_a_key_waits_for_the_next_statement_and_so_does_what_comes_after_it() {
+        let (now, later) = batch(vec![pending("a", 1), pending("b", 1), pending("a", 2), pending("a", 3)]);
+
+        assert_eq!(names(&now), ["a", "b"]);
+        assert_eq!(names(&later), ["a", "a"]);
+    }
+
+    #[test]
+    fn a_statement_is_bounded_in_bytes_and_one_large_write_still_goes() {
+        let large = Batch::BYTES + 1;
+        let (now, later) = batch(vec![pending("a", large), pending("b", 1), pending("b", large)]);
+
+        assert_eq!(names(&now), ["a"]);
+        assert_eq!(names(&later), ["b", "b"]);
+    }
 }

@@ -40,7 +40,7 @@ async fn write_at_random(store: Store, resource: Resource) -> Vec<Seen> {
 fn kind_of(write: &Write) -> ChangeKind {
     match (&write.effect, write.expects) {
         (Effect::Delete(_), _) => ChangeKind::Deleted,
-        (Effect::Put(_), Expects::Absent) => ChangeKind::Added,
+        (Effect::Put(_), Expects::Absent | Expects::AbsentIn(_)) => ChangeKind::Added,
         (Effect::Put(_), Expects::Version(_)) => ChangeKind::Modified,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use gantry_controller::clock::{Entropy as _, SystemEntropy};
-use gantry_controller::storage::{Effect, Store, Version, WriteError};
+use gantry_controller::storage::{Effect, Expects, Key, Store, Version, Write, WriteError};
 
 use crate::world::storage::{Database, body, changes, create, delete, key, lost, resource, update};
 
@@ -36,6 +36,29 @@ async fn a_write_happens_only_to_the_object_and_the_version_it_names() {
     assert!(matches!(late, WriteError::Conflict(_)), "{late}");
     let back = store.write(create(web, SystemEntropy.uuid())).await.expect("the name is free again");
     assert!(back.version > gone.version);
+}
+
+#[tokio::test]
+async fn nothing_enters_a_namespace_that_another_replica_has_changed_or_ended() {
+    let database = Database::start().await;
+    let (left, right) = (database.store().await, database.store().await);
+    let place = Key::namespace("default");
+    let first = left.write(create(place.clone(), SystemEntropy.uuid())).await.expect("it is new");
+    let enter = |name: &str, version| Write {
+        expects: Expects::AbsentIn(version),
+        ..create(key(&resource(0), name), SystemEntropy.uuid())
+    };
+    right.write(enter("web", first.version)).await.expect("the namespace is as it was");
+
+    let second = left.write(update(&first, 1)).await.expect("nobody else wrote");
+    let behind = right.write(enter("late", first.version)).await.expect_err("the namespace has changed");
+    assert!(matches!(behind, WriteError::NotPlaced(_)), "{behind}");
+    let taken = right.write(enter("web", second.version)).await.expect_err("the name is taken");
+    assert!(matches!(taken, WriteError::NotPlaced(_)), "{taken}");
+
+    left.write(delete(&second)).await.expect("nobody else wrote");
+    let late = right.write(enter("later", second.version)).await.expect_err("the namespace is gone");
+    assert!(matches!(late, WriteError::NotPlaced(_)), "{late}");
 }
 
 #[tokio::test]

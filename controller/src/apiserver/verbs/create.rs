@@ -1,6 +1,7 @@
 //! Storing a new object.
 
 use axum::response::Response;
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::{Call, Freshness};
 use crate::clock::Entropy;
-use crate::storage::{Expects, Key, Resource};
+use crate::storage::{Expects, Key, Version};
 
 /// Stores one object and answers before any reconciler has seen it; follow `status.conditions` for the outcome.
 pub(crate) async fn create(server: &ApiServer, call: &Call, body: &[u8]) -> Outcome<Response> {
@@ -43,9 +44,6 @@ async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[Str
         object,
     )?;
     let key = call.key(text_of(&object, "name")?.unwrap_or_default());
-    if let Some(namespace) = call.namespace.as_deref() {
-        takes_objects(server, namespace, &key).await?;
-    }
     let fields = metadata(&mut object)?;
     for foreign in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         fields.remove(foreign);
@@ -57,8 +55,26 @@ async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[Str
     if &*key.resource.0 == "namespaces" {
         begin_namespace(&key.name, &mut object)?;
     }
-    let json = write::store(server, call, &key, Expects::Absent, object, false).await?;
-    Ok(Written { json, warnings })
+    for _ in 1..ATTEMPTS {
+        match enter(server, call, &key, object.clone()).await {
+            // Our cache may not have seen yet what became of the namespace.
+            Err(failure) if failure.is_conflict() => server.reach(Freshness::Newest).await?,
+            outcome => return Ok(Written { json: outcome?, warnings }),
+        }
+        if server.store.cache().get(&key).is_some() {
+            return Err(Failure::already_exists(&key.resource, &key.name));
+        }
+    }
+    Ok(Written { json: enter(server, call, &key, object).await?, warnings })
+}
+
+/// Stores it, in its namespace as we know that.
+async fn enter(server: &ApiServer, call: &Call, key: &Key, object: Value) -> Outcome<Bytes> {
+    let expects = match call.namespace.as_deref() {
+        None => Expects::Absent,
+        Some(namespace) => Expects::AbsentIn(takes_objects(server, namespace, key).await?),
+    };
+    write::store(server, call, key, expects, object, false).await
 }
 
 /// A Namespace is born active, labelled with its name, and held until its contents are gone.
@@ -74,21 +90,20 @@ fn begin_namespace(name: &str, object: &mut Value) -> Outcome<()> {
     Ok(())
 }
 
-/// Fails unless the namespace lives and does not go away.
-async fn takes_objects(server: &ApiServer, namespace: &str, key: &Key) -> Outcome<()> {
-    let namespaces = Resource("namespaces".into());
-    let place = Key { resource: namespaces.clone(), namespace: "".into(), name: namespace.into() };
+/// The version of the namespace; fails unless it lives and does not go away.
+async fn takes_objects(server: &ApiServer, namespace: &str, key: &Key) -> Outcome<Version> {
+    let place = Key::namespace(namespace);
     let mut found = server.store.cache().get(&place);
     if found.is_none() {
         server.reach(Freshness::Newest).await?;
         found = server.store.cache().get(&place);
     }
     match found {
-        None => Err(Failure::not_found(&namespaces, namespace)),
+        None => Err(Failure::not_found(&place.resource, namespace)),
         Some(found) if found.fields.get("status.phase").is_some_and(|phase| phase == "Terminating") => {
             Err(Failure::namespace_terminating(&key.resource, &key.name, namespace))
         }
-        Some(_) => Ok(()),
+        Some(found) => Ok(found.version),
     }
 }
 
