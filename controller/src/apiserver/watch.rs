@@ -11,8 +11,10 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use prometheus::IntGauge;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::ApiServer;
 use super::failure::{Failure, Outcome};
@@ -29,8 +31,10 @@ use crate::watch_cache::{Expired, Next, Subscription};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Shortest life of a watch that names none; up to twice that, so that they do not all end at once.
 const SHORTEST_LIFE: u64 = 30 * 60;
-/// Objects of the first state in one write.
-const CHUNK: usize = 128;
+/// Bytes after which lines are sent on, so that a watch of large objects is not built in memory.
+const CHUNK: usize = 256 << 10;
+/// How long a client may leave lines unread. Its watch is closed then, as that of a slow one is: it lists again.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub(super) struct Watch {
     selector: Selector,
     encoder: Encoder,
     first: std::vec::IntoIter<Arc<Object>>,
+    /// Changes that did not go into the last lines.
+    rest: std::vec::IntoIter<Change>,
     marks_end: bool,
     bookmarks: bool,
     seen: Version,
@@ -104,6 +110,7 @@ impl Watch {
                 has_sent_columns: false,
             },
             first: first.into_iter(),
+            rest: Vec::new().into_iter(),
             marks_end: begin == Begin::State { marks_end: true } && bookmarks,
             bookmarks,
             seen: from,
@@ -117,11 +124,22 @@ impl Watch {
 
     /// The response that streams it.
     pub fn answer(self, call: &Call) -> Response {
-        let events = futures::stream::unfold(self, async |mut watch| {
-            let chunk = watch.next().await?;
-            Some((Ok::<_, Infallible>(chunk), watch))
+        let (sender, receiver) = mpsc::channel(1);
+        // The body owns the task: what it holds is let go when the client goes, or does not read.
+        let task = AbortOnDropHandle::new(tokio::spawn(self.run(sender)));
+        let events = futures::stream::unfold((receiver, task), async |(mut receiver, task)| {
+            let chunk: Bytes = receiver.recv().await?;
+            Some((Ok::<_, Infallible>(chunk), (receiver, task)))
         });
         stream(call, Body::from_stream(events))
+    }
+
+    async fn run(mut self, sender: mpsc::Sender<Bytes>) {
+        while let Some(chunk) = self.next().await {
+            if sender.send_timeout(chunk, UNREAD_PATIENCE).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The next lines; `None` when the watch is over.
@@ -131,11 +149,13 @@ impl Watch {
                 return None;
             }
             let mut lines = Vec::new();
-            let chunk: Vec<_> = self.first.by_ref().take(CHUNK).collect();
-            let step = if chunk.is_empty() && !self.marks_end {
-                self.wait(&mut lines).await
+            let step = if self.first.as_slice().is_empty() && !self.marks_end {
+                match self.rest.next() {
+                    Some(change) => self.changes(change, &mut lines),
+                    None => self.wait(&mut lines).await,
+                }
             } else {
-                self.begin(&chunk, &mut lines)
+                self.begin(&mut lines)
             };
             if let Err(failure) = step {
                 lines.extend(error_event(&failure));
@@ -148,8 +168,10 @@ impl Watch {
     }
 
     /// A part of the first state, or the mark after it.
-    fn begin(&mut self, chunk: &[Arc<Object>], lines: &mut Vec<u8>) -> Outcome<()> {
-        for object in chunk {
+    fn begin(&mut self, lines: &mut Vec<u8>) -> Outcome<()> {
+        while lines.len() < CHUNK
+            && let Some(object) = self.first.next()
+        {
             self.encoder.event("ADDED", &object.json, lines)?;
         }
         if self.first.as_slice().is_empty() && self.marks_end {
@@ -172,10 +194,11 @@ impl Watch {
             }
             next = self.subscription.next() => match next {
                 Next::Changes(changes) => {
-                    for change in &changes {
-                        self.change(change, lines)?;
+                    self.rest = changes.into_iter();
+                    match self.rest.next() {
+                        Some(first) => self.changes(first, lines),
+                        None => Ok(()),
                     }
-                    Ok(())
                 }
                 Next::Progress(version) => {
                     self.seen = self.seen.max(version);
@@ -206,6 +229,16 @@ impl Watch {
             self.seen = self.seen.max(self.subscription.progress());
             self.encoder.bookmark(self.seen, false, lines);
         }
+    }
+
+    /// That change and those after it, as many as go into one write.
+    fn changes(&mut self, first: Change, lines: &mut Vec<u8>) -> Outcome<()> {
+        let mut next = Some(first);
+        while let Some(change) = next {
+            self.change(&change, lines)?;
+            next = if lines.len() < CHUNK { self.rest.next() } else { None };
+        }
+        Ok(())
     }
 
     /// What a change means to this selector: an object that stops matching is gone, one that starts is new.
