@@ -9,6 +9,7 @@ mod graph;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{self, watcher};
@@ -51,7 +52,8 @@ enum Change {
 pub(super) async fn run(client: kube::Client, clock: SharedClock, stop: CancellationToken) {
     let (sender, changes) = mpsc::channel(CHANGES);
     let watches = futures::future::join_all(
-        (0..KINDS.len()).map(|kind| follow(client.clone(), kind, sender.clone(), stop.clone())),
+        (0..KINDS.len())
+            .map(|kind| follow(client.clone(), clock.clone(), kind, sender.clone(), stop.clone())),
     );
     drop(sender);
     tokio::join!(watches, collect(&client, &clock, changes, stop));
@@ -62,7 +64,19 @@ fn resource(kind: usize) -> Option<ApiResource> {
     Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural))
 }
 
-async fn follow(client: kube::Client, kind: usize, sender: mpsc::Sender<Change>, stop: CancellationToken) {
+/// The kind that a reference speaks of; `None` if it is not served here.
+fn kind_of(owner: &OwnerReference) -> Option<usize> {
+    let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+    KINDS.iter().position(|known| (known.0, known.1, known.2) == (group, version, owner.kind.as_str()))
+}
+
+async fn follow(
+    client: kube::Client,
+    clock: SharedClock,
+    kind: usize,
+    sender: mpsc::Sender<Change>,
+    stop: CancellationToken,
+) {
     let Some(resource) = resource(kind) else { return };
     let api: Api<DynamicObject> = Api::all_with(client, &resource);
     let events = super::machine::with_quick_backoff(watcher(api, watcher::Config::default()));
@@ -71,7 +85,7 @@ async fn follow(client: kube::Client, kind: usize, sender: mpsc::Sender<Change>,
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(watcher::Event::Apply(object)) => {
-                graph::record(kind, &object).map(|record| Change::Put(Box::new(record)))
+                graph::record(kind, &object, clock.now()).map(|record| Change::Put(Box::new(record)))
             }
             Ok(watcher::Event::Delete(object)) => object.metadata.uid.map(|uid| Change::Gone { uid }),
             Ok(watcher::Event::Init) => {
@@ -79,7 +93,7 @@ async fn follow(client: kube::Client, kind: usize, sender: mpsc::Sender<Change>,
                 None
             }
             Ok(watcher::Event::InitApply(object)) => {
-                listed.extend(graph::record(kind, &object));
+                listed.extend(graph::record(kind, &object, clock.now()));
                 None
             }
             Ok(watcher::Event::InitDone) => Some(Change::All { kind, records: std::mem::take(&mut listed) }),
@@ -104,6 +118,7 @@ async fn collect(
 ) {
     let mut graph = Graph::new(KINDS.len());
     let mut batch = Vec::new();
+    let mut turn = 0_usize;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -123,7 +138,8 @@ async fn collect(
                 Change::All { kind, records } => graph.replace(kind, records),
             }
         }
-        for removal in graph.plan(clock.now()) {
+        turn = turn.wrapping_add(1);
+        for removal in graph.plan(clock.now(), turn) {
             if stop.is_cancelled() {
                 return;
             }

@@ -2,23 +2,25 @@
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions,
+    PropagationPolicy,
 };
-use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
 use super::graph::{Record, Removal};
-use super::{KINDS, resource};
+use super::{KINDS, kind_of, resource};
 
 pub(super) async fn act(client: &Client, removal: &Removal) -> Result<(), kube::Error> {
     let done = match removal {
-        Removal::Delete(record) => delete(client, record).await,
-        Removal::DeleteOwnerless(record) => {
+        Removal::Delete(record) => delete(client, record, PropagationPolicy::Background).await,
+        Removal::DeleteOwnerless(record, waits) => {
             if has_owner(client, record).await? {
                 Ok(())
+            } else if *waits {
+                delete(client, record, PropagationPolicy::Foreground).await
             } else {
-                delete(client, record).await
+                delete(client, record, PropagationPolicy::Background).await
             }
         }
         Removal::Disown { dependent, owner } => disown(client, dependent, owner).await,
@@ -44,11 +46,11 @@ fn of(client: &Client, resource: &ApiResource, namespace: &str) -> Api<DynamicOb
     }
 }
 
-async fn delete(client: &Client, record: &Record) -> Result<(), kube::Error> {
+async fn delete(client: &Client, record: &Record, policy: PropagationPolicy) -> Result<(), kube::Error> {
     let Some(api) = api(client, record) else { return Ok(()) };
     let exactly = DeleteParams {
         preconditions: Some(Preconditions { uid: Some(record.uid.clone()), resource_version: None }),
-        propagation_policy: Some(PropagationPolicy::Background),
+        propagation_policy: Some(policy),
         ..DeleteParams::default()
     };
     api.delete(&record.name, &exactly).await.map(|_| ())
@@ -57,15 +59,8 @@ async fn delete(client: &Client, record: &Record) -> Result<(), kube::Error> {
 /// True if an owner lives that does not itself wait for this one to go; owners of kinds we do not serve are believed to.
 async fn has_owner(client: &Client, record: &Record) -> Result<bool, kube::Error> {
     for owner in &record.owners {
-        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
-        let Some((_, _, kind, plural)) =
-            KINDS.iter().find(|known| (known.0, known.1, known.2) == (group, version, owner.kind.as_str()))
-        else {
-            return Ok(true);
-        };
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        let namespace = if *kind == "Namespace" { "" } else { record.namespace.as_str() };
+        let Some(resource) = kind_of(owner).and_then(resource) else { return Ok(true) };
+        let namespace = if resource.kind == "Namespace" { "" } else { record.namespace.as_str() };
         let found = of(client, &resource, namespace).get_opt(&owner.name).await?;
         let lives = found.is_some_and(|found| {
             let waits = found.metadata.deletion_timestamp.is_some()
@@ -99,7 +94,9 @@ async fn release(client: &Client, record: &Record, finalizer: &str) -> Result<()
     api.patch(&record.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
-/// Takes `kubernetes` from the finalizers in the Namespace's spec, the only one that is ours.
+/// Takes `kubernetes` from the finalizers in the Namespace's spec, the only one that is ours, if the API shows nothing in it.
+///
+/// Nothing enters a Namespace from the commit on that made it go, and these lists are as new as the newest commit.
 async fn finalize(client: &Client, record: &Record) -> Result<(), kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let Some(mut found) = namespaces.get_opt(&record.name).await? else { return Ok(()) };
@@ -107,6 +104,13 @@ async fn finalize(client: &Client, record: &Record) -> Result<(), kube::Error> {
         || found.metadata.deletion_timestamp.is_none()
     {
         return Ok(());
+    }
+    for kind in 0..KINDS.len() {
+        let Some(resource) = resource(kind).filter(|resource| resource.kind != "Namespace") else { continue };
+        let inside = of(client, &resource, &record.name).list(&ListParams::default().limit(1)).await?;
+        if !inside.items.is_empty() {
+            return Ok(());
+        }
     }
     let finalizers = found.spec.get_or_insert_default().finalizers.get_or_insert_default();
     if !finalizers.iter().any(|held| held == "kubernetes") {

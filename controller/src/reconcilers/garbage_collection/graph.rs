@@ -37,8 +37,8 @@ pub(super) struct Record {
 pub(super) enum Removal {
     /// Its time is over, or its Namespace goes.
     Delete(Record),
-    /// Each of its owners seems to be gone.
-    DeleteOwnerless(Record),
+    /// Each of its owners seems to be gone. True if it is to wait for its own dependents, as its owner waits for it.
+    DeleteOwnerless(Record, bool),
     /// One of its owners goes without it.
     Disown { dependent: Record, owner: String },
     /// Nothing depends on it any more.
@@ -48,12 +48,14 @@ pub(super) enum Removal {
 }
 
 /// Reads what the graph needs from an object; `None` if it has no identity.
-pub(super) fn record(kind: usize, object: &DynamicObject) -> Option<Record> {
+///
+/// An Event that says it happened in the future would be kept for ever, so it counts as happening now.
+pub(super) fn record(kind: usize, object: &DynamicObject, now: Timestamp) -> Option<Record> {
     let time = |value: Option<&Value>| value?.as_str()?.parse::<Timestamp>().ok();
     let expires = match KINDS.get(kind).map(|(_, _, name, _)| *name) {
         Some("Event") => time(object.data.get("lastTimestamp"))
             .or_else(|| object.metadata.creation_timestamp.as_ref().map(|created| created.0))
-            .and_then(|last| last.checked_add(EVENT_LIFE).ok()),
+            .and_then(|last| last.min(now).checked_add(EVENT_LIFE).ok()),
         Some("Secret") if object.data.get("type").and_then(Value::as_str) == Some(JOIN_TOKEN_SECRET_TYPE) => {
             let encoded = object.data.pointer("/data/expires").and_then(Value::as_str);
             encoded
@@ -104,7 +106,9 @@ impl Graph {
     }
 
     /// What is to go now. Nothing before every kind was listed once.
-    pub(super) fn plan(&self, now: Timestamp) -> Vec<Removal> {
+    ///
+    /// Where it is more than one sweep takes, each turn begins elsewhere, so that some that cannot go do not keep others.
+    pub(super) fn plan(&self, now: Timestamp, turn: usize) -> Vec<Removal> {
         if self.listed.len() < self.kinds {
             return Vec::new();
         }
@@ -131,22 +135,38 @@ impl Graph {
                 || record.expires.is_some_and(|expires| expires <= now)
             {
                 removals.push(Removal::Delete(record.clone()));
-            } else if !record.owners.is_empty() && record.owners.iter().all(|owner| self.is_leaving(owner)) {
-                removals.push(Removal::DeleteOwnerless(record.clone()));
+            } else if !record.owners.is_empty()
+                && record.owners.iter().all(|owner| self.is_leaving(owner, record))
+            {
+                let waits = dependents.contains_key(record.uid.as_str())
+                    && record.owners.iter().any(|owner| self.records.contains_key(&owner.uid));
+                removals.push(Removal::DeleteOwnerless(record.clone(), waits));
             }
+        }
+        if removals.len() > MOST {
+            let begin = turn.wrapping_mul(MOST) % removals.len();
+            removals.rotate_left(begin);
+            removals.truncate(MOST);
         }
         for record in self.records.values().filter(|record| is_namespace(record)) {
             if emptying.get(record.name.as_str()) == Some(&true) {
                 removals.push(Removal::Finalize(record.clone()));
             }
         }
-        removals.truncate(MOST);
         removals
     }
 
     /// True for an owner that is gone, or that waits for its dependents to go first.
-    fn is_leaving(&self, owner: &OwnerReference) -> bool {
-        self.records.get(&owner.uid).is_none_or(|owner| {
+    ///
+    /// One of another name or namespace than the reference says is none; one of a kind that is not served here is believed to live.
+    fn is_leaving(&self, reference: &OwnerReference, dependent: &Record) -> bool {
+        let Some(kind) = super::kind_of(reference) else { return false };
+        let owner = self.records.get(&reference.uid).filter(|owner| {
+            owner.kind == kind
+                && owner.name == reference.name
+                && (owner.namespace.is_empty() || owner.namespace == dependent.namespace)
+        });
+        owner.is_none_or(|owner| {
             owner.is_going && owner.finalizers.iter().any(|finalizer| finalizer == FOREGROUND)
         })
     }
@@ -172,7 +192,7 @@ impl Graph {
                     .owners
                     .iter()
                     .any(|owner| owner.uid == record.uid && owner.block_owner_deletion == Some(true))
-                    || dependent.owners.iter().all(|owner| self.is_leaving(owner))
+                    || dependent.owners.iter().all(|owner| self.is_leaving(owner, dependent))
             });
             if !is_waiting {
                 removals.push(Removal::Release { record: record.clone(), finalizer: FOREGROUND });
@@ -207,7 +227,13 @@ mod tests {
     }
 
     fn owned_by(mut record: Record, owner: &str) -> Record {
-        record.owners.push(OwnerReference { uid: format!("uid-{owner}"), ..OwnerReference::default() });
+        record.owners.push(OwnerReference {
+            api_version: "gantry.dev/v1alpha1".to_owned(),
+            kind: "Operation".to_owned(),
+            name: owner.to_owned(),
+            uid: format!("uid-{owner}"),
+            ..OwnerReference::default()
+        });
         record
     }
 
@@ -230,7 +256,37 @@ mod tests {
         let held = owned_by(owned_by(object(SECRET, "b"), "gone"), "here");
         let graph = graph([orphan.clone(), held, object(OPERATION, "here")]);
 
-        assert_eq!(graph.plan(now()), [Removal::DeleteOwnerless(orphan)]);
+        assert_eq!(graph.plan(now(), 0), [Removal::DeleteOwnerless(orphan, false)]);
+    }
+
+    #[test]
+    fn an_owner_of_another_name_or_namespace_is_none_and_one_of_a_foreign_kind_is_believed_to_live() {
+        let owner = object(OPERATION, "owner");
+        let elsewhere = Record { namespace: "other".to_owned(), ..owned_by(object(SECRET, "a"), "owner") };
+        let mut misnamed = owned_by(object(SECRET, "b"), "owner");
+        misnamed.owners[0].name = "another".to_owned();
+        let mut foreign = owned_by(object(SECRET, "c"), "gone");
+        foreign.owners[0].api_version = "apps/v1".to_owned();
+
+        let removals = graph([owner, elsewhere.clone(), misnamed.clone(), foreign]).plan(now(), 0);
+
+        assert_eq!(
+            removals,
+            [Removal::DeleteOwnerless(elsewhere, false), Removal::DeleteOwnerless(misnamed, false)]
+        );
+    }
+
+    #[test]
+    fn more_than_one_sweep_takes_is_taken_in_turns_and_never_keeps_a_namespace() {
+        let over = |number: usize| Record { expires: Some(now()), ..object(SECRET, &format!("{number:05}")) };
+        let place = Record { is_going: true, ..object(NAMESPACE, "empty") };
+        let graph = graph((0..MOST + 500).map(over).chain([place.clone()]));
+
+        let (first, second) = (graph.plan(now(), 0), graph.plan(now(), 1));
+
+        assert_eq!(first.len(), MOST + 1);
+        assert_eq!(first.last(), Some(&Removal::Finalize(place)));
+        assert!((0..500).all(|number| second.contains(&Removal::Delete(over(MOST + number)))));
     }
 
     #[test]
@@ -238,7 +294,7 @@ mod tests {
         let mut graph = Graph::new(KINDS.len());
         graph.replace(SECRET, vec![owned_by(object(SECRET, "a"), "not-listed-yet")]);
 
-        assert_eq!(graph.plan(now()), []);
+        assert_eq!(graph.plan(now(), 0), []);
     }
 
     #[test]
@@ -249,7 +305,7 @@ mod tests {
             ..object(SECRET, "later")
         };
 
-        assert_eq!(graph([over.clone(), later]).plan(now()), [Removal::Delete(over)]);
+        assert_eq!(graph([over.clone(), later]).plan(now(), 0), [Removal::Delete(over)]);
     }
 
     #[test]
@@ -257,8 +313,8 @@ mod tests {
         let place = Record { is_going: true, ..object(NAMESPACE, "team") };
         let inside = object(SECRET, "a");
 
-        assert_eq!(graph([place.clone(), inside.clone()]).plan(now()), [Removal::Delete(inside)]);
-        assert_eq!(graph([place.clone()]).plan(now()), [Removal::Finalize(place)]);
+        assert_eq!(graph([place.clone(), inside.clone()]).plan(now(), 0), [Removal::Delete(inside)]);
+        assert_eq!(graph([place.clone()]).plan(now(), 0), [Removal::Finalize(place)]);
     }
 
     #[test]
@@ -266,7 +322,7 @@ mod tests {
         let place = Record { is_going: true, ..object(NAMESPACE, "team") };
         let held = Record { is_going: true, finalizers: vec!["x/y".to_owned()], ..object(OPERATION, "o") };
 
-        assert_eq!(graph([place, held]).plan(now()), []);
+        assert_eq!(graph([place, held]).plan(now(), 0), []);
     }
 
     #[test]
@@ -276,11 +332,17 @@ mod tests {
         let dependent = owned_by(object(SECRET, "a"), "owner");
 
         assert_eq!(
-            graph([owner.clone(), dependent.clone()]).plan(now()),
-            [Removal::DeleteOwnerless(dependent)]
+            graph([owner.clone(), dependent.clone()]).plan(now(), 0),
+            [Removal::DeleteOwnerless(dependent.clone(), false)]
+        );
+        let between = owned_by(object(OPERATION, "a"), "owner");
+        let nested = owned_by(object(SECRET, "b"), "a");
+        assert_eq!(
+            graph([owner.clone(), between.clone(), nested]).plan(now(), 0),
+            [Removal::DeleteOwnerless(between, true)]
         );
         assert_eq!(
-            graph([owner.clone()]).plan(now()),
+            graph([owner.clone()]).plan(now(), 0),
             [Removal::Release { record: owner, finalizer: FOREGROUND }]
         );
     }
@@ -292,7 +354,7 @@ mod tests {
         let dependent = owned_by(object(SECRET, "a"), "owner");
 
         assert_eq!(
-            graph([owner.clone(), dependent.clone()]).plan(now()),
+            graph([owner.clone(), dependent.clone()]).plan(now(), 0),
             [Removal::Disown { dependent, owner: owner.uid }]
         );
     }
