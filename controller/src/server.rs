@@ -21,10 +21,13 @@ use std::time::Duration;
 use axum::Router;
 use gantry_api::names::{ALPN_AGENT, ALPN_ENROLL};
 use nix::sys::socket::{setsockopt, sockopt};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -38,8 +41,12 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const AGENT_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Open connections; the next one waits in the listen queue.
 const MOST_CONNECTIONS: usize = 20_000;
-/// Handshakes under way: they cost the most, and strangers can ask for them.
-const MOST_HANDSHAKES: usize = 64;
+/// How long a new connection may be silent before its first message.
+const HELLO_PATIENCE: Duration = Duration::from_secs(3);
+/// Handshakes under way: they cost the most, and strangers can ask for them. One that says nothing takes no place.
+const MOST_HANDSHAKES: usize = 256;
+/// After this much silence the kernel asks whether the other end still lives, and again, until it has not answered three times.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long requests may take to end once the server is told to.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,8 +59,8 @@ pub struct Server {
 struct Shared {
     pki: Arc<Pki>,
     authenticator: Authenticator,
-    tls: TlsAcceptor,
-    tunnel_tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
+    tunnel_tls: Arc<ServerConfig>,
     door: Arc<dyn AgentDoor>,
     handshakes: Semaphore,
     tasks: TaskTracker,
@@ -76,8 +83,8 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let listener =
             TcpListener::bind(address).await.map_err(|cause| ServerError::Bind { address, cause })?;
-        let tls = TlsAcceptor::from(pki.tls(Pki::PUBLIC_PROTOCOLS)?);
-        let tunnel_tls = TlsAcceptor::from(pki.tls(Pki::TUNNEL_PROTOCOLS)?);
+        let tls = pki.tls(Pki::PUBLIC_PROTOCOLS)?;
+        let tunnel_tls = pki.tls(Pki::TUNNEL_PROTOCOLS)?;
         let shared = Shared {
             authenticator: Authenticator::new(*pki.admin_token_hash()),
             pki,
@@ -138,6 +145,8 @@ async fn accept(
     let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, from) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 6).with_retries(3);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok((stream, from, permit))
 }
 
@@ -157,17 +166,19 @@ impl Shared {
     }
 
     /// TLS, within time and number.
-    async fn greet<S>(&self, tls: &TlsAcceptor, stream: S) -> Option<Greeted<S>>
+    async fn greet<S>(&self, tls: &Arc<ServerConfig>, stream: S) -> Option<Greeted<S>>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let handshake = async {
-            let _turn = self.handshakes.acquire().await.ok()?;
-            tls.accept(stream).await.inspect_err(|error| debug!(%error, "TLS handshake failed")).ok()
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+            let hello = tokio::time::timeout(HELLO_PATIENCE, hello).await.map_err(io::Error::from)??;
+            let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
+            tokio::time::timeout(HANDSHAKE_PATIENCE, hello.into_stream(Arc::clone(tls))).await?
         };
         let stream = tokio::select! {
             () = self.stop.cancelled() => return None,
-            done = tokio::time::timeout(HANDSHAKE_PATIENCE, handshake) => done.ok()??,
+            done = handshake => done.inspect_err(|error| debug!(%error, "TLS handshake failed")).ok()?,
         };
         let (_, session) = stream.get_ref();
         let peer = session.peer_certificates().and_then(|certificates| self.pki.peer(certificates));
