@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use gantry_api::agent_v1::Token;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::{ConnectOptions as _, PgConnection, Postgres};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use tracing::{info, instrument, warn};
 use uuid::Uuid;
 
 use super::StorageError;
-use super::postgres::within;
+use super::postgres::{prepare, within};
 use crate::clock::Entropy;
 
 /// How long a lease lasts without renewal, by the database's clock.
@@ -33,17 +34,19 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Stands for election under that name, on a connection of its own so that a full pool cannot cost the lease.
+    /// Stands for election under that name, on connections of its own so that a full pool cannot cost the lease.
     ///
     /// The schema must be up to date.
     pub fn start(options: &PgConnectOptions, name: &'static str, entropy: &dyn Entropy) -> Self {
         let pool = PgPoolOptions::new()
-            .max_connections(1)
+            .max_connections(2)
             .acquire_timeout(RETRY)
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(options.clone().disable_statement_logging());
         let (sender, token) = watch::channel(None);
         let stop = CancellationToken::new();
-        let candidate = Candidate { pool: pool.clone(), name, holder: entropy.uuid(), token: sender };
+        let candidate =
+            Candidate { pool: pool.clone(), connection: None, name, holder: entropy.uuid(), token: sender };
         let task = tokio::spawn(candidate.run(stop.clone()));
         Self { pool, name, token, stop, task }
     }
@@ -84,13 +87,15 @@ impl Leadership {
 
 struct Candidate {
     pool: PgPool,
+    /// Kept from one renewal to the next. Taken out during each, so that one whose answer never came is closed.
+    connection: Option<PoolConnection<Postgres>>,
     name: &'static str,
     holder: Uuid,
     token: watch::Sender<Option<Token>>,
 }
 
 impl Candidate {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut trusted_until = Instant::now();
         loop {
             let asked = Instant::now();
@@ -117,6 +122,7 @@ impl Candidate {
                 () = stop.cancelled() => break,
             }
         }
+        self.connection = None;
         if self.leads() {
             self.announce(None);
             if let Err(error) = within(RETRY, self.release()).await {
@@ -145,11 +151,16 @@ impl Candidate {
     }
 
     /// Takes or renews the lease, unless another holds it. A lease that ran out is taken over, also by its last holder.
-    async fn ask(&self) -> Result<Option<Token>, StorageError> {
-        let mut connection = self.pool.acquire().await?;
-        // A renewal whose answer never came must not leave its connection in an unknown state.
-        connection.close_on_drop();
+    async fn ask(&mut self) -> Result<Option<Token>, StorageError> {
+        let mut connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let mut connection = self.pool.acquire().await?;
+            connection.close_on_drop();
+            connection
+        };
         let asked = self.ask_on(&mut connection).await?;
+        self.connection = Some(connection);
         Ok(asked)
     }
 

@@ -116,7 +116,7 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), StorageError> {
 /// last time, and turns JIT off.
 ///
 /// Compiling a plan costs 50 ms and more, and Postgres would do it for tables it has no statistics of yet.
-async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let is_read_only =
         sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
             .fetch_one(&mut *connection)
