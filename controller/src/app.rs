@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +32,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Name of the lease that the reconciling replica holds.
 const LEADER_LEASE: &str = "controller";
+/// Connections that wait to be accepted.
+const LISTEN_QUEUE: u32 = 1_024;
 /// Pause before a database that did not answer at the start is tried again.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How long a new token may take after the store was found rewound.
@@ -38,8 +41,12 @@ const RAISE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the whole controller until told to stop, or until its embedded database ends.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let port = bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let mut embedded = match &config.embedded_postgres {
-        Some(dir) => Some(EmbeddedPostgres::start(dir).await?),
+        Some(dir) => match EmbeddedPostgres::start(dir, &stop).await? {
+            Some(postgres) => Some(postgres),
+            None => return Ok(()),
+        },
         None => None,
     };
     let options = match (&embedded, &config.database_url) {
@@ -50,7 +57,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         (None, None) => anyhow::bail!("no database: give --database-url or --embedded-postgres"),
     };
     let served = tokio::select! {
-        served = serve(&config, options, &stop) => served,
+        served = serve(&config, port, options, &stop) => served,
         ended = ended(embedded.as_mut()) => Err(ended),
     };
     if let Some(postgres) = embedded {
@@ -69,7 +76,20 @@ async fn ended(embedded: Option<&mut EmbeddedPostgres>) -> anyhow::Error {
     }
 }
 
-async fn serve(config: &Config, options: PgConnectOptions, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Takes the port before anything else is touched. Nobody can connect until it is listened on, when everything is ready.
+fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+async fn serve(
+    config: &Config,
+    port: TcpSocket,
+    options: PgConnectOptions,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let clock: SharedClock = Arc::new(SystemClock);
     let entropy: SharedEntropy = Arc::new(SystemEntropy);
     let metrics = Metrics::new()?;
@@ -102,7 +122,9 @@ async fn serve(config: &Config, options: PgConnectOptions, stop: &CancellationTo
         metrics: metrics.clone(),
         timing: Timing { certificate: config.agent_certificate_lifetime, ..Timing::default() },
     });
-    let server = Server::bind(config.listen, Arc::clone(&pki), gateway.clone()).await?;
+    let listener =
+        port.listen(LISTEN_QUEUE).with_context(|| format!("cannot listen on {}", config.listen))?;
+    let server = Server::on(listener, Arc::clone(&pki), gateway.clone())?;
     let address = server.local_addr()?;
     if let Some(path) = &config.kubeconfig_out {
         pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;

@@ -32,18 +32,21 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let asked_to_stop = async {
+    let mut asked_to_stop = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping");
+    };
+    let asked_twice = async {
+        asked_to_stop().await;
+        tracing::info!("stopping; once more to stop at once");
         stop.cancel();
-        std::future::pending::<()>().await;
+        asked_to_stop().await;
     };
     let ended = tokio::select! {
         ended = app::run(config, stop.clone()) => ended,
-        () = asked_to_stop => Ok(()),
+        () = asked_twice => Err(anyhow::anyhow!("told twice to stop, so what was under way is cut off")),
     };
     traces.flush().await;
     ended

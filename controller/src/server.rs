@@ -83,6 +83,11 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let listener =
             TcpListener::bind(address).await.map_err(|cause| ServerError::Bind { address, cause })?;
+        Self::on(listener, pki, door)
+    }
+
+    /// Uses a port that is listened on already.
+    pub fn on(listener: TcpListener, pki: Arc<Pki>, door: Arc<dyn AgentDoor>) -> Result<Self, ServerError> {
         let tls = pki.tls(Pki::PUBLIC_PROTOCOLS)?;
         let tunnel_tls = pki.tls(Pki::TUNNEL_PROTOCOLS)?;
         let shared = Shared {
