@@ -34,6 +34,8 @@ use crate::telemetry::metrics::Metrics;
 const LEADER_LEASE: &str = "controller";
 /// Connections that wait to be accepted.
 const LISTEN_QUEUE: u32 = 1_024;
+/// Addresses of this machine on its certificate.
+const MOST_ADDRESSES: usize = 100;
 /// Pause before a database that did not answer at the start is tried again.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How long a new token may take after the store was found rewound.
@@ -143,6 +145,8 @@ async fn serve(
     let (reconcilers, servers) = (TaskTracker::new(), TaskTracker::new());
     reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
     servers.spawn(server.run(router, serving.clone()));
+    let (keeper, until) = (pki, serving.clone());
+    servers.spawn(async move { keeper.keep_server_certificate(&until).await });
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
 
     stop.cancelled().await;
@@ -197,16 +201,43 @@ fn open_pki(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) -> an
         }
         _ => None,
     };
+    let names = server_names(config);
+    Pki::open(&config.data_dir, &names, given.as_ref(), clock.clone(), entropy.clone())
+        .context("cannot set up certificates")
+}
+
+/// Whatever clients may know this machine by.
+fn server_names(config: &Config) -> Vec<String> {
     let mut names: Vec<_> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
-    if !config.listen.ip().is_unspecified() {
+    if config.listen.ip().is_unspecified() {
+        names.extend(interface_addresses(config.listen.ip()).iter().map(IpAddr::to_string));
+    } else {
         names.push(config.listen.ip().to_string());
     }
     names.extend(config.tls_sans.iter().cloned());
     names.sort();
     names.dedup();
-    Pki::open(&config.data_dir, &names, given.as_ref(), clock.clone(), entropy.clone())
-        .context("cannot set up certificates")
+    names
+}
+
+/// The addresses that listening on this unspecified one makes reachable, less those that mean nothing beyond their link.
+fn interface_addresses(listen: IpAddr) -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+        })
+        .filter(|address| match address {
+            IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+            IpAddr::V6(address) => {
+                listen.is_ipv6() && !address.is_loopback() && !address.is_unicast_link_local()
+            }
+        })
+        .take(MOST_ADDRESSES)
+        .collect()
 }
 
 /// Where a client on this machine reaches an address that may stand for all.
@@ -253,5 +284,35 @@ impl Authority for Leader {
         let mut token = self.token.clone();
         let raised = tokio::time::timeout(RAISE_PATIENCE, token.wait_for(is_above)).await;
         raised.ok()?.ok().and_then(|token| *token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn names(listen: &str) -> Vec<String> {
+        let arguments = ["x", "--embedded-postgres", "/x", "--tls-san", "gantry.example", "--listen", listen];
+        server_names(&Config::try_parse_from(arguments).expect("valid"))
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_known_by_every_address_of_the_machine() {
+        // Connecting a UDP socket sends nothing; it tells which address others would see.
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+        let seen = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+        let everywhere = names("0.0.0.0:7443");
+
+        for name in ["localhost", "127.0.0.1", "gantry.example"] {
+            assert!(everywhere.iter().any(|known| known == name), "{everywhere:?}");
+        }
+        // A machine without a network has no such address.
+        if let Ok(seen) = seen {
+            assert!(everywhere.contains(&seen.ip().to_string()), "{seen} is not among {everywhere:?}");
+        }
+        assert!(names("192.0.2.7:7443").contains(&"192.0.2.7".to_owned()));
+        assert!(!everywhere.iter().any(|name| name.starts_with("fe80:") || name == "0.0.0.0"));
     }
 }

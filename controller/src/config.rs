@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::pki::LONGEST_AGENT_LIFETIME;
+
 /// The control plane of Gantry: API, store, reconcilers and the agents' gateway in one process.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "gantry-controller", version)]
@@ -40,7 +42,8 @@ pub struct Config {
     #[arg(long = "tls-san", env = "GANTRY_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     pub tls_sans: Vec<String>,
 
-    /// Serve this certificate chain (PEM) instead of a self-made one.
+    /// Serve this certificate chain (PEM) instead of a self-made one: the server's certificate first, that of its CA last. Agents
+    /// pin the last one: with another CA they must be enrolled again.
     #[arg(long, env = "GANTRY_TLS_CERT", requires = "tls_key", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
@@ -53,8 +56,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub health_check_concurrency: u16,
 
-    /// How long an agent's certificate is valid, as `90m` or `720h`; it is renewed when a third is left. An agent that is away for
-    /// longer needs a new token.
+    /// How long an agent's certificate is valid, as `90m` or `720h`, which is the longest; it is renewed when a third is left. An
+    /// agent that is away for longer needs a new token.
     #[arg(long, env = "GANTRY_AGENT_CERTIFICATE_LIFETIME", value_name = "DURATION", default_value = "720h",
         value_parser = parse_lifetime)]
     pub agent_certificate_lifetime: SignedDuration,
@@ -71,8 +74,8 @@ pub struct Config {
 fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
     let lifetime: SignedDuration =
         text.parse().map_err(|_| format!("`{text}` is not a duration as `90m` or `720h`"))?;
-    if lifetime < SignedDuration::from_secs(30) || lifetime > SignedDuration::from_hours(365 * 24) {
-        return Err("it must be between 30 seconds and 8760 hours".to_owned());
+    if lifetime < SignedDuration::from_secs(30) || lifetime > LONGEST_AGENT_LIFETIME {
+        return Err("it must be between 30 seconds and 720 hours".to_owned());
     }
     Ok(lifetime)
 }
@@ -135,7 +138,8 @@ mod tests {
     #[test]
     fn a_lifetime_has_a_unit_and_bounds() {
         assert_eq!(parse_lifetime("90m"), Ok(SignedDuration::from_mins(90)));
-        for wrong in ["5", "1s", "-1h", "9000h", "soon"] {
+        assert_eq!(parse_lifetime("720h"), Ok(SignedDuration::from_hours(720)));
+        for wrong in ["5", "1s", "-1h", "721h", "720h1s", "soon"] {
             assert!(parse_lifetime(wrong).is_err(), "{wrong}");
         }
     }

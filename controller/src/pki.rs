@@ -4,11 +4,14 @@
 //! kubeconfigs pin it), `users` signs people, `agents` signs agents. A peer is told apart by who issued its certificate.
 
 mod files;
+mod given;
 mod identity;
+mod shown;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,31 +19,43 @@ use gantry_api::names::{ADMIN_GROUP, AGENT_COMMON_NAME_PREFIX, AGENT_ORGANIZATIO
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
+    SerialNumber,
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
+use self::shown::Shown;
 use crate::clock::{SharedClock, SharedEntropy};
 use crate::gateway::link::InstanceUid;
 
 pub use files::PkiError;
+pub use given::GivenCertificate;
 pub use identity::{AgentIdentity, Peer};
 
 const AUTHORITY_YEARS: i64 = 10;
 const YEAR: SignedDuration = SignedDuration::from_hours(24 * 365);
 /// A fresh certificate is valid from before now, for hosts whose clock lags.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(10);
+/// From the first to the last moment an agent's certificate is valid.
+pub const LONGEST_AGENT_LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Between two looks at the server's certificate.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+/// A given certificate that ends sooner is warned about.
+const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Every key and certificate of the controller.
 pub struct Pki {
     users: Authority,
     agents: Authority,
-    /// The chain that clients are shown, leaf first, and its key.
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    shown: Arc<Shown>,
+    /// What clients know the controller by: the last certificate of the chain they are shown.
+    root: CertificateDer<'static>,
+    /// Who signs the server's certificate, and for which names; `None` if it was given.
+    server: Option<(Authority, Vec<String>)>,
     admin_token_hash: [u8; 32],
     clock: SharedClock,
     entropy: SharedEntropy,
@@ -52,18 +67,9 @@ struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate somebody brought along, instead of a self-made one.
-#[derive(Clone, Debug)]
-pub struct GivenCertificate {
-    /// PEM file with the chain, leaf first.
-    pub certificate: PathBuf,
-    /// PEM file with its key.
-    pub key: PathBuf,
-}
-
 impl Pki {
     /// Reads the directory, and makes what it lacks. The server's certificate is made anew at every start, for the names
-    /// given now; authorities are kept.
+    /// given now; authorities are kept. A given certificate that agents could not pin is refused.
     pub fn open(
         dir: &Path,
         names: &[String],
@@ -78,24 +84,57 @@ impl Pki {
         let server = make.authority(&authorities, "server", "Gantry server CA")?;
         let users = make.authority(&authorities, "users", "Gantry user CA")?;
         let agents = make.authority(&authorities, "agents", "Gantry agent CA")?;
-        let (chain, key) = match given {
-            Some(given) => files::given(given)?,
-            None => make.server_certificate(&server, names)?,
+        let ((chain, key), server) = match given {
+            Some(given) => (given::read(given, clock.now())?, None),
+            None => (make.server_certificate(&server, names)?, Some((server, names.to_vec()))),
         };
+        let root = chain.last().cloned().ok_or(PkiError::Unreadable)?;
+        let shown = Arc::new(Shown::new(chain, key)?);
         let token = files::read_or_make(&dir.join("admin-token"), || Ok(make.secret()))?;
         let admin_token_hash = Sha256::digest(token.trim().as_bytes()).into();
-        Ok(Self { users, agents, chain, key, admin_token_hash, clock, entropy })
+        Ok(Self { users, agents, shown, root, server, admin_token_hash, clock, entropy })
     }
 
     /// What agents pin: `sha256:` and the hex digest of the last certificate of the chain that clients are shown.
     pub fn ca_hash(&self) -> String {
-        let root = self.chain.last().map(Sha256::digest).unwrap_or_default();
-        format!("sha256:{}", hex(&root))
+        format!("sha256:{}", hex(&Sha256::digest(&self.root)))
     }
 
     /// That certificate, which agents and kubeconfigs trust the controller by, PEM.
     pub fn ca_bundle(&self) -> String {
-        self.chain.last().map(files::pem).unwrap_or_default()
+        files::pem(&self.root)
+    }
+
+    /// Shows a new certificate for the same names and of the same authority if a third of the present one's time is left; says
+    /// whether it did. New connections get it at once. One that was given is not replaced.
+    pub fn renew_server_certificate(&self) -> Result<bool, PkiError> {
+        let now = self.clock.now();
+        let Some((authority, names)) = &self.server else {
+            if let Some(left) = self.shown.left(now).filter(|left| *left < WARN_BEFORE) {
+                tracing::warn!(
+                    hours = left.as_hours(),
+                    "the certificate of --tls-cert ends soon: replace it and start the controller again"
+                );
+            }
+            return Ok(false);
+        };
+        if !self.shown.is_due(now) {
+            return Ok(false);
+        }
+        let (chain, key) = self.maker().server_certificate(authority, names)?;
+        self.shown.replace(chain, key)?;
+        Ok(true)
+    }
+
+    /// Keeps the server's certificate from ending, until `stop`.
+    pub async fn keep_server_certificate(&self, stop: &CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+            match self.renew_server_certificate() {
+                Ok(true) => tracing::info!("the server's certificate is renewed"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the server's certificate is not renewed"),
+            }
+        }
     }
 
     /// SHA-256 of the built-in admin's bearer token.
@@ -116,7 +155,7 @@ impl Pki {
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+            .with_cert_resolver(Arc::clone(&self.shown) as Arc<dyn rustls::server::ResolvesServerCert>);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
@@ -131,6 +170,14 @@ impl Pki {
         identity::peer(certificates.first()?, &self.users.der, &self.agents.der)
     }
 
+    /// Whose key a request is for. One that is not signed by its key, or whose key is weak, is refused.
+    pub fn check_request(&self, csr_pem: &str) -> Result<AgentRequest, PkiError> {
+        let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
+        identity::check_key(&request.public_key)?;
+        let key_fingerprint = hex(&Sha256::digest(request.public_key.subject_public_key_info()));
+        Ok(AgentRequest { public_key: request.public_key, key_fingerprint })
+    }
+
     /// Makes an agent's certificate for the key of a request; nothing else of the request is used.
     pub fn sign_agent(
         &self,
@@ -140,18 +187,28 @@ impl Pki {
         uid: InstanceUid,
         lifetime: SignedDuration,
     ) -> Result<SignedAgent, PkiError> {
-        let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
-        identity::check_key(&request.public_key)?;
+        self.sign_request(self.check_request(csr_pem)?, namespace, name, uid, lifetime)
+    }
+
+    /// As [`Pki::sign_agent`]. It is valid for 30 days at most, the time before now among them.
+    pub fn sign_request(
+        &self,
+        request: AgentRequest,
+        namespace: &str,
+        name: &str,
+        uid: InstanceUid,
+        lifetime: SignedDuration,
+    ) -> Result<SignedAgent, PkiError> {
         let now = self.clock.now();
+        let lifetime = lifetime.min(LONGEST_AGENT_LIFETIME - CLOCK_SKEW);
         let mut subject = DistinguishedName::new();
         subject.push(DnType::CommonName, format!("{AGENT_COMMON_NAME_PREFIX}{namespace}:{name}"));
         subject.push(DnType::OrganizationName, AGENT_ORGANIZATION);
         let mut params = self.maker().params(subject, now, lifetime)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(format!("gantry://instance/{uid}").try_into()?)];
-        let signed = CertificateSigningRequestParams { params, public_key: request.public_key }
-            .signed_by(&self.agents.issuer)?;
-        let key_fingerprint = identity::key_fingerprint(signed.der()).ok_or(PkiError::Unreadable)?;
+        let AgentRequest { public_key, key_fingerprint } = request;
+        let signed = CertificateSigningRequestParams { params, public_key }.signed_by(&self.agents.issuer)?;
         let expires_at = now.checked_add(lifetime)?;
         Ok(SignedAgent { certificate_pem: signed.pem(), key_fingerprint, expires_at })
     }
@@ -165,14 +222,18 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.users.issuer)?;
+        let mut cluster = serde_json::json!({
+            "server": server,
+            "certificate-authority-data": STANDARD.encode(self.ca_bundle()),
+        });
+        if let (Some(name), Some(cluster)) = (self.other_name(server), cluster.as_object_mut()) {
+            cluster.insert("tls-server-name".to_owned(), name.into());
+        }
         let config = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "gantry",
-            "clusters": [{"name": "gantry", "cluster": {
-                "server": server,
-                "certificate-authority-data": STANDARD.encode(self.ca_bundle()),
-            }}],
+            "clusters": [{"name": "gantry", "cluster": cluster}],
             "users": [{"name": "gantry-admin", "user": {
                 "client-certificate-data": STANDARD.encode(certificate.pem()),
                 "client-key-data": STANDARD.encode(key.serialize_pem()),
@@ -189,8 +250,30 @@ impl Pki {
         files::write_private(path, self.admin_kubeconfig(server)?.as_bytes())
     }
 
+    /// A name that the certificate is for, where it is not for the host of that URL.
+    fn other_name(&self, server: &str) -> Option<String> {
+        let uri: http::Uri = server.parse().ok()?;
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+        let leaf = self.shown.leaf()?;
+        if given::is_for(&leaf, host) { None } else { given::server_name(&leaf) }
+    }
+
     fn maker(&self) -> Maker<'_> {
         Maker { clock: &self.clock, entropy: &self.entropy }
+    }
+}
+
+/// A checked request of an agent.
+#[derive(Debug)]
+pub struct AgentRequest {
+    public_key: rcgen::PublicKey,
+    key_fingerprint: String,
+}
+
+impl AgentRequest {
+    /// SHA-256 of the public key, hex.
+    pub fn key_fingerprint(&self) -> &str {
+        &self.key_fingerprint
     }
 }
 

@@ -36,6 +36,17 @@ pub enum PkiError {
     /// The key of a request is too weak or of an unknown kind.
     #[error("the key must be ECDSA P-256, P-384, Ed25519 or RSA of at least 2048 bits")]
     WeakKey,
+    /// Agents cannot know the controller by a given certificate.
+    #[error(
+        "agents could not know this controller by {path}: {why}; the file must hold the server's certificate first and that of \
+         its CA last, or leave --tls-cert out and add the controller's names with --tls-san"
+    )]
+    NotPinnable {
+        /// The chain's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// TLS does not take what it was given.
     #[error("the certificate and its key cannot be used for TLS")]
     Tls(#[from] rustls::Error),

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use async_trait::async_trait;
 use axum::Extension;
 use axum::routing::get;
+use base64::Engine as _;
 use gantry_api::enrollment::{EnrollFailure, EnrollRequest, EnrollResponse};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::pem::PemObject as _;
@@ -46,7 +47,7 @@ struct World {
     agents: mpsc::Receiver<AgentIdentity>,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn world() -> World {
@@ -65,18 +66,29 @@ async fn world() -> World {
     });
     let stop = CancellationToken::new();
     let served = tokio::spawn(server.run(Router::new().route("/whoami", whoami), stop.clone()));
-    World { address, pki, agents, stop, served, _dir: dir }
+    World { address, pki, agents, stop, served, dir }
+}
+
+struct LongAgo;
+
+impl crate::clock::Clock for LongAgo {
+    fn now(&self) -> jiff::Timestamp {
+        SystemClock.now() - jiff::SignedDuration::from_hours(400 * 24)
+    }
 }
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl World {
     fn agent(&self) -> Identity {
+        Self::agent_of(&self.pki)
+    }
+
+    fn agent_of(pki: &Pki) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let csr =
             CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
-        let signed = self
-            .pki
+        let signed = pki
             .sign_agent(
                 &csr,
                 "default",
@@ -87,6 +99,25 @@ impl World {
             .expect("signed");
         let certificate = CertificateDer::from_pem_slice(signed.certificate_pem.as_bytes()).expect("PEM");
         (vec![certificate], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+    }
+
+    /// The same authorities, so long ago that what they signed has ended.
+    fn long_ago(&self) -> Pki {
+        let names = ["localhost".to_owned()];
+        Pki::open(self.dir.path(), &names, None, Arc::new(LongAgo), Arc::new(SystemEntropy)).expect("opens")
+    }
+
+    fn user(pki: &Pki) -> Identity {
+        let config = pki.admin_kubeconfig("https://localhost").expect("made");
+        let config: Option<serde_json::Value> = gantry_api::yaml::read_config(&config).expect("YAML");
+        let config = config.expect("a kubeconfig");
+        let pem = |field: &str| {
+            let value = config["users"][0]["user"][field].as_str().expect("a field");
+            base64::engine::general_purpose::STANDARD.decode(value.trim()).expect("base64")
+        };
+        let certificate = CertificateDer::from_pem_slice(&pem("client-certificate-data"));
+        let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data"));
+        (vec![certificate.expect("a certificate")], key.expect("a key"))
     }
 
     async fn connect(
@@ -152,6 +183,49 @@ async fn t03_a_certificate_of_another_authority_is_refused() {
     let answer = world.ask("http/1.1", Some(other.agent()), WHOAMI).await;
 
     assert!(answer.is_err(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn t03_certificates_that_have_ended_are_refused() {
+    let world = world().await;
+    let long_ago = world.long_ago();
+
+    for ended in [World::user(&long_ago), World::agent_of(&long_ago)] {
+        let answer = world.ask("http/1.1", Some(ended), WHOAMI).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    let answer = world.ask(ALPN_AGENT, Some(World::agent_of(&long_ago)), "x").await;
+    assert!(answer.is_err(), "{answer:?}");
+
+    // The same, made now, is let in.
+    let answer = world.ask("http/1.1", Some(World::user(&world.pki)), WHOAMI).await.expect("an answer");
+    assert!(answer.ends_with("gantry-admin"), "{answer}");
+}
+
+#[tokio::test]
+async fn t03_a_users_certificate_opens_no_agents_session_and_an_agents_is_no_user() {
+    let mut world = world().await;
+
+    let answer = world.ask(ALPN_AGENT, Some(World::user(&world.pki)), "x").await;
+    assert!(answer.is_err() || answer.is_ok_and(|text| text.is_empty()));
+    let answer = world.ask("http/1.1", Some(world.agent()), WHOAMI).await.expect("an answer");
+    assert!(answer.ends_with("nobody"), "{answer}");
+    assert!(world.agents.try_recv().is_err(), "a session was opened");
+
+    let _open = world.connect(ALPN_AGENT, Some(world.agent())).await.expect("a handshake");
+    assert_eq!(world.agents.recv().await.expect("a session").name, "nuc-01");
+}
+
+#[tokio::test]
+async fn t03_a_user_of_another_authority_is_refused() {
+    let (world, other) = (world().await, world().await);
+
+    for protocol in ["http/1.1", ALPN_AGENT] {
+        for foreign in [World::user(&other.pki), other.agent()] {
+            let answer = world.ask(protocol, Some(foreign), WHOAMI).await;
+            assert!(answer.is_err(), "{protocol}: {answer:?}");
+        }
+    }
 }
 
 #[tokio::test]
