@@ -8,10 +8,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/gantry/agent/v1/docker.proto",
         "proto/gantry/agent/v1/operation.proto",
     ];
+    let peer = ["proto/gantry/peer/v1/peer.proto"];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("gantry.agent.v1.binpb");
     std::fs::write(&out, prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(descriptors)?;
+    // Spoken by controllers among themselves only, so it is not part of what is written to `schemas/`.
+    let descriptors = protox::compile(peer, ["proto"])?;
+    let peers = PathBuf::from(std::env::var("OUT_DIR")?).join("peer");
+    std::fs::create_dir_all(&peers)?;
+    tonic_prost_build::configure()
+        .out_dir(peers)
+        .bytes(".")
+        .build_transport(false)
+        .extern_path(".gantry.agent.v1", "crate::agent_v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -18,6 +18,13 @@ pub mod schemas;
 #[cfg(feature = "resources")]
 pub mod v1alpha1;
 
+/// The protocol between replicas of the controller, generated from `proto/`.
+#[cfg(feature = "peers")]
+#[allow(clippy::pedantic, unreachable_pub, missing_docs)]
+pub mod peer_v1 {
+    include!(concat!(env!("OUT_DIR"), "/peer/gantry.peer.v1.rs"));
+}
+
 /// The agent's protocol, generated from `proto/`.
 #[cfg(feature = "protocol")]
 #[allow(clippy::pedantic, unreachable_pub, missing_docs)]

@@ -32,6 +32,10 @@ pub const AGENT_COMMON_NAME_PREFIX: &str = "gantry:agent:";
 
 /// TLS application protocol of an agent's session.
 pub const ALPN_AGENT: &str = "gantry-agent/1";
+/// TLS application protocol between replicas of the controller.
+pub const ALPN_PEER: &str = "gantry-peer/1";
+/// Header of a call that a replica passes on: the uid of the instance whose agent is asked.
+pub const INSTANCE_HEADER: &str = "gantry-instance";
 /// TLS application protocol of enrolment.
 pub const ALPN_ENROLL: &str = "gantry-enroll/1";
 /// Path of the WebSocket that carries the same TLS connection where only the API's HTTP passes.

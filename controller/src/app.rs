@@ -24,9 +24,10 @@ use crate::gateway::directory::ApiDirectory;
 use crate::gateway::{Authority, Gateway, Timing};
 use crate::pki::{GivenCertificate, Pki};
 use crate::reconcilers;
-use crate::server::Server;
+use crate::server::{Server, TlsPeers};
 use crate::storage::lease::Leadership;
 use crate::storage::postgres::Postgres;
+use crate::storage::replicas::{Replica, Replicas};
 use crate::storage::{Retention, Store};
 use crate::telemetry::metrics::Metrics;
 
@@ -116,13 +117,17 @@ async fn serve(
     ensure_default_namespace(apiserver::client(&router, "startup")).await?;
 
     let pki = Arc::new(open_pki(config, &clock, &entropy)?);
+    let me = Replica { id: entropy.uuid(), address: advertised(config, port.local_addr()?) };
+    let replicas = Replicas::enter(&options, me).await.context("cannot enter the list of replicas")?;
     let gateway = Gateway::new(crate::gateway::Parts {
         directory: Arc::new(ApiDirectory::new(apiserver::client(&router, "gateway"))),
-        authority: Arc::new(Leader { leadership: Arc::clone(&leadership), token: leadership.token() }),
+        authority: Arc::new(Leader { leadership: Arc::clone(&leadership), newest: leadership.newest() }),
         pki: Arc::clone(&pki),
         clock: clock.clone(),
         metrics: metrics.clone(),
         timing: Timing { certificate: config.agent_certificate_lifetime, ..Timing::default() },
+        registry: replicas.clone(),
+        dialer: Arc::new(TlsPeers::new(&pki)?),
     });
     let listener =
         port.listen(LISTEN_QUEUE).with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -133,7 +138,7 @@ async fn serve(
     }
     let parts = reconcilers::Parts {
         client: apiserver::client(&router, "reconcilers"),
-        link: gateway,
+        link: gateway.clone(),
         leadership: leadership.token(),
         clock,
         entropy,
@@ -145,6 +150,7 @@ async fn serve(
     let (reconcilers, servers) = (TaskTracker::new(), TaskTracker::new());
     reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
     servers.spawn(server.run(router, serving.clone()));
+    servers.spawn(gateway.follow_peers(serving.clone()));
     let (keeper, until) = (pki, serving.clone());
     servers.spawn(async move { keeper.keep_server_certificate(&until).await });
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -157,6 +163,7 @@ async fn serve(
     serving.cancel();
     servers.close();
     servers.wait().await;
+    replicas.leave().await;
     if let Some(leadership) = Arc::into_inner(leadership) {
         leadership.stop().await;
     }
@@ -209,7 +216,7 @@ fn open_pki(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) -> an
 /// Whatever clients may know this machine by.
 fn server_names(config: &Config) -> Vec<String> {
     let mut names: Vec<_> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
-    names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
+    names.extend(host_name());
     if config.listen.ip().is_unspecified() {
         names.extend(interface_addresses(config.listen.ip()).iter().map(IpAddr::to_string));
     } else {
@@ -240,6 +247,19 @@ fn interface_addresses(listen: IpAddr) -> Vec<IpAddr> {
         .collect()
 }
 
+/// Where other replicas reach this one.
+fn advertised(config: &Config, bound: SocketAddr) -> String {
+    match (&config.advertise, host_name()) {
+        (Some(address), _) => address.clone(),
+        (None, Some(name)) if bound.ip().is_unspecified() => format!("{name}:{}", bound.port()),
+        _ => reachable(bound).to_string(),
+    }
+}
+
+fn host_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
 /// Where a client on this machine reaches an address that may stand for all.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
@@ -264,13 +284,13 @@ async fn ensure_default_namespace(client: kube::Client) -> anyhow::Result<()> {
 /// The gateway's view of who leads.
 struct Leader {
     leadership: Arc<Leadership>,
-    token: watch::Receiver<Option<Token>>,
+    newest: watch::Receiver<Option<Token>>,
 }
 
 #[async_trait]
 impl Authority for Leader {
     fn token(&self) -> Option<Token> {
-        *self.token.borrow()
+        *self.newest.borrow()
     }
 
     async fn raise_above(&self, seen: Token) -> Option<Token> {
@@ -281,7 +301,7 @@ impl Authority for Leader {
         let is_above = |token: &Option<Token>| {
             token.is_some_and(|token| (token.incarnation, token.epoch) > (seen.incarnation, seen.epoch))
         };
-        let mut token = self.token.clone();
+        let mut token = self.newest.clone();
         let raised = tokio::time::timeout(RAISE_PATIENCE, token.wait_for(is_above)).await;
         raised.ok()?.ok().and_then(|token| *token)
     }

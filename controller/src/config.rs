@@ -16,6 +16,11 @@ pub struct Config {
     #[arg(long, env = "GANTRY_LISTEN", default_value = "0.0.0.0:7443")]
     pub listen: SocketAddr,
 
+    /// Where other replicas on the same database reach this one, `host:port`; the listen address where absent, or this machine's name
+    /// where that stands for all. Replicas share the files in `pki` below the data directory.
+    #[arg(long, env = "GANTRY_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
     /// Where certificates, keys and the admin token are kept.
     #[arg(long, env = "GANTRY_DATA_DIR", default_value = "/var/lib/gantry-controller")]
     pub data_dir: PathBuf,

@@ -9,16 +9,18 @@ pub mod link;
 
 mod calls;
 mod connection;
+mod contact;
 mod enrollment;
 mod handshake;
 mod out;
+pub mod peers;
 mod reports;
 mod session;
 mod standing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,15 +31,19 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::SharedClock;
 use crate::pki::{AgentIdentity, Pki};
+use crate::storage::replicas::Registry;
 use crate::telemetry::metrics::Metrics;
 
+use self::contact::Remote;
 use self::directory::Directory;
 use self::door::{AgentDoor, AgentIo};
 use self::enrollment::Sources;
 use self::link::{DuplicateRefusal, InstanceUid, LinkEvent};
+use self::peers::{Peer, PeerDialer};
 use self::session::Session;
 
 /// Wakes a slow reconciler may be behind before it is told to look at everything.
@@ -52,7 +58,7 @@ const MOST_REMEMBERED: usize = 100_000;
 /// Who may give orders now.
 #[async_trait]
 pub trait Authority: Send + Sync + 'static {
-    /// The token of this replica's leadership; `None` while another leads.
+    /// The newest token of whichever replica leads or led last; `None` before the first is known.
     fn token(&self) -> Option<Token>;
 
     /// Called when an agent has seen a higher token, which means that the store was rewound: gives one above it.
@@ -100,14 +106,26 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Patience.
     pub timing: Timing,
+    /// Which replica holds which agent.
+    pub registry: Arc<dyn Registry>,
+    /// The way to other replicas.
+    pub dialer: Arc<dyn PeerDialer>,
 }
 
 /// Every agent's session.
 pub struct Gateway {
+    me: Weak<Self>,
     parts: Parts,
     sessions: Mutex<HashMap<InstanceUid, Arc<Session>>>,
+    /// Sessions that other replicas hold.
+    remotes: Mutex<HashMap<InstanceUid, Arc<Remote>>>,
+    /// Open connections to other replicas.
+    peers: Mutex<HashMap<Uuid, Arc<Peer>>>,
     past: Mutex<HashMap<InstanceUid, Past>>,
+    /// What happens at agents of every replica.
     events: broadcast::Sender<LinkEvent>,
+    /// What happens at agents of this one; other replicas are told.
+    own_events: broadcast::Sender<LinkEvent>,
     opening: Semaphore,
     sources: Sources,
     /// When the store's token was raised above what an agent had seen.
@@ -124,11 +142,15 @@ struct Past {
 impl Gateway {
     /// A gateway without sessions.
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             parts,
             sessions: Mutex::default(),
+            remotes: Mutex::default(),
+            peers: Mutex::default(),
             past: Mutex::default(),
             events: broadcast::channel(EVENT_BUFFER).0,
+            own_events: broadcast::channel(EVENT_BUFFER).0,
             opening: Semaphore::new(MOST_OPENING),
             sources: Sources::new(),
             raises: Mutex::default(),
@@ -147,6 +169,7 @@ impl Gateway {
 
     /// Nobody may be listening, which is as good.
     fn announce(&self, event: LinkEvent) {
+        self.own_events.send(event.clone()).ok();
         self.events.send(event).ok();
     }
 
@@ -181,6 +204,15 @@ impl Gateway {
         true
     }
 
+    /// Forgets a session and gives its claim back.
+    async fn give_up(&self, session: &Arc<Session>) {
+        self.unregister(session.identity.uid, session);
+        let Some(epoch) = session.take_claim() else { return };
+        if let Err(error) = self.parts.registry.release(session.identity.uid.0, epoch).await {
+            tracing::warn!(%error, instance = session.identity.name, "the claim to an agent's session runs out by itself");
+        }
+    }
+
     /// Forgets a session, unless another has taken its place.
     fn unregister(&self, instance: InstanceUid, session: &Arc<Session>) {
         let mut sessions = self.sessions.lock();
@@ -195,6 +227,12 @@ impl Gateway {
 impl AgentDoor for Gateway {
     async fn session(&self, io: AgentIo, identity: AgentIdentity, from: SocketAddr) {
         self.serve(io, identity, from).await;
+    }
+
+    async fn peer(&self, io: AgentIo) {
+        if let Some(me) = self.me.upgrade() {
+            me.serve_peer(io).await;
+        }
     }
 
     async fn enroll(
@@ -235,7 +273,7 @@ impl Gateway {
         tracing::info!(%from, namespace = identity.namespace, instance = identity.name, "agent connected");
         self.announce(LinkEvent::Connected(instance));
         let reason = session.run(self, &connection).await;
-        self.unregister(instance, &session);
+        self.give_up(&session).await;
         self.remember(instance, |past| past.ended_at = Some(Instant::now()));
         self.parts.metrics.agent_disconnects.with_label_values(&[reason.label()]).inc();
         tracing::info!(namespace = identity.namespace, instance = identity.name, %reason, "agent disconnected");

@@ -1,11 +1,13 @@
 //! The controller's certificates, kept in one directory with 0600.
 //!
-//! Three authorities, so that no certificate can pass for another kind: `server` signs what the controller shows (agents and
-//! kubeconfigs pin it), `users` signs people, `agents` signs agents. A peer is told apart by who issued its certificate.
+//! Four authorities, so that no certificate can pass for another kind: `server` signs what the controller shows (agents and
+//! kubeconfigs pin it), `users` signs people, `agents` signs agents, `replicas` replicas of
+//! the controller. A peer is told apart by who issued its certificate.
 
 mod files;
 mod given;
 mod identity;
+mod replicas;
 mod shown;
 
 use std::net::IpAddr;
@@ -35,6 +37,7 @@ use crate::gateway::link::InstanceUid;
 pub use files::PkiError;
 pub use given::GivenCertificate;
 pub use identity::{AgentIdentity, Peer};
+pub(crate) use replicas::REPLICA_NAME;
 
 const AUTHORITY_YEARS: i64 = 10;
 const YEAR: SignedDuration = SignedDuration::from_hours(24 * 365);
@@ -51,6 +54,7 @@ const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 pub struct Pki {
     users: Authority,
     agents: Authority,
+    replicas: Authority,
     shown: Arc<Shown>,
     /// What clients know the controller by: the last certificate of the chain they are shown.
     root: CertificateDer<'static>,
@@ -84,6 +88,7 @@ impl Pki {
         let server = make.authority(&authorities, "server", "Gantry server CA")?;
         let users = make.authority(&authorities, "users", "Gantry user CA")?;
         let agents = make.authority(&authorities, "agents", "Gantry agent CA")?;
+        let replicas = make.authority(&authorities, "replicas", "Gantry replica CA")?;
         let ((chain, key), server) = match given {
             Some(given) => (given::read(given, clock.now())?, None),
             None => (make.server_certificate(&server, names)?, Some((server, names.to_vec()))),
@@ -92,7 +97,7 @@ impl Pki {
         let shown = Arc::new(Shown::new(chain, key)?);
         let token = files::read_or_make(&dir.join("admin-token"), || Ok(make.secret()))?;
         let admin_token_hash = Sha256::digest(token.trim().as_bytes()).into();
-        Ok(Self { users, agents, shown, root, server, admin_token_hash, clock, entropy })
+        Ok(Self { users, agents, replicas, shown, root, server, admin_token_hash, clock, entropy })
     }
 
     /// What agents pin: `sha256:` and the hex digest of the last certificate of the chain that clients are shown.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `h2`, `http/1.1` | the API, with a [`Caller`](crate::auth::Caller) if the request proves one |
 //! | `gantry-agent/1` | the gateway, if the certificate is an agent's |
+//! | `gantry-peer/1` | the gateway, if the certificate is a replica's |
 //! | `gantry-enroll/1` | one HTTP/1.1 route, `POST /enroll` |
 //!
 //! `GET /agent/connect` turns an API connection into a pipe for another TLS connection that may speak only the last two, so that
@@ -11,7 +12,10 @@
 
 mod api;
 mod enroll;
+mod peers;
 mod tunnel;
+
+pub use peers::TlsPeers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use gantry_api::names::{ALPN_AGENT, ALPN_ENROLL};
+use gantry_api::names::{ALPN_AGENT, ALPN_ENROLL, ALPN_PEER};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
@@ -61,6 +65,7 @@ struct Shared {
     authenticator: Authenticator,
     tls: Arc<ServerConfig>,
     tunnel_tls: Arc<ServerConfig>,
+    replica_tls: Arc<ServerConfig>,
     door: Arc<dyn AgentDoor>,
     handshakes: Semaphore,
     tasks: TaskTracker,
@@ -90,11 +95,13 @@ impl Server {
     pub fn on(listener: TcpListener, pki: Arc<Pki>, door: Arc<dyn AgentDoor>) -> Result<Self, ServerError> {
         let tls = pki.tls(Pki::PUBLIC_PROTOCOLS)?;
         let tunnel_tls = pki.tls(Pki::TUNNEL_PROTOCOLS)?;
+        let replica_tls = pki.replica_server()?;
         let shared = Shared {
             authenticator: Authenticator::new(*pki.admin_token_hash()),
             pki,
             tls,
             tunnel_tls,
+            replica_tls,
             door,
             handshakes: Semaphore::new(MOST_HANDSHAKES),
             tasks: TaskTracker::new(),
@@ -158,6 +165,13 @@ async fn accept(
 impl Shared {
     async fn serve(self: Arc<Self>, stream: TcpStream, from: SocketAddr, router: Router) {
         let Some(greeted) = self.greet(&self.tls, stream).await else { return };
+        if greeted.protocol == ALPN_PEER.as_bytes() {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.door.peer(Box::new(greeted.stream)) => {}
+            }
+            return;
+        }
         if is_agents(&greeted.protocol) {
             let (tcp, _) = greeted.stream.get_ref();
             let patience = u32::try_from(AGENT_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
@@ -175,10 +189,17 @@ impl Shared {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
+        // A replica comes directly: nothing but agents comes through the tunnel.
+        let is_public = Arc::ptr_eq(tls, &self.tls);
         let handshake = async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
             let hello = tokio::time::timeout(HELLO_PATIENCE, hello).await.map_err(io::Error::from)??;
             let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
+            let is_replica = {
+                let mut protocols = hello.client_hello().alpn().into_iter().flatten();
+                is_public && protocols.any(|protocol| protocol == ALPN_PEER.as_bytes())
+            };
+            let tls = if is_replica { &self.replica_tls } else { tls };
             tokio::time::timeout(HANDSHAKE_PATIENCE, hello.into_stream(Arc::clone(tls))).await?
         };
         let stream = tokio::select! {

@@ -26,6 +26,7 @@ pub mod memory;
 mod newest;
 mod notify;
 pub mod postgres;
+pub mod replicas;
 mod resources;
 mod types;
 mod writer;

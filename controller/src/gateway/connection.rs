@@ -4,6 +4,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use gantry_api::names::INSTANCE_HEADER;
+use http::HeaderValue;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::door::AgentIo;
+use super::link::InstanceUid;
 
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
@@ -57,7 +60,7 @@ pub(super) async fn open(
             },
         }
     });
-    Ok(Connection { grpc: Grpc { sender }, ended, driver: Mutex::new(Some(driver)) })
+    Ok(Connection { grpc: Grpc { sender, instance: None }, ended, driver: Mutex::new(Some(driver)) })
 }
 
 impl Connection {
@@ -93,6 +96,24 @@ impl Drop for Connection {
 #[derive(Clone)]
 pub(super) struct Grpc {
     sender: http2::SendRequest<tonic::body::Body>,
+    /// Whose agent is meant, where the other end is a replica that passes the call on.
+    instance: Option<HeaderValue>,
+}
+
+impl Grpc {
+    /// Calls to the agent of that instance, over a replica's connection.
+    pub(super) fn through(&self, instance: InstanceUid) -> Self {
+        Self { sender: self.sender.clone(), instance: HeaderValue::try_from(instance.to_string()).ok() }
+    }
+
+    /// Passes a call on as it came, but for the header that said where to.
+    pub(super) async fn pass(
+        &self,
+        mut request: http::Request<tonic::body::Body>,
+    ) -> Result<http::Response<Incoming>, Status> {
+        request.headers_mut().remove(INSTANCE_HEADER);
+        tower::Service::call(&mut self.clone(), request).await
+    }
 }
 
 impl tower::Service<http::Request<tonic::body::Body>> for Grpc {
@@ -106,12 +127,15 @@ impl tower::Service<http::Request<tonic::body::Body>> for Grpc {
     }
 
     fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
-        let mut sender = self.sender.clone();
+        let (mut sender, instance) = (self.sender.clone(), self.instance.clone());
         Box::pin(async move {
             let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
             let uri = format!("http://agent{path}").parse().map_err(|_| lost("the call has no path"))?;
             *request.uri_mut() = uri;
             request.headers_mut().remove(http::header::HOST);
+            if let Some(instance) = instance {
+                request.headers_mut().insert(INSTANCE_HEADER, instance);
+            }
             sender.ready().await.map_err(|error| lost(&error))?;
             sender.send_request(request).await.map_err(|error| lost(&error))
         })

@@ -22,6 +22,9 @@ pub trait AgentDoor: Send + Sync + 'static {
     /// Serves one agent until its connection ends, for whatever reason.
     async fn session(&self, io: AgentIo, identity: AgentIdentity, from: SocketAddr);
 
+    /// Serves another replica until its connection ends.
+    async fn peer(&self, io: AgentIo);
+
     /// Decides on one enrolment.
     async fn enroll(&self, request: EnrollRequest, from: SocketAddr)
     -> Result<EnrollResponse, EnrollFailure>;

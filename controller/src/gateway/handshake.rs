@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::directory::DirectoryError;
 use super::link::{DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts};
+use super::peers::Probe;
 use super::session::Session;
 use super::standing::Standing;
 use super::{Gateway, calls};
 use crate::pki::AgentIdentity;
+use crate::storage::replicas::Claim;
 
 /// Why an agent is turned away, and for how long.
 #[derive(Debug)]
@@ -118,7 +120,7 @@ impl Gateway {
             resumed = self.resume(&session, hello) => resumed,
         };
         if resumed.is_err() {
-            self.unregister(identity.uid, &session);
+            self.give_up(&session).await;
         }
         resumed.map(|()| session)
     }
@@ -194,7 +196,41 @@ impl Gateway {
             holder.close("its agent came back on another connection");
             self.unregister(identity.uid, &holder);
         }
-        if self.register(identity.uid, session) { Ok(()) } else { Err(self.duplicate(identity, from)) }
+        if !self.register(identity.uid, session) {
+            return Err(self.duplicate(identity, from));
+        }
+        let claimed = self.claim_instance(session, from).await;
+        if claimed.is_err() {
+            self.unregister(identity.uid, session);
+        }
+        claimed
+    }
+
+    /// Claims the instance among all replicas. One that another replica holds is given up by it only if its agent shows no life there.
+    async fn claim_instance(&self, session: &Arc<Session>, from: SocketAddr) -> Result<(), Refused> {
+        let identity = &session.identity;
+        let mut seen = None;
+        for _ in 0..2 {
+            let claim = self.parts.registry.claim(identity.uid.0, &identity.key_fingerprint, seen).await;
+            match claim
+                .map_err(|error| Refused::unavailable(format!("sessions cannot be claimed now: {error}")))?
+            {
+                Claim::Granted { epoch } => {
+                    session.set_claim(epoch);
+                    return Ok(());
+                }
+                Claim::Held { by, epoch } => match self.probe(&by, identity.uid).await {
+                    Probe::Alive => return Err(self.duplicate(identity, from)),
+                    Probe::Dead => seen = Some(epoch),
+                    Probe::Unknown => {
+                        return Err(Refused::unavailable(
+                            "the replica that holds this instance does not answer now",
+                        ));
+                    }
+                },
+            }
+        }
+        Err(Refused::unavailable("another replica took this instance at the same time"))
     }
 
     fn duplicate(&self, identity: &AgentIdentity, from: SocketAddr) -> Refused {

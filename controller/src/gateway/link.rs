@@ -70,6 +70,8 @@ pub enum LinkEvent {
     Orphaned(InstanceUid, Box<OperationReport>),
     /// An agent did what none of ours does; the words say what.
     Misbehaved(InstanceUid, String),
+    /// An agent has forgotten these Operations.
+    Forgotten(InstanceUid, Vec<Uuid>),
     /// An agent has seen a newer controller than the store remembers: the store was rewound.
     StoreRewound(InstanceUid),
 }

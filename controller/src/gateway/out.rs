@@ -11,18 +11,19 @@ use tokio::sync::broadcast;
 use tonic::Code;
 use uuid::Uuid;
 
+use super::contact::Contact;
 use super::link::{AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts};
-use super::session::{SHORT, Session, as_text};
+use super::session::{SHORT, as_text};
 use super::{DUPLICATE_MEMORY, Gateway, calls};
 
 #[async_trait]
 impl AgentLink for Gateway {
     fn session(&self, instance: InstanceUid) -> Option<SessionFacts> {
-        self.held(instance)?.facts()
+        self.contact(instance)?.facts()
     }
 
     fn away_for(&self, instance: InstanceUid) -> Option<Duration> {
-        if self.held(instance).is_some() {
+        if self.contact(instance).is_some() {
             return None;
         }
         self.past.lock().get(&instance)?.ended_at.map(|ended| ended.elapsed())
@@ -35,10 +36,10 @@ impl AgentLink for Gateway {
     }
 
     async fn info(&self, instance: InstanceUid, timeout: Duration) -> Result<InfoResponse, LinkError> {
-        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
         let mut request = calls::request(InfoRequest {});
         request.set_timeout(timeout);
-        calls::within(timeout, calls::docker(session.grpc.clone()).info(request)).await
+        calls::within(timeout, calls::docker(agent.grpc()).info(request)).await
     }
 
     async fn resolve(
@@ -47,9 +48,9 @@ impl AgentLink for Gateway {
         kind: TargetKind,
         reference: &str,
     ) -> Result<Target, LinkError> {
-        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
         let request = ResolveRequest { kind: kind.into(), reference: reference.to_owned() };
-        let call = async { calls::docker(session.grpc.clone()).resolve(calls::request(request)).await };
+        let call = async { calls::docker(agent.grpc()).resolve(calls::request(request)).await };
         calls::within(SHORT, call).await?.target.ok_or_else(|| incomplete("target"))
     }
 
@@ -58,10 +59,10 @@ impl AgentLink for Gateway {
         instance: InstanceUid,
         request: SubmitRequest,
     ) -> Result<OperationReport, LinkError> {
-        let session = self.held(instance).ok_or(LinkError::Away)?;
-        let call = async { calls::operations(session.grpc.clone()).submit(calls::request(request)).await };
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let call = async { calls::operations(agent.grpc()).submit(calls::request(request)).await };
         let answer = calls::within(SHORT, call).await?;
-        taken(&session, answer.report)
+        taken(&agent, answer.report)
     }
 
     async fn withdraw(
@@ -70,11 +71,11 @@ impl AgentLink for Gateway {
         token: Token,
         operation: Uuid,
     ) -> Result<OperationReport, LinkError> {
-        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
         let request = WithdrawRequest { token: Some(token), uid: operation.to_string() };
-        let call = async { calls::operations(session.grpc.clone()).withdraw(calls::request(request)).await };
+        let call = async { calls::operations(agent.grpc()).withdraw(calls::request(request)).await };
         let answer = calls::within(SHORT, call).await?;
-        taken(&session, answer.report)
+        taken(&agent, answer.report)
     }
 
     async fn query(
@@ -82,9 +83,9 @@ impl AgentLink for Gateway {
         instance: InstanceUid,
         operation: Uuid,
     ) -> Result<Option<OperationReport>, LinkError> {
-        let session = self.held(instance).ok_or(LinkError::Away)?;
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
         let request = QueryRequest { uids: as_text(&[operation]) };
-        let call = async { calls::operations(session.grpc.clone()).query(calls::request(request)).await };
+        let call = async { calls::operations(agent.grpc()).query(calls::request(request)).await };
         Ok(calls::within(SHORT, call).await?.reports.pop())
     }
 
@@ -94,21 +95,27 @@ impl AgentLink for Gateway {
         token: Token,
         operations: &[Uuid],
     ) -> Result<(), LinkError> {
-        let session = self.held(instance).ok_or(LinkError::Away)?;
-        session.forget(token, operations).await
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        agent.forget(token, operations).await?;
+        if matches!(agent, Contact::Here(_)) {
+            self.announce(LinkEvent::Forgotten(instance, operations.to_vec()));
+        }
+        Ok(())
     }
 
     fn unsettled(&self, instance: InstanceUid) -> usize {
-        self.held(instance).map_or(0, |session| session.reports().unsettled())
+        self.contact(instance).map_or(0, |agent| agent.reports().unsettled())
     }
 
     fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport> {
-        self.held(instance)?.reports().get(operation)
+        self.contact(instance)?.reports().get(operation)
     }
 
     fn disconnect(&self, instance: InstanceUid, why: &str) {
-        if let Some(session) = self.held(instance) {
-            session.close(why);
+        match self.contact(instance) {
+            Some(Contact::Here(session)) => session.close(why),
+            Some(Contact::There(remote)) => self.ask_to_disconnect(remote.replica, instance, why),
+            None => {}
         }
     }
 
@@ -118,9 +125,9 @@ impl AgentLink for Gateway {
 }
 
 /// Keeps what the agent said for whoever asks next.
-fn taken(session: &Session, report: Option<OperationReport>) -> Result<OperationReport, LinkError> {
+fn taken(agent: &Contact, report: Option<OperationReport>) -> Result<OperationReport, LinkError> {
     let report = report.ok_or_else(|| incomplete("report"))?;
-    session.reports().take(report.clone());
+    agent.reports().take(report.clone());
     Ok(report)
 }
 

@@ -26,6 +26,11 @@ impl Reports {
         self.known.get(&uid).cloned()
     }
 
+    /// Every report.
+    pub(super) fn all(&self) -> Vec<OperationReport> {
+        self.known.values().cloned().collect()
+    }
+
     /// Takes a report in; its operation, if it says something new.
     pub(super) fn take(&mut self, report: OperationReport) -> Option<Uuid> {
         let uid = report.uid.parse().ok()?;

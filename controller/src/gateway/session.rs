@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_api::agent_v1::{
-    ForgetRequest, HelloRequest, InstallCertificateRequest, OperationReport, OperationState, RenewRequest,
-    RequestCertificateRequest, ResumeResponse, Token, WatchChangesRequest, WatchRequest,
+    HelloRequest, InstallCertificateRequest, OperationReport, OperationState, RenewRequest,
+    RequestCertificateRequest, ResumeResponse, WatchChangesRequest, WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connection::{Connection, Grpc};
-use super::link::{LinkError, LinkEvent, SessionFacts};
+use super::link::{AgentLink as _, LinkError, LinkEvent, SessionFacts};
 use super::reports::Reports;
 use super::{Gateway, calls};
 use crate::pki::AgentIdentity;
@@ -25,8 +25,6 @@ use crate::pki::AgentIdentity;
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(3_600);
 /// For calls that only read or that the agent answers from its journal.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
-/// Operations forgotten in one call.
-const MOST_FORGOTTEN: usize = 1_000;
 /// Changes of a host are told at most this often.
 const CHANGES_PAUSE: Duration = Duration::from_millis(100);
 /// So many reports are taken, then the pause must have passed since the last so many.
@@ -47,6 +45,8 @@ pub(super) struct Session {
     /// In the agent's journal, but no resource any more.
     orphans: Mutex<HashSet<Uuid>>,
     nonce: Mutex<Bytes>,
+    /// This replica's claim to it, once it is granted.
+    claim: Mutex<Option<i64>>,
     closing: CancellationToken,
     why_closed: Mutex<Option<String>>,
 }
@@ -92,6 +92,7 @@ impl Session {
             reports: Mutex::default(),
             orphans: Mutex::default(),
             nonce: Mutex::default(),
+            claim: Mutex::default(),
             closing,
             why_closed: Mutex::default(),
         }
@@ -108,20 +109,18 @@ impl Session {
         *self.facts.lock() = Some(facts);
     }
 
+    pub(super) fn set_claim(&self, epoch: i64) {
+        *self.claim.lock() = Some(epoch);
+    }
+
+    /// The claim, to be given back; once.
+    pub(super) fn take_claim(&self) -> Option<i64> {
+        self.claim.lock().take()
+    }
+
     /// What is known of it; `None` until it is open.
     pub(super) fn facts(&self) -> Option<SessionFacts> {
         self.facts.lock().clone()
-    }
-
-    /// Lets the agent drop what is recorded.
-    pub(super) async fn forget(&self, token: Token, operations: &[Uuid]) -> Result<(), LinkError> {
-        for some in operations.chunks(MOST_FORGOTTEN) {
-            let request = ForgetRequest { uids: as_text(some), token: Some(token) };
-            let call = async { calls::operations(self.grpc.clone()).forget(calls::request(request)).await };
-            calls::within(SHORT, call).await?;
-            self.reports().forget(some);
-        }
-        Ok(())
     }
 
     pub(super) fn reports(&self) -> parking_lot::MutexGuard<'_, Reports> {
@@ -157,7 +156,7 @@ impl Session {
     }
 
     /// Tells of results that have no resource any more and lets the agent forget them. Never ends.
-    async fn bury_orphans(&self, gateway: &Gateway) {
+    async fn bury_orphans(self: &Arc<Self>, gateway: &Gateway) {
         let mut told = 0;
         loop {
             let over: Vec<OperationReport> = {
@@ -173,7 +172,7 @@ impl Session {
             }
             let token = gateway.parts.authority.token();
             if let (false, Some(token)) = (uids.is_empty(), token) {
-                match self.forget(token, &uids).await {
+                match gateway.forget(self.identity.uid, token, &uids).await {
                     Ok(()) => self.orphans.lock().retain(|uid| !uids.contains(uid)),
                     Err(error) => tracing::debug!(%error, "the agent does not forget what nobody knows"),
                 }

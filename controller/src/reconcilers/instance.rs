@@ -160,7 +160,7 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
                 wake(context, uid);
             }
             Ok(LinkEvent::Disconnected(uid) | LinkEvent::DuplicateRefused(uid, _)) => wake(context, uid),
-            Ok(LinkEvent::Reported(..)) => {}
+            Ok(LinkEvent::Reported(..) | LinkEvent::Forgotten(..)) => {}
             Ok(LinkEvent::Orphaned(uid, report)) => {
                 context.metrics.orphaned_results.inc();
                 tell(context, uid, "OrphanedResult", &orphan(&report));

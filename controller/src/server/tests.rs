@@ -27,6 +27,8 @@ impl AgentDoor for Door {
         self.0.send(identity).await.expect("the test listens");
     }
 
+    async fn peer(&self, _io: AgentIo) {}
+
     async fn enroll(
         &self,
         request: EnrollRequest,

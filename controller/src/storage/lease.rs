@@ -29,6 +29,7 @@ pub struct Leadership {
     pool: PgPool,
     name: &'static str,
     token: watch::Receiver<Option<Token>>,
+    newest: watch::Receiver<Option<Token>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -44,11 +45,23 @@ impl Leadership {
             .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(options.clone().disable_statement_logging());
         let (sender, token) = watch::channel(None);
+        let (newest_sender, newest) = watch::channel(None);
         let stop = CancellationToken::new();
-        let candidate =
-            Candidate { pool: pool.clone(), connection: None, name, holder: entropy.uuid(), token: sender };
+        let candidate = Candidate {
+            pool: pool.clone(),
+            connection: None,
+            name,
+            holder: entropy.uuid(),
+            token: sender,
+            newest: newest_sender,
+        };
         let task = tokio::spawn(candidate.run(stop.clone()));
-        Self { pool, name, token, stop, task }
+        Self { pool, name, token, newest, stop, task }
+    }
+
+    /// The newest token of whichever replica leads or led last, as far as this one has heard. `None` before the first.
+    pub fn newest(&self) -> watch::Receiver<Option<Token>> {
+        self.newest.clone()
     }
 
     /// The token while this replica leads. It may change without a `None` between when leadership was lost and won again.
@@ -92,6 +105,15 @@ struct Candidate {
     name: &'static str,
     holder: Uuid,
     token: watch::Sender<Option<Token>>,
+    newest: watch::Sender<Option<Token>>,
+}
+
+/// An answer to who leads.
+struct Asked {
+    /// The newest token there is.
+    newest: Option<Token>,
+    /// It is ours.
+    is_granted: bool,
 }
 
 impl Candidate {
@@ -105,11 +127,17 @@ impl Candidate {
                 () = stop.cancelled() => break,
             };
             match answer {
-                Ok(Some(token)) => {
-                    trusted_until = asked + RENEW_WITHIN;
-                    self.announce(Some(token));
+                Ok(answer) => {
+                    if answer.is_granted {
+                        trusted_until = asked + RENEW_WITHIN;
+                    }
+                    self.newest.send_if_modified(|newest| {
+                        let has_changed = *newest != answer.newest;
+                        *newest = answer.newest;
+                        has_changed
+                    });
+                    self.announce(answer.newest.filter(|_| answer.is_granted));
                 }
-                Ok(None) => self.announce(None),
                 Err(error) if self.leads() => warn!(error = %error.chain(), "the lease was not renewed"),
                 Err(_) => {}
             }
@@ -151,7 +179,7 @@ impl Candidate {
     }
 
     /// Takes or renews the lease, unless another holds it. A lease that ran out is taken over, also by its last holder.
-    async fn ask(&mut self) -> Result<Option<Token>, StorageError> {
+    async fn ask(&mut self) -> Result<Asked, StorageError> {
         let mut connection = if let Some(connection) = self.connection.take() {
             connection
         } else {
@@ -164,9 +192,10 @@ impl Candidate {
         Ok(asked)
     }
 
-    async fn ask_on(&self, connection: &mut PgConnection) -> Result<Option<Token>, sqlx::Error> {
-        let granted = sqlx::query!(
+    async fn ask_on(&self, connection: &mut PgConnection) -> Result<Asked, sqlx::Error> {
+        let row = sqlx::query!(
             r#"
+            WITH granted AS (
             INSERT INTO leases AS held (name, holder, epoch, expires_at)
             VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
             ON CONFLICT (name) DO UPDATE SET
@@ -174,18 +203,22 @@ impl Candidate {
                 holder = $2,
                 expires_at = clock_timestamp() + make_interval(secs => $3)
             WHERE held.holder = $2 OR held.expires_at <= clock_timestamp()
-            RETURNING epoch, (SELECT incarnation FROM counter) AS "incarnation!"
+            RETURNING epoch
+            )
+            SELECT incarnation, (SELECT epoch FROM granted) AS granted, (SELECT epoch FROM leases WHERE name = $1) AS known
+            FROM counter
             "#,
             self.name,
             self.holder,
             LEASE_SECONDS,
         )
-        .fetch_optional(connection)
+        .fetch_one(connection)
         .await?;
-        Ok(granted.map(|row| Token {
+        let newest = row.granted.or(row.known).map(|epoch| Token {
             incarnation: u64::try_from(row.incarnation).unwrap_or_default(),
-            epoch: u64::try_from(row.epoch).unwrap_or_default(),
-        }))
+            epoch: u64::try_from(epoch).unwrap_or_default(),
+        });
+        Ok(Asked { newest, is_granted: row.granted.is_some() })
     }
 
     async fn release(&self) -> Result<(), StorageError> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use gantry_api::agent_v1::session_service_server::{SessionService, SessionServiceServer};
 use gantry_api::agent_v1::{self as agent, RefusalReason, Token};
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason as Failure, EnrollRequest, EnrollResponse};
 use gantry_controller::apiserver::client;
@@ -15,15 +14,16 @@ use gantry_controller::clock::SystemEntropy;
 use gantry_controller::gateway::directory::ApiDirectory;
 use gantry_controller::gateway::door::AgentDoor;
 use gantry_controller::gateway::link::{AgentLink, InstanceUid, LinkEvent, SessionFacts};
+use gantry_controller::gateway::peers::Nobody;
 use gantry_controller::gateway::{Authority, Gateway, Parts, Timing};
 use gantry_controller::pki::{AgentIdentity, Pki};
-use parking_lot::Mutex;
+use gantry_controller::storage::replicas::Alone;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tonic::{Request, Response, Status};
 
 use crate::world::api::{Api, OPERATIONS, SECRETS, Standing};
+use crate::world::fake_agent::FakeAgent;
 
 const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
 
@@ -67,6 +67,8 @@ impl World {
             clock: Arc::new(Standing),
             metrics: api.metrics.clone(),
             timing: Timing::default(),
+            registry: Arc::new(Alone),
+            dialer: Arc::new(Nobody),
         });
         Self { api, gateway, _dir: dir }
     }
@@ -153,17 +155,7 @@ impl World {
 
     /// Connects that agent.
     fn connect_as(&self, identity: &AgentIdentity, fake: Arc<FakeAgent>) -> (Arc<FakeAgent>, JoinHandle<()>) {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let server = tonic::transport::Server::builder()
-            .add_service(SessionServiceServer::from_arc(fake.clone()))
-            .add_service(agent::operation_service_server::OperationServiceServer::from_arc(fake.clone()))
-            .add_service(agent::docker_service_server::DockerServiceServer::from_arc(fake.clone()));
-        let io = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
-        tokio::spawn(async move { server.serve_with_incoming(io).await });
-        let (gateway, identity) = (self.gateway.clone(), identity.clone());
-        let session = tokio::spawn(async move {
-            AgentDoor::session(gateway.as_ref(), Box::new(ours), identity, from()).await;
-        });
+        let session = fake.connect(&self.gateway, identity);
         (fake, session)
     }
 
@@ -180,160 +172,6 @@ impl World {
                 .expect("it connects")
                 .expect("an event");
         }
-    }
-}
-
-/// An agent that answers the handshake and then only lives.
-struct FakeAgent {
-    uid: InstanceUid,
-    /// Calls come in and are never answered.
-    is_silent: AtomicBool,
-    resumed: Mutex<Option<agent::ResumeRequest>>,
-    refused: Mutex<Option<agent::RefuseRequest>>,
-    /// Resume is taken and not answered.
-    resumes_slowly: AtomicBool,
-    journal_sequence: u64,
-    /// What is in its journal.
-    reports: Vec<agent::OperationReport>,
-    forgotten: Mutex<Vec<String>>,
-}
-
-impl FakeAgent {
-    fn of(identity: &AgentIdentity) -> Self {
-        Self {
-            uid: identity.uid,
-            is_silent: AtomicBool::new(false),
-            resumed: Mutex::default(),
-            refused: Mutex::default(),
-            resumes_slowly: AtomicBool::new(false),
-            journal_sequence: 7,
-            reports: Vec::new(),
-            forgotten: Mutex::default(),
-        }
-    }
-
-    async fn answer<T>(&self, answer: T) -> Result<Response<T>, Status> {
-        if self.is_silent.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        Ok(Response::new(answer))
-    }
-
-    fn refusal(&self) -> Option<RefusalReason> {
-        self.refused.lock().as_ref().map(agent::RefuseRequest::reason)
-    }
-}
-
-#[tonic::async_trait]
-impl SessionService for FakeAgent {
-    async fn hello(&self, _: Request<agent::HelloRequest>) -> Result<Response<agent::HelloResponse>, Status> {
-        let hello = agent::HelloResponse {
-            instance_uid: self.uid.to_string(),
-            journal_id: "journal-1".to_owned(),
-            journal_sequence: self.journal_sequence,
-            certificate_expires_at: i64::MAX,
-            policy: agent::Policy::Full.into(),
-            ..agent::HelloResponse::default()
-        };
-        self.answer(hello).await
-    }
-
-    async fn resume(
-        &self,
-        request: Request<agent::ResumeRequest>,
-    ) -> Result<Response<agent::ResumeResponse>, Status> {
-        *self.resumed.lock() = Some(request.into_inner());
-        if self.resumes_slowly.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        let reports = self.reports.clone();
-        self.answer(agent::ResumeResponse { reports, ..agent::ResumeResponse::default() }).await
-    }
-
-    async fn renew(&self, _: Request<agent::RenewRequest>) -> Result<Response<agent::RenewResponse>, Status> {
-        self.answer(agent::RenewResponse::default()).await
-    }
-
-    async fn request_certificate(
-        &self,
-        _: Request<agent::RequestCertificateRequest>,
-    ) -> Result<Response<agent::RequestCertificateResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-
-    async fn refuse(
-        &self,
-        request: Request<agent::RefuseRequest>,
-    ) -> Result<Response<agent::RefuseResponse>, Status> {
-        *self.refused.lock() = Some(request.into_inner());
-        self.answer(agent::RefuseResponse {}).await
-    }
-
-    async fn install_certificate(
-        &self,
-        _: Request<agent::InstallCertificateRequest>,
-    ) -> Result<Response<agent::InstallCertificateResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-}
-
-type Nothing<T> = futures::stream::Pending<Result<T, Status>>;
-
-#[tonic::async_trait]
-impl agent::operation_service_server::OperationService for FakeAgent {
-    type WatchStream = Nothing<agent::WatchResponse>;
-
-    async fn submit(
-        &self,
-        _: Request<agent::SubmitRequest>,
-    ) -> Result<Response<agent::SubmitResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-
-    async fn withdraw(
-        &self,
-        _: Request<agent::WithdrawRequest>,
-    ) -> Result<Response<agent::WithdrawResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-
-    async fn watch(&self, _: Request<agent::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(futures::stream::pending()))
-    }
-
-    async fn query(&self, _: Request<agent::QueryRequest>) -> Result<Response<agent::QueryResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-
-    async fn forget(
-        &self,
-        request: Request<agent::ForgetRequest>,
-    ) -> Result<Response<agent::ForgetResponse>, Status> {
-        self.forgotten.lock().extend(request.into_inner().uids);
-        self.answer(agent::ForgetResponse {}).await
-    }
-}
-
-#[tonic::async_trait]
-impl agent::docker_service_server::DockerService for FakeAgent {
-    type WatchChangesStream = Nothing<agent::WatchChangesResponse>;
-
-    async fn info(&self, _: Request<agent::InfoRequest>) -> Result<Response<agent::InfoResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-
-    async fn resolve(
-        &self,
-        _: Request<agent::ResolveRequest>,
-    ) -> Result<Response<agent::ResolveResponse>, Status> {
-        Err(Status::unavailable("not asked for here"))
-    }
-
-    async fn watch_changes(
-        &self,
-        _: Request<agent::WatchChangesRequest>,
-    ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        Ok(Response::new(futures::stream::pending()))
     }
 }
 

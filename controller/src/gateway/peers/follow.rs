@@ -143,7 +143,7 @@ impl Gateway {
                 tell(LinkEvent::DuplicateRefused(instance, refusal));
             }
             News::Orphaned(report) => {
-                tell(LinkEvent::Orphaned(instance, Box::<OperationReport>::new(report)))
+                tell(LinkEvent::Orphaned(instance, Box::<OperationReport>::new(report)));
             }
             News::Misbehaved(what) => tell(LinkEvent::Misbehaved(instance, what)),
             News::StoreRewound(_) => tell(LinkEvent::StoreRewound(instance)),

@@ -21,7 +21,7 @@ use tonic::{Request as Call, Response as Answer, Status};
 
 use crate::gateway::Gateway;
 use crate::gateway::door::AgentIo;
-use crate::gateway::link::{AgentLink as _, InstanceUid, LinkEvent};
+use crate::gateway::link::{InstanceUid, LinkEvent};
 use crate::gateway::session::{Session, as_text};
 
 /// Services of an agent that may be asked through another replica; its session is this one's alone.

@@ -2,4 +2,5 @@
 
 pub mod agents;
 pub mod api;
+pub mod fake_agent;
 pub mod storage;

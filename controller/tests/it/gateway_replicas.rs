@@ -1,0 +1,295 @@
+//! Two replicas and the agents they hold: each knows all of them, asks any, and takes over what the other can no longer serve.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gantry_api::agent_v1::{self as agent, RefusalReason, Token};
+use gantry_controller::apiserver::client;
+use gantry_controller::clock::SystemEntropy;
+use gantry_controller::gateway::directory::ApiDirectory;
+use gantry_controller::gateway::door::{AgentDoor, AgentIo};
+use gantry_controller::gateway::link::{AgentLink, InstanceUid, LinkError, LinkEvent, SessionFacts};
+use gantry_controller::gateway::peers::PeerDialer;
+use gantry_controller::gateway::{Authority, Gateway, Parts, Timing};
+use gantry_controller::pki::{AgentIdentity, Pki};
+use gantry_controller::storage::StorageError;
+use gantry_controller::storage::replicas::{Claim, Registry, Replica};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::world::api::{Api, Standing};
+use crate::world::fake_agent::FakeAgent;
+
+const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
+const TOKEN: Token = Token { incarnation: 1, epoch: 3 };
+
+/// What the database would know, and the network between replicas.
+#[derive(Default)]
+struct Shared {
+    serving: Mutex<HashMap<Uuid, Arc<Gateway>>>,
+    /// Nobody answers there.
+    unreachable: Mutex<HashSet<Uuid>>,
+    claims: Mutex<HashMap<Uuid, (Uuid, i64)>>,
+}
+
+/// One replica's view of it.
+struct View {
+    me: Uuid,
+    shared: Arc<Shared>,
+}
+
+fn replica(id: Uuid) -> Replica {
+    Replica { id, address: id.to_string() }
+}
+
+#[async_trait]
+impl Registry for View {
+    async fn claim(&self, instance: Uuid, _: &str, seen: Option<i64>) -> Result<Claim, StorageError> {
+        let mut claims = self.shared.claims.lock();
+        let epoch = match claims.get(&instance) {
+            Some((holder, epoch))
+                if *holder != self.me
+                    && seen != Some(*epoch)
+                    && self.shared.serving.lock().contains_key(holder) =>
+            {
+                return Ok(Claim::Held { by: replica(*holder), epoch: *epoch });
+            }
+            Some((_, epoch)) => epoch + 1,
+            None => 1,
+        };
+        claims.insert(instance, (self.me, epoch));
+        Ok(Claim::Granted { epoch })
+    }
+
+    async fn release(&self, instance: Uuid, epoch: i64) -> Result<(), StorageError> {
+        let mut claims = self.shared.claims.lock();
+        if claims.get(&instance) == Some(&(self.me, epoch)) {
+            claims.remove(&instance);
+        }
+        Ok(())
+    }
+
+    async fn others(&self) -> Result<Vec<Replica>, StorageError> {
+        Ok(self.shared.serving.lock().keys().filter(|id| **id != self.me).map(|id| replica(*id)).collect())
+    }
+}
+
+#[async_trait]
+impl PeerDialer for View {
+    async fn dial(&self, replica: &Replica) -> io::Result<AgentIo> {
+        if self.shared.unreachable.lock().contains(&replica.id) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let other = self.shared.serving.lock().get(&replica.id).cloned();
+        let other = other.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move { other.peer(Box::new(theirs)).await });
+        Ok(Box::new(ours))
+    }
+}
+
+/// Another replica leads, or this one does: either way the token is known.
+struct Known;
+
+#[async_trait]
+impl Authority for Known {
+    fn token(&self) -> Option<Token> {
+        Some(TOKEN)
+    }
+
+    async fn raise_above(&self, _: Token) -> Option<Token> {
+        None
+    }
+}
+
+struct World {
+    api: Api,
+    shared: Arc<Shared>,
+    left: Arc<Gateway>,
+    right: Arc<Gateway>,
+    left_id: Uuid,
+    _following: Vec<AbortOnDropHandle<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::build(&[]).await
+    }
+
+    /// Two replicas of which nobody reaches the first.
+    async fn apart() -> Self {
+        Self::build(&[Uuid::from_u128(1)]).await
+    }
+
+    async fn build(unreachable: &[Uuid]) -> Self {
+        let (api, dir, shared) =
+            (Api::new().await, tempfile::tempdir().expect("a directory"), Arc::<Shared>::default());
+        shared.unreachable.lock().extend(unreachable);
+        let names = ["localhost".to_owned()];
+        let pki = Pki::open(dir.path(), &names, None, Arc::new(Standing), Arc::new(SystemEntropy));
+        let pki = Arc::new(pki.expect("it opens"));
+        let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let gateways = ids.map(|me| {
+            let view = Arc::new(View { me, shared: Arc::clone(&shared) });
+            let gateway = Gateway::new(Parts {
+                directory: Arc::new(ApiDirectory::new(client(&api.router, "gateway"))),
+                authority: Arc::new(Known),
+                pki: Arc::clone(&pki),
+                clock: Arc::new(Standing),
+                metrics: api.metrics.clone(),
+                timing: Timing::default(),
+                registry: view.clone(),
+                dialer: view,
+            });
+            shared.serving.lock().insert(me, Arc::clone(&gateway));
+            gateway
+        });
+        let following = gateways.clone().map(|gateway| {
+            AbortOnDropHandle::new(tokio::spawn(gateway.follow_peers(CancellationToken::new())))
+        });
+        let [left, right] = gateways;
+        Self { api, shared, left, right, left_id: ids[0], _following: following.into(), _dir: dir }
+    }
+
+    async fn bound(&self, name: &str) -> AgentIdentity {
+        let instance = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "DockerInstance", "metadata": {"name": name}, "spec": {}});
+        let made = self.api.post(INSTANCES, &instance).await;
+        assert_eq!(made.code, 201, "{made:?}");
+        let bound = json!({"status": {"agent": {"keyFingerprint": "k"}}});
+        assert_eq!(self.api.merge(&format!("{INSTANCES}/{name}/status"), &bound).await.code, 200);
+        AgentIdentity {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            uid: InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid")),
+            key_fingerprint: "k".to_owned(),
+            expires_at: i64::MAX,
+        }
+    }
+}
+
+fn facts(gateway: &Gateway, instance: InstanceUid) -> Option<SessionFacts> {
+    AgentLink::session(gateway, instance)
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test]
+async fn an_agent_that_one_replica_holds_is_known_to_the_other_and_asked_through_it() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let mut events = world.right.events();
+    let fake = Arc::new(FakeAgent::of(&identity));
+    let _session = fake.connect(&world.left, &identity);
+    until("the other replica hears of it", || facts(&world.right, identity.uid).is_some()).await;
+    assert_eq!(facts(&world.right, identity.uid), facts(&world.left, identity.uid));
+    assert_eq!(fake.resumed.lock().as_ref().expect("it was resumed").token, Some(TOKEN));
+    assert!(matches!(events.recv().await, Ok(LinkEvent::Connected(uid)) if uid == identity.uid));
+
+    let info = world.right.info(identity.uid, Duration::from_secs(5)).await.expect("it answers");
+    assert_eq!(info.engine_version, "20.10.24");
+
+    let operation = Uuid::from_u128(9);
+    let report = agent::OperationReport {
+        uid: operation.to_string(),
+        attempt: 1,
+        state: agent::OperationState::Started.into(),
+        ..agent::OperationReport::default()
+    };
+    fake.says.send(report).expect("it is watched");
+    until("what it says arrives", || world.right.report(identity.uid, operation).is_some()).await;
+    let withdrawn = world.right.withdraw(identity.uid, TOKEN, operation).await.expect("it answers");
+    assert_eq!(withdrawn.state(), agent::OperationState::Withdrawn);
+    world.right.forget(identity.uid, TOKEN, &[operation]).await.expect("it forgets");
+    assert_eq!(*fake.forgotten.lock(), [operation.to_string()]);
+    assert_eq!(world.right.unsettled(identity.uid), 0);
+}
+
+#[tokio::test]
+async fn a_session_on_another_replica_is_closed_on_request_and_its_end_is_heard_of() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let session = Arc::new(FakeAgent::of(&identity)).connect(&world.left, &identity);
+    until("the other replica hears of it", || facts(&world.right, identity.uid).is_some()).await;
+
+    world.right.disconnect(identity.uid, "the instance was deleted");
+
+    session.await.expect("it ends");
+    until("the other replica hears of its end", || facts(&world.right, identity.uid).is_none()).await;
+    assert!(world.right.away_for(identity.uid).is_some());
+    let asked = world.right.info(identity.uid, Duration::from_secs(5)).await;
+    assert!(matches!(asked, Err(LinkError::Away)), "{asked:?}");
+    until("the claim is given back", || world.shared.claims.lock().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_clone_on_another_replica_is_turned_away_while_the_first_lives() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let _session = Arc::new(FakeAgent::of(&identity)).connect(&world.left, &identity);
+    until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
+
+    let clone = Arc::new(FakeAgent::of(&identity));
+    clone.connect(&world.right, &identity).await.expect("it is turned away");
+
+    assert_eq!(clone.refusal(), Some(RefusalReason::DuplicateAgent));
+    assert!(clone.resumed.lock().is_none(), "it was let in first");
+    assert!(facts(&world.left, identity.uid).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_shows_no_life_on_one_replica_is_let_in_on_another() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let first = Arc::new(FakeAgent::of(&identity));
+    let _session = first.connect(&world.left, &identity);
+    until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
+    first.is_silent.store(true, std::sync::atomic::Ordering::Relaxed);
+
+    let again = Arc::new(FakeAgent::of(&identity));
+    let session = again.connect(&world.right, &identity);
+
+    until("it is resumed", || again.resumed.lock().is_some()).await;
+    assert!(again.refusal().is_none() && !session.is_finished());
+}
+
+#[tokio::test]
+async fn the_agents_of_a_replica_that_is_gone_are_let_in_at_once() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let _session = Arc::new(FakeAgent::of(&identity)).connect(&world.left, &identity);
+    until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
+
+    world.shared.serving.lock().remove(&world.left_id);
+    let again = Arc::new(FakeAgent::of(&identity));
+    let _session = again.connect(&world.right, &identity);
+
+    until("it is resumed", || again.resumed.lock().is_some()).await;
+}
+
+#[tokio::test]
+async fn while_a_replica_cannot_be_asked_its_agents_are_told_to_come_again() {
+    let world = World::apart().await;
+    let identity = world.bound("nuc-01").await;
+    let _session = Arc::new(FakeAgent::of(&identity)).connect(&world.left, &identity);
+    until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
+
+    let again = Arc::new(FakeAgent::of(&identity));
+    again.connect(&world.right, &identity).await.expect("it is turned away");
+
+    assert_eq!(again.refusal(), Some(RefusalReason::Unavailable));
+    assert!(again.resumed.lock().is_none(), "it was let in first");
+}
