@@ -4,6 +4,7 @@
 //! socket, data and agent. Everything it starts ends with it, by pid. Needs root, like dockerd.
 
 pub mod agent;
+pub mod balancer;
 pub mod collector;
 pub mod controller;
 pub mod engine;

@@ -11,5 +11,6 @@ mod link;
 mod operate;
 mod outage;
 mod podman;
+mod replicas;
 mod telemetry;
 mod writes;
