@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
 use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
-use crate::config::Config;
+use crate::config::{Command, Config, DatabaseUrl};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::directory::ApiDirectory;
 use crate::gateway::{Authority, Gateway, Timing};
@@ -42,8 +42,27 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How long a new token may take after the store was found rewound.
 const RAISE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs the whole controller until told to stop, or until its embedded database ends.
+/// Does what the command line says: serves until told to stop, or until the embedded database ends.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    match &config.command {
+        None => serve_everything(config, stop).await,
+        Some(Command::Restore { database_url }) => restore(database_url).await,
+    }
+}
+
+/// Begins a new history in a database that was set back.
+async fn restore(database_url: &DatabaseUrl) -> anyhow::Result<()> {
+    let options =
+        database_url.reveal().parse::<PgConnectOptions>().context("the database URL cannot be read")?;
+    let begun = Postgres::begin_history(options).await.context("cannot use the database")?;
+    println!(
+        "history {} begins after version {}: controllers may be started, agents reconcile with them by themselves",
+        begun.identity.incarnation, begun.version
+    );
+    Ok(())
+}
+
+async fn serve_everything(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let port = bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let mut embedded = match &config.embedded_postgres {
         Some(dir) => match EmbeddedPostgres::start(dir, &stop).await? {

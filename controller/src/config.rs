@@ -3,15 +3,24 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::pki::LONGEST_AGENT_LIFETIME;
 
 /// The control plane of Gantry: API, store, reconcilers and the agents' gateway in one process.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "gantry-controller", version)]
+#[command(
+    name = "gantry-controller",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Config {
+    /// Something else than serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Address of the one port for the API and for agents.
     #[arg(long, env = "GANTRY_LISTEN", default_value = "0.0.0.0:7443")]
     pub listen: SocketAddr,
@@ -74,6 +83,21 @@ pub struct Config {
     /// How log lines look; `auto` is text on a terminal, else JSON.
     #[arg(long, env = "GANTRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
+}
+
+/// What the binary does besides serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Say that the database was set back to an earlier state, as by restoring a backup. Run it after the restore, before any
+    /// controller is started: no version is then used twice, and agents know that a new history has begun. What hosts did since the
+    /// backup is not done again.
+    ///
+    /// A backup that is restored into another cluster, and a failover, are noticed without it.
+    Restore {
+        /// The Postgres that was restored.
+        #[arg(long, env = "GANTRY_DATABASE_URL", hide_env_values = true)]
+        database_url: DatabaseUrl,
+    },
 }
 
 fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {

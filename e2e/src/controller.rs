@@ -93,6 +93,18 @@ impl Controller {
         self.process.take().context("it is not running")?.kill().await
     }
 
+    /// `gantry-controller restore` on its database; what it says.
+    pub async fn declare_restored(&self) -> anyhow::Result<String> {
+        let mut command = Command::new(workspace_binary("gantry-controller")?);
+        command.args(["restore", "--database-url", &self.database_url]);
+        run(command).await
+    }
+
+    /// Uses another database from its next start on.
+    pub fn set_database(&mut self, url: &str) {
+        url.clone_into(&mut self.database_url);
+    }
+
     /// The bearer token of the built-in admin.
     pub fn admin_token(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.dir.join("data/admin-token"))?.trim().to_owned())

@@ -68,6 +68,30 @@ impl Postgres {
         run(psql).await
     }
 
+    /// Writes everything into a file, as a nightly backup does.
+    pub async fn back_up(&self, to: &Path) -> anyhow::Result<()> {
+        let mut dump = Command::new(self.bin.join("pg_dump"));
+        dump.arg(self.url()).args(["--clean", "--if-exists", "-f"]).arg(to);
+        run(dump).await.map(drop)
+    }
+
+    /// Puts a backup in the place of what is there now. Nobody may be connected.
+    pub async fn put_back(&self, from: &Path) -> anyhow::Result<()> {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args([
+            &self.url(),
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            "DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+        ]);
+        run(psql).await?;
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args([&self.url(), "-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(from);
+        run(psql).await.map(drop)
+    }
+
     /// Ends the server as a crash would: no checkpoint, connections cut.
     pub async fn crash(&mut self) -> anyhow::Result<()> {
         let mut server = self.server.take().context("it is not running")?;

@@ -13,7 +13,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::compaction::{self, Retention};
-use super::{Backend, Batch, Position, Snapshot, StorageError, Tail, Version, notify};
+use super::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version, notify};
 use crate::clock::Entropy;
 
 /// Connections of one replica: the writer, the listener, the follower, readers' shared question, compaction, and some to spare.
@@ -63,6 +63,28 @@ impl Postgres {
             _listener: AbortOnDropHandle::new(listener),
             _compaction: AbortOnDropHandle::new(compaction),
         }))
+    }
+}
+
+impl Postgres {
+    /// Begins a new history in a database that somebody has set back; its position then. No controller may run on it.
+    pub async fn begin_history(options: PgConnectOptions) -> Result<Position, StorageError> {
+        let options = options.disable_statement_logging();
+        within(LONG_PATIENCE, migrate(&options)).await?;
+        let begin = async {
+            let mut connection = options.connect().await?;
+            prepare(&mut connection).await?;
+            sqlx::query!("SELECT begin_incarnation(incarnation + 1, version) IS NULL AS done FROM counter")
+                .fetch_one(&mut connection)
+                .await?;
+            sqlx::query!("DELETE FROM sessions").execute(&mut connection).await?;
+            let begun =
+                sqlx::query!("SELECT version, incarnation FROM counter").fetch_one(&mut connection).await?;
+            connection.close().await?;
+            let identity = Identity { incarnation: begun.incarnation };
+            Ok::<_, sqlx::Error>(Position { identity, version: Version(begun.version) })
+        };
+        within(READ_PATIENCE, begin).await
     }
 }
 

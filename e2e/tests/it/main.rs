@@ -12,5 +12,6 @@ mod operate;
 mod outage;
 mod podman;
 mod replicas;
+mod restore;
 mod telemetry;
 mod writes;

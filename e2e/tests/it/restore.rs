@@ -1,0 +1,81 @@
+//! A store that was set back: what hosts did since then is not done again, and what they know is recorded.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use gantry_e2e::eventually;
+use gantry_e2e::manifest::operation;
+use gantry_e2e::postgres::Postgres;
+use gantry_e2e::world::World;
+
+/// A HUP was asked of a host that was away, and the backup is from before the host came back and sent it.
+async fn backed_up_before_a_kill(world: &mut World) -> anyhow::Result<std::path::PathBuf> {
+    world.host("nuc-01")?.engine.runs("web").await?;
+    world.host_mut("nuc-01")?.agent.stop().await?;
+    let hup = operation(
+        "hup",
+        "nuc-01",
+        "Kill",
+        "web",
+        "  parameters: {signal: HUP}\n  startDeadlineSeconds: 3600",
+    );
+    world.kubectl().apply(&hup).await?;
+    world.kubectl().wait("operation/hup", "jsonpath={.status.phase}=Pending").await?;
+    let backup = world.path("backup.sql")?;
+    world.postgres.back_up(&backup).await?;
+
+    world.host_mut("nuc-01")?.agent.resume()?;
+    world.kubectl().wait("operation/hup", "condition=Complete").await?;
+    eventually("the agent to be let forget", Duration::from_secs(20), async || {
+        let operation = world.kubectl().get("operation", "hup").await?;
+        ensure!(operation["metadata"]["finalizers"].is_null(), "it is held yet");
+        Ok(())
+    })
+    .await?;
+    ensure!(hups(world).await? == 1, "it was done once");
+    world.controller.stop().await?;
+    Ok(backup)
+}
+
+async fn hups(world: &World) -> anyhow::Result<usize> {
+    Ok(world.host("nuc-01")?.engine.events("kill").await?.len())
+}
+
+/// The Operation ends as its agent remembers it, the container is left alone, and the host can be worked with.
+async fn goes_on(world: &World) -> anyhow::Result<()> {
+    world.kubectl().wait("operation/hup", "condition=Complete").await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    world.kubectl().apply(&operation("pause", "nuc-01", "Pause", "web", "")).await?;
+    world.kubectl().wait("operation/pause", "condition=Complete").await?;
+    ensure!(hups(world).await? == 1, "the HUP was sent again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn f23_a_restored_backup_repeats_nothing_that_hosts_have_done_since() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    let backup = backed_up_before_a_kill(&mut world).await?;
+
+    world.postgres.put_back(&backup).await?;
+    let said = world.controller.declare_restored().await?;
+    ensure!(said.contains("history 2 begins"), "it says: {said}");
+    world.controller.resume().await?;
+
+    goes_on(&world).await
+}
+
+#[tokio::test]
+async fn f11_another_cluster_with_an_earlier_state_is_noticed_and_repeats_nothing() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    let backup = backed_up_before_a_kill(&mut world).await?;
+
+    let other = Postgres::start(&world.path("other-pg")?).await?;
+    other.put_back(&backup).await?;
+    world.controller.set_database(&other.url());
+    world.controller.resume().await?;
+
+    goes_on(&world).await?;
+    let incarnation = other.query("SELECT incarnation FROM counter").await?;
+    ensure!(incarnation.trim() == "2", "incarnation {incarnation}");
+    Ok(())
+}
