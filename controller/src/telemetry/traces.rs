@@ -9,6 +9,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -21,7 +22,7 @@ pub struct Traces(Option<SdkTracerProvider>);
 
 /// Installs the log format and, with an endpoint, the exporter. Must run inside the runtime, once.
 ///
-/// The filter is `RUST_LOG`, else `info`.
+/// The filter is `RUST_LOG`, else `info`; whatever it says, no crate that would log a body gets to do so.
 pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> anyhow::Result<Traces> {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,h2=warn"));
@@ -41,8 +42,28 @@ pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> anyhow::Result
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("gantry-controller")));
-    tracing_subscriber::registry().with(filter).with(lines).with(traces).try_init()?;
+    tracing_subscriber::registry().with(filter).with(without_bodies()).with(lines).with(traces).try_init()?;
     Ok(Traces(provider))
+}
+
+/// Keeps crates quiet that log what they carry: objects, among them Secrets, headers, frames and rows.
+///
+/// A filter of its own, because a directive of `RUST_LOG` that names a module is stronger than one that names its crate.
+fn without_bodies() -> Targets {
+    // An answer it cannot read kube_client logs whole as a warning.
+    const CARRIERS: [(&str, LevelFilter); 10] = [
+        ("kube_client", LevelFilter::ERROR),
+        ("kube_runtime", LevelFilter::INFO),
+        ("h2", LevelFilter::WARN),
+        ("hyper", LevelFilter::WARN),
+        ("hyper_util", LevelFilter::WARN),
+        ("rustls", LevelFilter::WARN),
+        ("sqlx", LevelFilter::WARN),
+        ("tonic", LevelFilter::WARN),
+        ("tower", LevelFilter::WARN),
+        ("tungstenite", LevelFilter::WARN),
+    ];
+    Targets::new().with_default(LevelFilter::TRACE).with_targets(CARRIERS)
 }
 
 fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
@@ -74,4 +95,53 @@ pub fn traceparent() -> String {
     let context = tracing::Span::current().context();
     global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut carrier));
     carrier.remove("traceparent").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Secret;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_read_is_not_logged_whatever_rust_log_says() {
+        let answers = tower::service_fn(async |_: Request<kube::client::Body>| {
+            let body = r#"{"kind":"Secret","data":{"password":"aHVudGVyMg=="},"metadata":7}"#;
+            Ok::<_, std::convert::Infallible>(Response::new(axum::body::Body::from(body)))
+        });
+
+        for wish in ["info", "trace", "trace,kube_client::client=trace,kube=trace"] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::registry()
+                .with(EnvFilter::new(wish))
+                .with(without_bodies())
+                .with(tracing_subscriber::fmt::layer().with_writer(move || writer.clone()));
+            let guard = tracing::subscriber::set_default(subscriber);
+            let secrets = kube::Api::<Secret>::namespaced(kube::Client::new(answers, "default"), "default");
+            assert!(secrets.get("s").await.is_err());
+            tracing::warn!("said by us");
+            drop(guard);
+
+            let said = String::from_utf8(lines.0.lock().clone()).expect("text");
+            assert!(said.contains("said by us") && !said.contains("aHVudGVyMg"), "{wish}: {said}");
+        }
+    }
 }
