@@ -33,6 +33,7 @@ mod table;
 mod verbs;
 mod watch;
 
+mod weight;
 pub use client::client;
 pub use health::{Check, ReadyChecks};
 pub use router::{OTHER_ROUTES, Route, Verb, router, routes};

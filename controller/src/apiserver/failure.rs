@@ -17,6 +17,12 @@ pub struct Failure {
     resume: Option<String>,
 }
 
+/// Wrong fields that are told at once; the rest comes when these are mended.
+pub(super) const MOST_CAUSES: usize = 20;
+
+/// Longest path or text of a cause, in characters: both may repeat what the client sent.
+const LONGEST_CAUSE: usize = 1_024;
+
 /// What a `Result` of this folder fails with.
 pub type Outcome<T> = Result<T, Failure>;
 
@@ -38,6 +44,7 @@ enum Reason {
     InternalError,
     ServiceUnavailable,
     Timeout,
+    TooManyRequests,
 }
 
 impl Reason {
@@ -57,6 +64,7 @@ impl Reason {
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 }
@@ -70,6 +78,21 @@ pub struct Cause {
     pub reason: CauseReason,
     /// As kubectl prints it after the field, `Unsupported value: "x": supported values: "Start", "Stop"`.
     pub message: String,
+}
+
+impl Cause {
+    fn shortened(self) -> Self {
+        Self { field: shortened(self.field), message: shortened(self.message), ..self }
+    }
+}
+
+/// The text, cut with an ellipsis where it is longer than an answer should repeat.
+pub(super) fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_CAUSE) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Machine-readable reasons of a [`Cause`].
@@ -113,7 +136,9 @@ impl Failure {
         Self { reason, message: message.into(), details: Box::default(), resume: None }
     }
 
-    fn about(mut self, resource: &Resource, name: &str) -> Self {
+    /// With the object's name, group and resource in the details.
+    #[must_use]
+    pub fn about(mut self, resource: &Resource, name: &str) -> Self {
         let (plural, group) = split(resource);
         self.details.kind = some(plural);
         self.details.group = some(group);
@@ -156,6 +181,17 @@ impl Failure {
         )
         .about(resource, name)
         .because("metadata.namespace", "NamespaceTerminating", format!("namespace {namespace} is being terminated"))
+    }
+
+    /// 403: this object may not be deleted by anybody.
+    pub fn may_not_be_deleted(resource: &Resource, name: &str) -> Self {
+        let plural = split(resource).0;
+        let singular = plural.strip_suffix('s').unwrap_or(plural);
+        Self::new(
+            Reason::Forbidden,
+            format!("{resource} \"{name}\" is forbidden: this {singular} may not be deleted"),
+        )
+        .about(resource, name)
     }
 
     /// 404: no such object.
@@ -233,9 +269,12 @@ impl Failure {
     }
 
     /// 422: the object breaks its kind's rules, field by field. `group` is empty for core kinds.
+    ///
+    /// Tells at most [`MOST_CAUSES`], each shortened: the answer to a large object of mistakes is small.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
         let whole = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut lines: Vec<String> = Vec::new();
+        let causes: Vec<Cause> = causes.into_iter().take(MOST_CAUSES).map(Cause::shortened).collect();
         for cause in &causes {
             let line = if cause.field.is_empty() {
                 cause.message.clone()
@@ -261,12 +300,12 @@ impl Failure {
 
     /// 422: a parameter of a list or watch that does not go with the others.
     pub fn forbidden_option(option: &str, why: &str) -> Self {
-        let cause = Cause {
-            field: option.to_owned(),
-            reason: CauseReason::Forbidden,
-            message: format!("Forbidden: {why}"),
-        };
-        Self::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+        Self::invalid_option("ListOptions", option, CauseReason::Forbidden, format!("Forbidden: {why}"))
+    }
+
+    /// 422: one of `ListOptions`, `DeleteOptions`, `PatchOptions` … that cannot be.
+    pub fn invalid_option(options: &str, option: &str, reason: CauseReason, message: String) -> Self {
+        Self::invalid("meta.k8s.io", options, "", vec![Cause { field: option.to_owned(), reason, message }])
     }
 
     /// 422: neither a name nor the beginning of one.
@@ -279,6 +318,12 @@ impl Failure {
     /// 422: a patch that can be read but not applied.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(Reason::Invalid, message)
+    }
+
+    /// 429 with `Retry-After`: nothing was done.
+    pub fn too_many_requests() -> Self {
+        Self::new(Reason::TooManyRequests, "too many requests are being served, please try again later")
+            .retry_after(1)
     }
 
     /// 500: a mistake of ours; `message` holds nothing secret.
@@ -390,96 +435,4 @@ fn split(resource: &Resource) -> (&str, &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn operations() -> Resource {
-        Resource("operations.gantry.dev".into())
-    }
-
-    #[test]
-    fn an_invalid_object_is_told_field_by_field() {
-        let cause = |field: &str| Cause {
-            field: field.to_owned(),
-            reason: CauseReason::Required,
-            message: "Required value".to_owned(),
-        };
-        let failure = Failure::invalid(
-            "gantry.dev",
-            "Operation",
-            "x",
-            vec![cause("spec.action"), cause("spec.instanceRef")],
-        );
-
-        insta::assert_json_snapshot!(failure.status(), @r#"
-        {
-          "apiVersion": "v1",
-          "kind": "Status",
-          "code": 422,
-          "details": {
-            "causes": [
-              {
-                "field": "spec.action",
-                "message": "Required value",
-                "reason": "FieldValueRequired"
-              },
-              {
-                "field": "spec.instanceRef",
-                "message": "Required value",
-                "reason": "FieldValueRequired"
-              }
-            ],
-            "group": "gantry.dev",
-            "kind": "Operation",
-            "name": "x"
-          },
-          "message": "Operation.gantry.dev \"x\" is invalid: [spec.action: Required value, spec.instanceRef: Required value]",
-          "metadata": {},
-          "reason": "Invalid",
-          "status": "Failure"
-        }
-        "#);
-    }
-
-    #[test]
-    fn a_stale_write_is_told_in_the_words_of_kubernetes() {
-        insta::assert_json_snapshot!(Failure::conflict(&operations(), "x").status(), @r#"
-        {
-          "apiVersion": "v1",
-          "kind": "Status",
-          "code": 409,
-          "details": {
-            "group": "gantry.dev",
-            "kind": "operations",
-            "name": "x"
-          },
-          "message": "Operation cannot be fulfilled on operations.gantry.dev \"x\": the object has been modified; please apply your changes to the latest version and try again",
-          "metadata": {},
-          "reason": "Conflict",
-          "status": "Failure"
-        }
-        "#);
-    }
-
-    #[test]
-    fn every_reason_is_written_as_kubernetes_writes_it() {
-        let said = [
-            Failure::unauthorized(),
-            Failure::no_such_path(),
-            Failure::not_found(&operations(), "x"),
-            Failure::too_large(3),
-            Failure::version_too_large(9, 3),
-            Failure::namespace_terminating(&operations(), "x", "n"),
-        ]
-        .map(|failure| format!("{} {:?}: {failure}", failure.code().as_u16(), failure.reason));
-
-        insta::assert_snapshot!(said.join("\n"), @r#"
-        401 Unauthorized: Unauthorized
-        404 NotFound: the server could not find the requested resource
-        404 NotFound: operations.gantry.dev "x" not found
-        413 RequestEntityTooLarge: Request entity too large: limit is 3
-        504 Timeout: Too large resource version: 9, current: 3
-        403 Forbidden: operations.gantry.dev "x" is forbidden: unable to create new content in namespace n because it is being terminated
-        "#);
-    }
-}
+mod tests;

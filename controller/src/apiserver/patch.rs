@@ -1,16 +1,22 @@
 //! Patches: how each media type changes an object. Knows neither kinds' rules nor the store.
 
+mod strategic;
+
 use json_patch::PatchOperation;
-use serde_json::{Map, Value};
+use json_patch::jsonptr::Pointer;
+use serde_json::Value;
 
 use super::decode::{BODY_LIMIT, decode_json};
 use super::failure::{Failure, Outcome};
 use super::kinds::Kind;
+use super::weight::{MOST_LEVELS, extent, size};
 
 /// Most operations of one JSON patch.
 const MOST_OPERATIONS: usize = 10_000;
-/// Deepest object a patch may make.
-const DEEPEST: usize = 100;
+/// Most values that the operations of one JSON patch touch together; some milliseconds each million.
+const MOST_WORK: usize = 10_000_000;
+/// Items of a list that are shifted while one value is looked at.
+const SHIFTED_AT_ONCE: usize = 16;
 
 const SERVED: &str = "application/json-patch+json, application/merge-patch+json";
 
@@ -93,7 +99,7 @@ impl Patch {
         match &self.change {
             Change::Operations(operations) => run(&mut object, operations)?,
             Change::Merge(patch) => json_patch::merge(&mut object, patch),
-            Change::Strategic(patch) => merge_strategic(&mut object, patch, "")?,
+            Change::Strategic(patch) => strategic::merge(&mut object, patch)?,
         }
         Ok(object)
     }
@@ -104,29 +110,37 @@ fn is_kubernetes_kind(kind: &Kind) -> bool {
     kind.group != gantry_api::names::GROUP
 }
 
-/// One operation after the other, so that copies of copies are stopped before they fill the memory.
+/// One operation after the other, so that copies of copies and moves of much are stopped before they cost memory or time.
 fn run(object: &mut Value, operations: &[PatchOperation]) -> Outcome<()> {
-    let mut copied = 0;
+    let (mut copied, mut work) = (0, 0);
     for (number, operation) in operations.iter().enumerate() {
-        let moved = match operation {
-            PatchOperation::Copy(copy) => copy.from.resolve(object).ok(),
-            PatchOperation::Move(from) => from.from.resolve(object).ok(),
-            PatchOperation::Add(add) => Some(&add.value),
-            PatchOperation::Replace(replace) => Some(&replace.value),
-            PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+        let (from, placed) = match operation {
+            PatchOperation::Copy(copy) => (Some(&*copy.from), copy.from.resolve(object).ok()),
+            PatchOperation::Move(from) => (Some(&*from.from), from.from.resolve(object).ok()),
+            PatchOperation::Add(add) => (None, Some(&add.value)),
+            PatchOperation::Replace(replace) => (None, Some(&replace.value)),
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => (None, None),
         };
-        if let Some(value) = moved {
+        if let Some(placed) = placed {
             if matches!(operation, PatchOperation::Copy(_)) {
-                copied += size(value);
+                copied += size(placed);
                 if copied > BODY_LIMIT {
                     return Err(Failure::too_large(BODY_LIMIT));
                 }
             }
-            if operation.path().count() + depth(value) > DEEPEST {
+            let extent = extent(placed);
+            work += extent.values;
+            if operation.path().count() + extent.levels > MOST_LEVELS {
                 return Err(Failure::unprocessable(format!(
-                    "operation {number} nests deeper than {DEEPEST} levels"
+                    "operation {number} nests deeper than {MOST_LEVELS} levels"
                 )));
             }
+        }
+        work += shifted(object, operation.path()) + from.map_or(0, |from| shifted(object, from));
+        if work > MOST_WORK {
+            return Err(Failure::unprocessable(format!(
+                "the patch cannot be applied: up to operation {number} it moves too much"
+            )));
         }
         json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|error| {
             Failure::unprocessable(format!("the patch cannot be applied: operation {number}: {}", error.kind))
@@ -135,148 +149,11 @@ fn run(object: &mut Value, operations: &[PatchOperation]) -> Outcome<()> {
     Ok(())
 }
 
-/// Length of the value as JSON.
-pub(super) fn size(value: &Value) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Counting cannot fail.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-/// How a list of the core kinds is merged; others are replaced whole.
-enum ListType {
-    Set,
-    By(&'static str),
-    Atomic,
-}
-
-fn list_type(path: &str) -> ListType {
-    match path {
-        ".metadata.finalizers" => ListType::Set,
-        ".metadata.ownerReferences" => ListType::By("uid"),
-        ".status.conditions" => ListType::By("type"),
-        _ => ListType::Atomic,
-    }
-}
-
-/// Strategic merge, for the lists that the served core kinds have.
-fn merge_strategic(target: &mut Value, patch: &Value, path: &str) -> Outcome<()> {
-    let Some(patch) = patch.as_object() else {
-        *target = patch.clone();
-        return Ok(());
-    };
-    match patch.get("$patch").and_then(Value::as_str) {
-        None | Some("merge") => {}
-        Some("replace") => {
-            let mut plain = patch.clone();
-            plain.remove("$patch");
-            *target = Value::Object(plain);
-            return Ok(());
-        }
-        Some("delete") => {
-            *target = Value::Object(Map::new());
-            return Ok(());
-        }
-        Some(other) => {
-            return Err(Failure::bad_request(format!("{path}: unknown $patch directive {other:?}")));
-        }
-    }
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Some(map) = target.as_object_mut() else { return Ok(()) };
-    for (key, change) in patch {
-        if key == "$patch" || key.starts_with("$setElementOrder/") {
-            continue;
-        }
-        if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
-            let (Some(Value::Array(items)), Some(gone)) = (map.get_mut(list), change.as_array()) else {
-                continue;
-            };
-            items.retain(|item| !gone.contains(item));
-            continue;
-        }
-        if key.starts_with('$') {
-            return Err(Failure::bad_request(format!("{path}: the directive {key:?} is not served")));
-        }
-        let path = format!("{path}.{key}");
-        match change {
-            Value::Null => {
-                map.remove(key);
-            }
-            Value::Object(_) => {
-                merge_strategic(map.entry(key.clone()).or_insert(Value::Null), change, &path)?;
-            }
-            Value::Array(changes) => {
-                merge_list(map.entry(key.clone()).or_insert(Value::Null), changes, &path)?;
-            }
-            other => {
-                map.insert(key.clone(), other.clone());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn merge_list(target: &mut Value, changes: &[Value], path: &str) -> Outcome<()> {
-    let merge_key = match list_type(path) {
-        ListType::Atomic => {
-            *target = Value::Array(changes.to_vec());
-            return Ok(());
-        }
-        ListType::Set => None,
-        ListType::By(key) => Some(key),
-    };
-    if !target.is_array() {
-        *target = Value::Array(Vec::new());
-    }
-    let Some(items) = target.as_array_mut() else { return Ok(()) };
-    for change in changes {
-        let Some(merge_key) = merge_key else {
-            if !items.contains(change) {
-                items.push(change.clone());
-            }
-            continue;
-        };
-        let directive = change.get("$patch").and_then(Value::as_str);
-        let id = change.get(merge_key);
-        if id.is_none() {
-            if directive == Some("replace") {
-                items.clear();
-                continue;
-            }
-            return Err(Failure::bad_request(format!("{path}: an item has no {merge_key:?}")));
-        }
-        let found = items.iter_mut().find(|item| item.get(merge_key) == id);
-        match (directive, found) {
-            (Some("delete"), _) => items.retain(|item| item.get(merge_key) != id),
-            (_, Some(item)) => merge_strategic(item, change, path)?,
-            (_, None) => {
-                let mut item = Value::Null;
-                merge_strategic(&mut item, change, path)?;
-                items.push(item);
-            }
-        }
-    }
-    Ok(())
+/// What it costs that the other items of a list make or fill room.
+fn shifted(object: &Value, path: &Pointer) -> usize {
+    let is_append = path.last().is_some_and(|token| token.encoded() == "-");
+    let list = path.parent().filter(|_| !is_append).and_then(|parent| parent.resolve(object).ok());
+    list.and_then(Value::as_array).map_or(0, |list| list.len() / SHIFTED_AT_ONCE)
 }
 
 #[cfg(test)]
@@ -316,6 +193,25 @@ mod tests {
 
         assert!(matches!(wide.code().as_u16(), 413 | 422), "{wide}");
         assert!(matches!(deep.code().as_u16(), 413 | 422), "{deep}");
+    }
+
+    #[test]
+    fn moves_that_cost_much_are_stopped() {
+        let to_and_fro: Vec<_> = (0..10_000)
+            .map(|number| if number % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") })
+            .map(|(from, path)| json!({"op": "move", "from": from, "path": path}))
+            .collect();
+        let at_the_front: Vec<_> =
+            (0..10_000).map(|_| json!({"op": "add", "path": "/a/0", "value": 1})).collect();
+        let object = json!({"a": vec![0; 100_000]});
+
+        for patch in [to_and_fro, at_the_front] {
+            let failure = patched("configmaps", JSON, &json!(patch), &object).expect_err("too much");
+            assert!(failure.to_string().contains("moves too much"), "{failure}");
+        }
+        let appended: Vec<_> =
+            (0..10_000).map(|_| json!({"op": "add", "path": "/a/-", "value": 1})).collect();
+        assert!(patched("configmaps", JSON, &json!(appended), &object).is_ok());
     }
 
     #[test]

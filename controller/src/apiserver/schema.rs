@@ -13,10 +13,7 @@ use std::sync::{Arc, LazyLock};
 use schemars::JsonSchema;
 use serde_json::Value;
 
-use super::failure::Cause;
-
-/// Wrong fields that are told at once; the rest comes when these are mended.
-const MOST_CAUSES: usize = 20;
+use super::failure::{Cause, MOST_CAUSES, shortened};
 
 /// The schema of one kind. Cheap to clone.
 #[derive(Clone)]

@@ -11,6 +11,8 @@ use crate::apiserver::kinds::Kind;
 const LONGEST_SUBDOMAIN: usize = 253;
 const LONGEST_LABEL: usize = 63;
 const MOST_ANNOTATION_BYTES: usize = 256 << 10;
+const MOST_LABELS: usize = 1_000;
+const MOST_ANNOTATIONS: usize = 10_000;
 const MOST_OWNERS: usize = 1_000;
 const MOST_FINALIZERS: usize = 1_000;
 
@@ -33,6 +35,25 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cau
     let Some(metadata) = object.get("metadata") else {
         return vec![cause("metadata", CauseReason::Required, "Required value")];
     };
+    for (field, most) in [
+        ("labels", MOST_LABELS),
+        ("annotations", MOST_ANNOTATIONS),
+        ("finalizers", MOST_FINALIZERS),
+        ("ownerReferences", MOST_OWNERS),
+    ] {
+        let count = match metadata.get(field) {
+            Some(Value::Object(map)) => map.len(),
+            Some(Value::Array(list)) => list.len(),
+            _ => 0,
+        };
+        if count > most {
+            let message = format!("Too many: must have at most {most} items");
+            causes.push(cause(&format!("metadata.{field}"), CauseReason::TooMany, &message));
+        }
+    }
+    if !causes.is_empty() {
+        return causes;
+    }
     name(kind, metadata, &mut causes);
     labels(metadata, &mut causes);
     annotations(metadata, &mut causes);
@@ -88,10 +109,6 @@ fn finalizers(metadata: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         list.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
     };
     let now = of(metadata);
-    if now.len() > MOST_FINALIZERS {
-        let message = format!("Too many: must have at most {MOST_FINALIZERS} items");
-        return causes.push(cause("metadata.finalizers", CauseReason::TooMany, &message));
-    }
     for name in &now {
         qualified("metadata.finalizers", name, causes);
     }
@@ -109,10 +126,6 @@ fn finalizers(metadata: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
 fn owners(metadata: &Value, causes: &mut Vec<Cause>) {
     let owners =
         metadata.get("ownerReferences").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    if owners.len() > MOST_OWNERS {
-        let message = format!("Too many: must have at most {MOST_OWNERS} items");
-        return causes.push(cause("metadata.ownerReferences", CauseReason::TooMany, &message));
-    }
     for (number, owner) in owners.iter().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::property;
+use super::{property, shortened};
 
 /// Paths that are told; what is taken out has no bound.
 const MOST_TOLD: usize = 32;
@@ -27,7 +27,7 @@ fn walk(value: &mut Value, schema: &Value, path: &mut String, unknown: &mut Vec<
             let known = property(schema, name);
             match known {
                 Some(schema) => walk(value, schema, path, unknown),
-                None if unknown.len() < MOST_TOLD => unknown.push(path.clone()),
+                None if unknown.len() < MOST_TOLD => unknown.push(shortened(path.clone())),
                 None => {}
             }
             path.truncate(length);

@@ -11,8 +11,8 @@ use super::get::find;
 use crate::apiserver::admission::{self, Admitted, Update};
 use crate::apiserver::decode::BODY_LIMIT;
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::patch::size;
 use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::weight::size;
 use crate::apiserver::{ApiServer, answer};
 use crate::storage::{Body, Effect, Expects, Key, Object, Write};
 
