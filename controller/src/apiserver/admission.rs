@@ -2,6 +2,7 @@
 //!
 //! Plain functions from the object, the one before it and the request's wishes to the object to store.
 
+mod core_kinds;
 mod metadata;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{Cause, CauseReason, Failure, Outcome};
 use super::kinds::Kind;
+use super::weight::{MOST_LEVELS, too_deep};
 
 /// What to do about fields the kind does not know, and about fields given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +73,7 @@ pub fn admit_create(create: &Create<'_>, object: Value) -> Outcome<Admitted> {
     }
     let metadata = metadata_of(fields)?;
     metadata.insert("generation".to_owned(), json!(1));
-    if kind.resource().0.as_ref() == "secrets" {
-        merge_string_data(fields);
-    }
-    kind.schema.default(&mut object);
+    complete(kind, &mut object, None)?;
     check(kind, &object, None)?;
     Ok(Admitted { object, warnings })
 }
@@ -86,23 +85,15 @@ pub fn admit_update(update: &Update<'_>, object: Value) -> Outcome<Admitted> {
     let fields_of_new = fields(&mut object)?;
     if update.subresource == Some("status") {
         let status = fields_of_new.remove("status");
-        let managed =
-            fields_of_new.get("metadata").and_then(|metadata| metadata.get("managedFields")).cloned();
         object = old.clone();
         let fields_of_old = fields(&mut object)?;
         put(fields_of_old, "status", status.as_ref());
-        if managed.is_some() {
-            put(metadata_of(fields_of_old)?, "managedFields", managed.as_ref());
-        }
     } else if kind.has_status {
         put(fields_of_new, "status", old.get("status"));
     }
     let fields = fields(&mut object)?;
     keep_server_set(kind, metadata_of(fields)?, old)?;
-    if kind.resource().0.as_ref() == "secrets" {
-        merge_string_data(fields);
-    }
-    kind.schema.default(&mut object);
+    complete(kind, &mut object, Some(update))?;
     if !is_same_wish(&object, old) {
         let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default() + 1;
         metadata_of(self::fields(&mut object)?)?.insert("generation".to_owned(), json!(generation));
@@ -135,6 +126,8 @@ fn understand(
     if !fields.contains_key("metadata") {
         fields.insert("metadata".to_owned(), json!({}));
     }
+    // Nobody owns fields before server-side apply is served, whatever a client says.
+    metadata_of(fields)?.remove("managedFields");
     let unknown = kind.schema.prune(&mut object);
     let found: Vec<_> = (unknown.iter().map(|path| format!("unknown field \"{path}\"")))
         .chain(duplicates.iter().map(|path| format!("duplicate field \"{path}\"")))
@@ -146,6 +139,24 @@ fn understand(
         FieldValidation::Ignore => Ok((object, Vec::new())),
         FieldValidation::Warn | FieldValidation::Strict => Ok((object, found)),
     }
+}
+
+/// Defaults, and one way to say nothing: neither null nor an empty map or list of metadata.
+fn complete(kind: &Kind, object: &mut Value, update: Option<&Update<'_>>) -> Outcome<()> {
+    kind.schema.default(object);
+    let metadata = metadata_of(fields(object)?)?;
+    for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let is_empty = match metadata.get(name) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            metadata.remove(name);
+        }
+    }
+    core_kinds::complete(kind, fields(object)?, update);
+    Ok(())
 }
 
 /// What only the server writes stays as it is; a uid that is given must be the object's.
@@ -170,65 +181,38 @@ fn keep_server_set(kind: &Kind, metadata: &mut Map<String, Value>, old: &Value) 
 
 /// True if nothing but metadata and status differs.
 fn is_same_wish(new: &Value, old: &Value) -> bool {
-    let wish = |object: &Value| -> Option<Vec<(String, Value)>> {
-        let fields = object.as_object()?.iter();
-        let fields = fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"));
-        Some(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
-    };
-    wish(new) == wish(old)
+    fn wish(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        let fields = object.as_object().into_iter().flatten();
+        fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+    }
+    wish(new).eq(wish(old))
 }
 
+/// Every check, the cheap ones first, until one finds something.
 fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Outcome<()> {
-    let mut causes = metadata::check(kind, object, old);
-    if causes.is_empty() {
-        causes = kind.schema.check(object, old);
-    }
-    if causes.is_empty() {
-        causes = check_secret(kind, object, old);
-    }
-    if causes.is_empty() {
+    let checks: [&dyn Fn() -> Vec<Cause>; 5] = [
+        &|| depth(object),
+        &|| metadata::check(kind, object, old),
+        &|| core_kinds::hushed(kind, kind.schema.check(object, old)),
+        &|| core_kinds::check(kind, object, old),
+        &|| readable(kind, object),
+    ];
+    let Some(causes) = checks.iter().map(|check| check()).find(|causes| !causes.is_empty()) else {
         return Ok(());
-    }
+    };
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     Err(Failure::invalid(&kind.group, &kind.kind, name, causes))
 }
 
-/// A Secret's type stays, and its data is base64. The message never repeats the data.
-fn check_secret(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-    use base64::Engine as _;
-    if kind.resource().0.as_ref() != "secrets" {
-        return Vec::new();
-    }
-    let mut causes = Vec::new();
-    if old.is_some_and(|old| old.get("type") != object.get("type")) {
-        causes.push(cause("type", CauseReason::Invalid, "Invalid value: field is immutable"));
-    }
-    for (name, value) in object.get("data").and_then(Value::as_object).into_iter().flatten() {
-        let text = value.as_str().unwrap_or_default();
-        if base64::engine::general_purpose::STANDARD.decode(text).is_err() {
-            causes.push(cause(
-                &format!("data[{name}]"),
-                CauseReason::Invalid,
-                "Invalid value: is not base64",
-            ));
-        }
-    }
-    causes
+fn depth(object: &Value) -> Vec<Cause> {
+    let message = format!("Invalid value: nests deeper than {MOST_LEVELS} levels");
+    too_deep(object).map(|path| cause(&path, CauseReason::Invalid, &message)).into_iter().collect()
 }
 
-/// `stringData` is a way to write `data`, and is not kept.
-fn merge_string_data(fields: &mut Map<String, Value>) {
-    use base64::Engine as _;
-    if let Some(Value::Object(texts)) = fields.remove("stringData") {
-        let data = fields.entry("data").or_insert_with(|| json!({}));
-        if let Some(data) = data.as_object_mut() {
-            for (name, text) in texts {
-                let bytes = text.as_str().unwrap_or_default().as_bytes();
-                data.insert(name, base64::engine::general_purpose::STANDARD.encode(bytes).into());
-            }
-        }
-    }
-    fields.entry("type").or_insert_with(|| json!("Opaque"));
+/// An object that our own clients could not read would stop every list and watch of its kind.
+fn readable(kind: &Kind, object: &Value) -> Vec<Cause> {
+    let Err((path, why)) = (kind.reads)(object) else { return Vec::new() };
+    core_kinds::hushed(kind, vec![cause(&path, CauseReason::Invalid, &format!("Invalid value: {why}"))])
 }
 
 fn cause(field: &str, reason: CauseReason, message: &str) -> Cause {

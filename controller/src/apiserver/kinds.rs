@@ -2,10 +2,14 @@
 
 use std::sync::LazyLock;
 
+use gantry_api::v1alpha1::{DockerInstance, Operation};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::schema::Schema;
 use crate::storage::{FieldPaths, Resource};
@@ -39,6 +43,8 @@ pub struct Kind {
     pub fields: Vec<String>,
     /// What an object of this kind may look like.
     pub schema: Schema,
+    /// Reads an object as typed clients do; fails with the path of the field and what is wrong with it.
+    pub reads: fn(&Value) -> Result<(), (String, String)>,
 }
 
 /// One printer column.
@@ -85,7 +91,8 @@ impl Kind {
 pub fn all() -> &'static [Kind] {
     static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
         let mut kinds = core();
-        kinds.extend(gantry_api::schemas::custom_resource_definitions().iter().filter_map(custom));
+        kinds.extend(custom::<DockerInstance>());
+        kinds.extend(custom::<Operation>());
         kinds
     });
     &KINDS
@@ -98,7 +105,8 @@ pub fn field_paths() -> FieldPaths {
     })
 }
 
-fn custom(definition: &CustomResourceDefinition) -> Option<Kind> {
+fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
+    let definition: &CustomResourceDefinition = &T::crd();
     let names = &definition.spec.names;
     let version = definition.spec.versions.first()?;
     let columns = version.additional_printer_columns.iter().flatten().map(|column| Column {
@@ -125,7 +133,15 @@ fn custom(definition: &CustomResourceDefinition) -> Option<Kind> {
         columns: columns.collect(),
         fields: fields.map(|field| field.json_path.trim_start_matches('.').to_owned()).collect(),
         schema: Schema::of(gantry_api::schemas::structural(definition)?),
+        reads: read_as::<T>,
     })
+}
+
+fn read_as<T: DeserializeOwned>(object: &Value) -> Result<(), (String, String)> {
+    match serde_path_to_error::deserialize::<_, T>(object) {
+        Ok(_) => Ok(()),
+        Err(error) => Err((error.path().to_string(), error.into_inner().to_string())),
+    }
 }
 
 fn core() -> Vec<Kind> {
@@ -196,6 +212,7 @@ fn core() -> Vec<Kind> {
         ),
         Kind {
             allows_unconditional_update: false,
+            schema: Schema::of(lease_schema()),
             ..named::<Lease>(
                 "coordination.k8s.io",
                 "Lease",
@@ -208,7 +225,20 @@ fn core() -> Vec<Kind> {
     ]
 }
 
-fn named<T: JsonSchema>(
+/// With the limits that Kubernetes checks and its OpenAPI does not say.
+fn lease_schema() -> Value {
+    let mut schema = gantry_api::schemas::schema_of::<Lease>();
+    for (field, least) in [("leaseDurationSeconds", 1), ("leaseTransitions", 0)] {
+        if let Some(Value::Object(field)) =
+            schema.pointer_mut(&format!("/properties/spec/properties/{field}"))
+        {
+            field.insert("minimum".to_owned(), least.into());
+        }
+    }
+    schema
+}
+
+fn named<T: JsonSchema + DeserializeOwned>(
     group: &str,
     kind: &str,
     plural: &str,
@@ -231,6 +261,7 @@ fn named<T: JsonSchema>(
         columns,
         fields: owned(fields),
         schema: Schema::of_core::<T>(),
+        reads: read_as::<T>,
     }
 }
 
@@ -243,5 +274,17 @@ fn column(name: &str, type_: &str, path: &str, description: &str) -> Column {
         priority: 0,
         json_path: path.to_owned(),
         counts: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_ours_is_served() {
+        for definition in gantry_api::schemas::custom_resource_definitions() {
+            assert!(all().iter().any(|kind| kind.kind == definition.spec.names.kind));
+        }
     }
 }

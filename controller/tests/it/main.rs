@@ -6,6 +6,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod api_admission;
 mod api_bad_input;
 mod api_clients;
 mod api_lists;

@@ -53,7 +53,7 @@ async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[Str
     let created = server.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     fields.insert("creationTimestamp".to_owned(), created.into());
     if &*key.resource.0 == "namespaces" {
-        begin_namespace(&key.name, &mut object)?;
+        begin_namespace(&mut object);
     }
     for _ in 1..ATTEMPTS {
         match enter(server, call, &key, object.clone()).await {
@@ -77,17 +77,12 @@ async fn enter(server: &ApiServer, call: &Call, key: &Key, object: Value) -> Out
     write::store(server, call, key, expects, object, false).await
 }
 
-/// A Namespace is born active, labelled with its name, and held until its contents are gone.
-fn begin_namespace(name: &str, object: &mut Value) -> Outcome<()> {
-    let fields = metadata(object)?;
-    if let Some(labels) = fields.entry("labels").or_insert_with(|| json!({})).as_object_mut() {
-        labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
-    }
+/// A Namespace is born active, and held until its contents are gone.
+fn begin_namespace(object: &mut Value) {
     if let Some(object) = object.as_object_mut() {
         object.insert("spec".to_owned(), json!({"finalizers": ["kubernetes"]}));
         object.insert("status".to_owned(), json!({"phase": "Active"}));
     }
-    Ok(())
 }
 
 /// The version of the namespace; fails unless it lives and does not go away.

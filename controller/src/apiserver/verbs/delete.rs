@@ -91,6 +91,9 @@ async fn try_remove(
     options: &Options,
 ) -> Outcome<Removed> {
     options.check(object)?;
+    if &*object.key.resource.0 == "namespaces" && &*object.key.name == "default" {
+        return Err(Failure::may_not_be_deleted(&object.key.resource, &object.key.name));
+    }
     let mut dying = parse(object)?;
     let is_dying = dying.pointer("/metadata/deletionTimestamp").is_some();
     let before = dying.clone();

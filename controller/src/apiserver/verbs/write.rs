@@ -143,9 +143,6 @@ pub(super) async fn replace(
         },
         new,
     )?;
-    if &*current.key.resource.0 == "namespaces" && call.subresource != Some("finalize") {
-        keep_namespace_finalizers(old, &mut new);
-    }
     metadata(&mut new)?.insert("resourceVersion".to_owned(), current.version.to_string().into());
     let is_gone = new.pointer("/metadata/deletionTimestamp").is_some() && !is_held(&new);
     let is_same = new == *old && !is_gone;
@@ -158,23 +155,6 @@ pub(super) async fn replace(
     }
     let json = store(server, call, &current.key, Expects::Version(current.version), new, is_gone).await?;
     Ok(Written { json, warnings })
-}
-
-/// Only `/finalize` changes `spec.finalizers` of a Namespace, so that a PUT cannot lose its contents.
-fn keep_namespace_finalizers(old: &Value, new: &mut Value) {
-    let Some(new) = new.as_object_mut() else { return };
-    match old.pointer("/spec/finalizers") {
-        Some(finalizers) => {
-            if let Some(spec) = new.entry("spec").or_insert_with(|| json!({})).as_object_mut() {
-                spec.insert("finalizers".to_owned(), finalizers.clone());
-            }
-        }
-        None => {
-            if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
-                spec.remove("finalizers");
-            }
-        }
-    }
 }
 
 /// Writes an admitted object, or under `dryRun=All` answers as if.

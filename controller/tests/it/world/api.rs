@@ -60,6 +60,8 @@ impl Answer {
 pub const NAMESPACES: &str = "/api/v1/namespaces";
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+pub const EVENTS: &str = "/api/v1/namespaces/default/events";
+pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 pub const OPERATIONS: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/operations";
 
 impl Api {
@@ -140,6 +142,11 @@ impl Api {
 
     pub async fn merge(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::PATCH, path, &[("content-type", "application/merge-patch+json")], body.to_string())
+            .await
+    }
+
+    pub async fn json_patch(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::PATCH, path, &[("content-type", "application/json-patch+json")], body.to_string())
             .await
     }
 
