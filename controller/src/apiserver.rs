@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod failure;
 mod health;
 pub mod kinds;
+mod limits;
 pub mod openapi;
 mod partial;
 mod patch;
@@ -32,13 +33,14 @@ mod selectors;
 mod table;
 mod verbs;
 mod watch;
-
 mod weight;
+
 pub use client::client;
 pub use health::{Check, ReadyChecks};
 pub use router::{OTHER_ROUTES, Route, Verb, router, routes};
 
 use failure::{Failure, Outcome};
+use limits::Limits;
 use request::Freshness;
 
 /// Longest a consistent read waits for the database.
@@ -53,6 +55,7 @@ pub struct ApiServer {
     metrics: Metrics,
     checks: ReadyChecks,
     stopping: CancellationToken,
+    limits: Limits,
 }
 
 impl ApiServer {
@@ -65,7 +68,7 @@ impl ApiServer {
         checks: ReadyChecks,
         stopping: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { store, clock, entropy, metrics, checks, stopping })
+        Arc::new(Self { store, clock, entropy, metrics, checks, stopping, limits: Limits::new() })
     }
 
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.

@@ -13,6 +13,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -20,9 +21,11 @@ use tower_http::compression::predicate::Predicate;
 use tracing::Instrument as _;
 
 use super::authorize::{Attributes, authorize};
+use super::client::InProcess;
 use super::decode::BODY_LIMIT;
 use super::failure::{Failure, Outcome};
 use super::kinds::{self, Kind};
+use super::limits::LIGHT;
 use super::request::{Call, Params};
 use super::{ApiServer, answer, discovery, health, openapi, verbs};
 use crate::auth::Caller;
@@ -159,7 +162,7 @@ fn resource(server: &Arc<ApiServer>, route: Route) -> MethodRouter {
 }
 
 async fn serve(
-    server: &ApiServer,
+    server: &Arc<ApiServer>,
     route: &Route,
     path: &RawPathParams,
     request: Request,
@@ -174,16 +177,19 @@ async fn serve(
     }
     let timeout = call.params.timeout()?;
     let work = async {
-        let is_read = matches!(route.verb, Verb::Get | Verb::List);
-        let body = if is_read { Bytes::new() } else { read(&parts, body).await? };
         match route.verb {
-            Verb::Get => verbs::get(server, &call).await,
-            Verb::List => verbs::list(server, &call).await,
-            Verb::Create => verbs::create(server, &call, &body).await,
-            Verb::Update => verbs::update(server, &call, &body).await,
-            Verb::Patch => verbs::patch(server, &call, &body).await,
-            Verb::Delete => verbs::delete(server, &call, &body).await,
-            Verb::DeleteCollection => verbs::delete_collection(server, &call, &body).await,
+            Verb::Get | Verb::List => {
+                let _share = match parts.extensions.get::<InProcess>() {
+                    Some(InProcess) => None,
+                    None => Some(server.limits.of_read().await?),
+                };
+                if route.verb == Verb::Get {
+                    verbs::get(server, &call).await
+                } else {
+                    verbs::list(server, &call).await
+                }
+            }
+            verb => write(server, verb, call, &parts, body).await,
         }
     };
     tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
@@ -193,10 +199,54 @@ async fn serve(
     })
 }
 
+/// Reads the body within its share and does the work, beside the runtime's threads if there is much of it.
+async fn write(
+    server: &Arc<ApiServer>,
+    verb: Verb,
+    call: Call,
+    parts: &http::request::Parts,
+    mut body: Body,
+) -> Outcome<Response> {
+    let share = match parts.extensions.get::<InProcess>() {
+        Some(InProcess) => None,
+        None => match server.limits.of_write(announced(parts).or(body.size_hint().exact())).await {
+            Ok(share) => Some(share),
+            Err(failure) => {
+                drain(&mut body).await;
+                return Err(failure);
+            }
+        },
+    };
+    let body = read(parts, body).await?;
+    let stored = call.target().ok().and_then(|key| server.store.cache().get(&key));
+    if body.len() + stored.map_or(0, |object| object.json.len()) <= LIGHT {
+        return change(server, verb, &call, &body).await;
+    }
+    let own = server.clone();
+    let work = async move {
+        let _share = share;
+        change(&own, verb, &call, &body).await
+    };
+    server.limits.heavily(work).await
+}
+
+async fn change(server: &ApiServer, verb: Verb, call: &Call, body: &[u8]) -> Outcome<Response> {
+    match verb {
+        Verb::Create => verbs::create(server, call, body).await,
+        Verb::Update => verbs::update(server, call, body).await,
+        Verb::Patch => verbs::patch(server, call, body).await,
+        Verb::Delete => verbs::delete(server, call, body).await,
+        Verb::DeleteCollection => verbs::delete_collection(server, call, body).await,
+        Verb::Get | Verb::List => Err(Failure::method_not_allowed()),
+    }
+}
+
+fn announced(parts: &http::request::Parts) -> Option<u64> {
+    parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 async fn read(parts: &http::request::Parts, mut body: Body) -> Outcome<Bytes> {
-    let announced =
-        parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_LIMIT as u64) {
+    if announced(parts).is_some_and(|length| length > BODY_LIMIT as u64) {
         drain(&mut body).await;
         return Err(Failure::too_large(BODY_LIMIT));
     }

@@ -9,6 +9,7 @@
 mod api_admission;
 mod api_bad_input;
 mod api_clients;
+mod api_limits;
 mod api_lists;
 mod api_routes;
 mod api_tables;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::apiserver::ApiServer;
 use crate::apiserver::answer::{self, Page};
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::limits::LIGHT;
+use crate::apiserver::request::{Call, Format, Freshness};
 use crate::apiserver::selectors::Selector;
 use crate::storage::Version;
 use crate::watch_cache::Listing;
@@ -17,7 +18,14 @@ use crate::watch_cache::Listing;
 pub(crate) async fn list(server: &ApiServer, call: &Call) -> Outcome<Response> {
     let selector = call.selector()?;
     let page = page(server, call, &selector).await?;
-    answer::list(call, server.clock.now(), page)
+    let bytes: usize = page.objects.iter().map(|object| object.json.len()).sum();
+    let now = server.clock.now();
+    if call.format == Format::Whole || bytes <= LIGHT {
+        return answer::list(call, now, page);
+    }
+    // Every other form is made by parsing each object.
+    let call = call.clone();
+    server.limits.heavily(async move { answer::list(&call, now, page) }).await
 }
 
 /// One page: `limit` objects from `continue` on, all pages from the state of the first.

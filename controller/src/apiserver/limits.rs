@@ -1,0 +1,90 @@
+//! How much is taken on at once. Who comes above it is told to come again before anything breaks.
+//!
+//! Requests of our own parts take no share: a reconciler must get through whatever clients do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument as _;
+
+use super::decode::BODY_LIMIT;
+use super::failure::{Failure, Outcome};
+
+/// Bytes above which the work of one request is done beside the runtime's own threads.
+pub(super) const LIGHT: usize = 256 << 10;
+
+/// Bodies that are read or worked on at the same time, in bytes.
+const MOST_BODIES: usize = 64 << 20;
+/// What even an empty body is charged, so that their number is bounded too.
+const LEAST_SHARE: usize = 16 << 10;
+/// Reads that are no watch at the same time.
+const MOST_READS: usize = 512;
+/// How long a request waits for its share.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Shares of the server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    bodies: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    heavy: Arc<Semaphore>,
+}
+
+/// Given back when dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Limits {
+    pub fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            bodies: Arc::new(Semaphore::new(MOST_BODIES / LEAST_SHARE)),
+            reads: Arc::new(Semaphore::new(MOST_READS)),
+            heavy: Arc::new(Semaphore::new(cores)),
+        }
+    }
+
+    /// For a request with a body of this length, the longest where it is not said; 429 after a second.
+    pub async fn of_write(&self, length: Option<u64>) -> Outcome<Share> {
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(BODY_LIMIT);
+        let parts = length.min(BODY_LIMIT).div_ceil(LEAST_SHARE).max(1);
+        take(&self.bodies, u32::try_from(parts).unwrap_or(1)).await
+    }
+
+    /// For a read that is no watch; 429 after a second.
+    pub async fn of_read(&self) -> Outcome<Share> {
+        take(&self.reads, 1).await
+    }
+
+    /// Does the work on a thread of its own, as many at once as there are cores, so that probes and small requests are served
+    /// meanwhile. Goes on to its end when the caller gives up.
+    pub async fn heavily<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Outcome<T>> + Send + 'static,
+    ) -> Outcome<T> {
+        let turn = self.heavy.clone().acquire_owned().await.map_err(Failure::internal)?;
+        let (runtime, work) = (Handle::current(), work.in_current_span());
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            runtime.block_on(work)
+        });
+        match done.await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Failure::unavailable("the server is stopping")),
+            },
+        }
+    }
+}
+
+async fn take(semaphore: &Arc<Semaphore>, parts: u32) -> Outcome<Share> {
+    match tokio::time::timeout(PATIENCE, semaphore.clone().acquire_many_owned(parts)).await {
+        Ok(Ok(permit)) => Ok(Share { _permit: permit }),
+        Ok(Err(_)) | Err(_) => Err(Failure::too_many_requests()),
+    }
+}
