@@ -327,8 +327,10 @@ async fn answer_other(
     }
 }
 
-async fn require_right(request: Request, next: Next) -> Response {
-    match authorize(request.extensions().get::<Caller>(), request.method(), request.uri()) {
+async fn require_right(mut request: Request, next: Next) -> Response {
+    let asked = request.extensions_mut().remove::<Outcome<Attributes>>();
+    let asked = asked.unwrap_or_else(|| Err(Failure::internal("a request was not looked at")));
+    match authorize(request.extensions().get::<Caller>(), &asked) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
@@ -362,14 +364,18 @@ async fn observe(
 ) -> Response {
     static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
     let id = server.entropy.uuid().to_string();
-    let attributes = Attributes::of(request.method(), request.uri());
+    let (mut parts, body) = request.into_parts();
+    let asked = Attributes::of(&mut parts).await;
+    let attributes = asked.clone().unwrap_or_default();
+    parts.extensions.insert(asked);
+    let request = Request::from_parts(parts, body);
     let user = request.extensions().get::<Caller>().map(|caller| caller.user.clone());
     let span = tracing::info_span!(
         "api.request",
         audit.id = %id,
         user = user.as_deref(),
         verb = attributes.verb,
-        object.resource = %attributes.resource,
+        object.resource = %attributes.resource(),
         object.namespace = %attributes.namespace,
         object.name = %attributes.name,
         code = tracing::field::Empty,
@@ -378,14 +384,10 @@ async fn observe(
     let mut response = next.run(request).instrument(span.clone()).await;
     span.record("code", response.status().as_u16());
     if attributes.verb != "watch" {
-        // Paths are the client's words; only what we serve becomes a label.
-        let plural = attributes.resource.split('/').next().unwrap_or_default();
-        let resource =
-            kinds::all().iter().find(|kind| kind.plural == plural).map_or("", |kind| kind.plural.as_str());
         server
             .metrics
             .request_duration
-            .with_label_values(&[attributes.verb, resource, response.status().as_str()])
+            .with_label_values(&[attributes.verb, attributes.plural, response.status().as_str()])
             .observe(started.elapsed().as_secs_f64());
     }
     let headers = response.headers_mut();

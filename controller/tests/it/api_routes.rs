@@ -59,6 +59,70 @@ async fn unknown_paths_and_methods_are_answered_with_a_status() {
 }
 
 #[tokio::test]
+async fn a_caller_without_the_right_reads_what_was_missing() {
+    let api = Api::new().await;
+    let refused = async |method: Method, path: &str| {
+        let caller = Caller { user: "eve".into(), groups: ["system:authenticated".into()].into() };
+        let request = Request::builder().method(method).uri(path).extension(caller).body(Body::empty());
+        let response = api.send(request.expect("a request")).await;
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
+        let status: serde_json::Value = serde_json::from_slice(&bytes).expect("a Status");
+        status["message"].as_str().unwrap_or_default().to_owned()
+    };
+
+    let said = [
+        refused(Method::DELETE, "/apis/gantry.dev/v1alpha1/namespaces/n/operations/x").await,
+        refused(Method::GET, "/apis/gantry.dev/v1alpha1/operations?watch=1").await,
+        refused(Method::PATCH, "/apis/gantry.dev/v1alpha1/namespaces/n/operations/x/status").await,
+        refused(Method::GET, "/api/v1/namespaces/n").await,
+        refused(Method::GET, "/api/v1/namespaces/%6E/%73ecrets/%78").await,
+        refused(Method::GET, "/api/v1/namespaces/%6E/secrets/%78%2Fy").await,
+        refused(Method::GET, "/metrics").await,
+    ];
+
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    operations.gantry.dev "x" is forbidden: User "eve" cannot delete resource "operations" in API group "gantry.dev" in the namespace "n"
+    operations.gantry.dev is forbidden: User "eve" cannot watch resource "operations" in API group "gantry.dev" at the cluster scope
+    operations.gantry.dev "x" is forbidden: User "eve" cannot patch resource "operations/status" in API group "gantry.dev" in the namespace "n"
+    namespaces "n" is forbidden: User "eve" cannot get resource "namespaces" in API group "" in the namespace "n"
+    forbidden: User "eve" cannot get path "/api/v1/namespaces/%6E/%73ecrets/%78"
+    secrets "x/y" is forbidden: User "eve" cannot get resource "secrets" in API group "" in the namespace "n"
+    forbidden: User "eve" cannot get path "/metrics"
+    "#);
+}
+
+#[tokio::test]
+async fn only_reading_health_and_version_needs_no_caller() {
+    let api = Api::new().await;
+    let code = async |method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
+        api.router.clone().oneshot(request).await.expect("infallible").status().as_u16()
+    };
+
+    for path in PUBLIC {
+        assert_eq!(code(Method::GET, path).await, 200, "{path}");
+        assert_eq!(code(Method::POST, path).await, 401, "{path}");
+    }
+    for path in
+        ["/", "/metrics", "/readyz/x", "/livez/", "/livez/ping", "/apis", "//livez", "/LIVEZ", "/%6Civez"]
+    {
+        assert_eq!(code(Method::GET, path).await, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_with_a_status() {
+    let api = Api::new().await;
+
+    for path in [format!("{CONFIG_MAPS}/%ff"), "/apis/%ff".to_owned(), "/readyz/%ff".to_owned()] {
+        let answer = api.get(&path).await;
+        assert_eq!((answer.code, &answer.body["kind"]), (400, &"Status".into()), "{path}");
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert!(answer.headers.contains_key("audit-id"));
+    }
+}
+
+#[tokio::test]
 async fn every_answer_has_an_id_and_is_not_cached() {
     let api = Api::new().await;
 
@@ -88,6 +152,7 @@ async fn readiness_names_what_is_missing() {
     let checks = ReadyChecks::default()
         .with("database", Arc::new(|| Box::pin(async { Err("no answer".to_owned()) })))
         .with("cache", Arc::new(|| Box::pin(async { Ok(()) })));
+
     let api = Api::with_checks(checks).await;
 
     let ready = api.get("/readyz").await;
