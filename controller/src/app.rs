@@ -39,6 +39,8 @@ const LISTEN_QUEUE: u32 = 1_024;
 const MOST_ADDRESSES: usize = 100;
 /// Pause before a database that did not answer at the start is tried again.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
+/// What a watch cache may lag behind without being told of.
+const SLOW_CACHE: Duration = Duration::from_secs(1);
 /// How long a new token may take after the store was found rewound.
 const RAISE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -123,7 +125,11 @@ async fn serve(
     let leadership = Arc::new(Leadership::start(&options, LEADER_LEASE, entropy.as_ref()));
 
     let watches = CancellationToken::new();
-    let checks = ReadyChecks::default().with("database", database_check(&store));
+    let checks = ReadyChecks::default()
+        .with("database", database_check(&store))
+        .with("shutdown", shutdown_check(stop))
+        .with_note("watch-cache", watch_cache_check(&store))
+        .with_note("leadership", leadership_check(leadership.token()));
     let api = ApiServer::new(
         store.clone(),
         clock.clone(),
@@ -217,6 +223,42 @@ fn database_check(store: &Store) -> Check {
     Arc::new(move || {
         let store = store.clone();
         Box::pin(async move { store.caught_up().await.map(drop).map_err(|error| error.to_string()) })
+    })
+}
+
+/// From the first moment of the shutdown on no more requests should come here.
+fn shutdown_check(stop: &CancellationToken) -> Check {
+    let stop = stop.clone();
+    Arc::new(move || {
+        let is_stopping = stop.is_cancelled();
+        Box::pin(async move { if is_stopping { Err("the server is stopping".to_owned()) } else { Ok(()) } })
+    })
+}
+
+/// A cache that is far behind makes consistent reads slow, not wrong.
+fn watch_cache_check(store: &Store) -> Check {
+    let store = store.clone();
+    Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move {
+            let (seen, started) = (store.cache().version(), tokio::time::Instant::now());
+            let newest = store.caught_up().await.map_err(|error| error.to_string())?;
+            let waited = started.elapsed();
+            if waited <= SLOW_CACHE {
+                return Ok(());
+            }
+            Err(format!("took {waited:?} from version {seen} to {newest}"))
+        })
+    })
+}
+
+/// A replica that does not lead serves all the same.
+fn leadership_check(token: watch::Receiver<Option<Token>>) -> Check {
+    Arc::new(move || {
+        let leads = token.borrow().is_some();
+        Box::pin(async move {
+            if leads { Ok(()) } else { Err("this replica does not reconcile: another one leads".to_owned()) }
+        })
     })
 }
 
@@ -353,5 +395,25 @@ mod tests {
         }
         assert!(names("192.0.2.7:7443").contains(&"192.0.2.7".to_owned()));
         assert!(!everywhere.iter().any(|name| name.starts_with("fe80:") || name == "0.0.0.0"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_told_to_stop_is_not_ready() {
+        let stop = CancellationToken::new();
+        let check = shutdown_check(&stop);
+
+        assert!(check().await.is_ok());
+        stop.cancel();
+        assert!(check().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_replica_says_whether_it_leads() {
+        let (sender, token) = watch::channel(None);
+        let check = leadership_check(token);
+
+        assert!(check().await.is_err());
+        sender.send_replace(Some(Token::default()));
+        assert!(check().await.is_ok());
     }
 }

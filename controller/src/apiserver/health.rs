@@ -19,11 +19,26 @@ pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send +
 
 /// What must be so before requests make sense, by name.
 #[derive(Clone, Default)]
-pub struct ReadyChecks(Vec<(&'static str, Check)>);
+pub struct ReadyChecks(Vec<(&'static str, Weight, Check)>);
+
+/// Whether a check that fails makes the server unready, or is told only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    Counts,
+    Informs,
+}
+
+/// How a check went.
+#[derive(Debug)]
+pub(super) struct Checked {
+    name: &'static str,
+    weight: Weight,
+    outcome: Result<(), String>,
+}
 
 impl std::fmt::Debug for ReadyChecks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list().entries(self.0.iter().map(|(name, ..)| name)).finish()
     }
 }
 
@@ -31,39 +46,54 @@ impl ReadyChecks {
     /// One more check; `/readyz/{name}` asks it alone.
     #[must_use]
     pub fn with(mut self, name: &'static str, check: Check) -> Self {
-        self.0.push((name, check));
+        self.0.push((name, Weight::Counts, check));
+        self
+    }
+
+    /// One more that is told under `?verbose`, and leaves the server ready when it fails.
+    #[must_use]
+    pub fn with_note(mut self, name: &'static str, check: Check) -> Self {
+        self.0.push((name, Weight::Informs, check));
         self
     }
 
     /// Runs them all at once, or the one named; `None` if there is none of that name.
-    pub(super) async fn run(&self, only: Option<&str>) -> Option<Vec<(&'static str, Result<(), String>)>> {
+    pub(super) async fn run(&self, only: Option<&str>) -> Option<Vec<Checked>> {
         let chosen: Vec<_> =
-            self.0.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)).collect();
+            self.0.iter().filter(|(name, ..)| only.is_none_or(|only| only == *name)).collect();
         if only.is_some() && chosen.is_empty() {
             return None;
         }
         Some(
-            join_all(chosen.into_iter().map(async |(name, check)| {
+            join_all(chosen.into_iter().map(async |&(name, weight, ref check)| {
                 let outcome = tokio::time::timeout(PATIENCE, check()).await;
-                (*name, outcome.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}"))))
+                let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+                Checked { name, weight, outcome }
             }))
             .await,
         )
     }
 }
 
+/// `/livez`: a process that answers is alive.
+pub(super) fn alive(params: &Params) -> Response {
+    let ping = Checked { name: "ping", weight: Weight::Counts, outcome: Ok(()) };
+    render("livez", &[ping], params)
+}
+
 /// The text that Kubernetes' health endpoints answer: `ok`, or each check on its line.
-pub(super) fn render(path: &str, checks: &[(&'static str, Result<(), String>)], params: &Params) -> Response {
-    let is_well = checks.iter().all(|(_, outcome)| outcome.is_ok());
+pub(super) fn render(path: &str, checks: &[Checked], params: &Params) -> Response {
+    let is_well = checks.iter().all(|check| check.outcome.is_ok() || check.weight == Weight::Informs);
     if is_well && !params.has("verbose") {
         return "ok".into_response();
     }
     let mut text = String::new();
-    for (name, outcome) in checks {
+    for Checked { name, weight, outcome } in checks {
         // Writing to a String cannot fail.
-        let _ = match outcome {
-            Ok(()) => writeln!(text, "[+]{name} ok"),
-            Err(why) => writeln!(text, "[-]{name} failed: {why}"),
+        let _ = match (outcome, weight) {
+            (Ok(()), _) => writeln!(text, "[+]{name} ok"),
+            (Err(why), Weight::Counts) => writeln!(text, "[-]{name} failed: {why}"),
+            (Err(why), Weight::Informs) => writeln!(text, "[i]{name}: {why}"),
         };
     }
     let _ = writeln!(text, "{path} check {}", if is_well { "passed" } else { "failed" });

@@ -151,8 +151,8 @@ async fn long_answers_are_compressed_for_who_takes_it() {
 async fn readiness_names_what_is_missing() {
     let checks = ReadyChecks::default()
         .with("database", Arc::new(|| Box::pin(async { Err("no answer".to_owned()) })))
-        .with("cache", Arc::new(|| Box::pin(async { Ok(()) })));
-
+        .with("cache", Arc::new(|| Box::pin(async { Ok(()) })))
+        .with_note("leadership", Arc::new(|| Box::pin(async { Err("another leads".to_owned()) })));
     let api = Api::with_checks(checks).await;
 
     let ready = api.get("/readyz").await;
@@ -160,10 +160,13 @@ async fn readiness_names_what_is_missing() {
     insta::assert_snapshot!(ready.body.as_str().expect("text"), @r"
     [-]database failed: no answer
     [+]cache ok
+    [i]leadership: another leads
     readyz check failed
     ");
     assert_eq!(api.get("/readyz/cache").await.body, "ok");
+    assert_eq!(api.get("/readyz/leadership").await.code, 200);
     assert_eq!(api.get("/readyz/nothing").await.code, 404);
+    assert_eq!((api.get("/livez/ping").await.code, api.get("/livez/nothing").await.code), (200, 404));
     assert_eq!(api.get("/livez?verbose").await.body, "[+]ping ok\nlivez check passed\n");
     assert_eq!(api.get("/version").await.body["minor"], "33");
 }
