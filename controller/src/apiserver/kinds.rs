@@ -60,7 +60,7 @@ pub struct Column {
     pub description: String,
     /// Above 0: only with `-o wide`.
     pub priority: i32,
-    /// JSONPath of the value, or a text with several in braces.
+    /// JSONPath of the value, several with `||` between of which the first found counts, or a text with several in braces.
     pub json_path: String,
     /// The cell is the number of entries the value has.
     pub counts: bool,
@@ -185,7 +185,12 @@ fn core() -> Vec<Kind> {
             "events",
             &["ev"],
             vec![
-                column("Last Seen", "date", ".lastTimestamp", "Time since it was last seen."),
+                column(
+                    "Last Seen",
+                    "date",
+                    ".series.lastObservedTime||.lastTimestamp||.eventTime||.firstTimestamp",
+                    "Time since it was last seen.",
+                ),
                 column("Type", "string", ".type", "Normal or Warning."),
                 column("Reason", "string", ".reason", "Machine-readable."),
                 column(
@@ -194,7 +199,15 @@ fn core() -> Vec<Kind> {
                     "{.involvedObject.kind}/{.involvedObject.name}",
                     "What it is about.",
                 ),
+                wide("Subobject", "string", ".involvedObject.fieldPath", "The part of it."),
+                wide("Source", "string", ".source.component||.reportingComponent", "Who says it."),
                 column("Message", "string", ".message", "A sentence."),
+                wide("First Seen", "date", ".firstTimestamp||.eventTime", "Time since it was first seen."),
+                wide("Count", "integer", ".series.count||.count", "How often it was seen."),
+                Column {
+                    format: "name".to_owned(),
+                    ..wide("Name", "string", ".metadata.name", "Of the Event.")
+                },
             ],
             &[
                 "involvedObject.kind",
@@ -263,6 +276,11 @@ fn named<T: JsonSchema + DeserializeOwned>(
         schema: Schema::of_core::<T>(),
         reads: read_as::<T>,
     }
+}
+
+/// A column of `-o wide`.
+fn wide(name: &str, type_: &str, path: &str, description: &str) -> Column {
+    Column { priority: 1, ..column(name, type_, path, description) }
 }
 
 fn column(name: &str, type_: &str, path: &str, description: &str) -> Column {

@@ -11,6 +11,7 @@ use super::request::Include;
 #[derive(Debug)]
 pub(super) struct Rows {
     columns: Vec<(&'static Column, Template)>,
+    names_first: bool,
     include: Include,
     now: Timestamp,
 }
@@ -19,10 +20,11 @@ impl Rows {
     pub fn new(kind: &'static Kind, include: Include, now: Timestamp) -> Self {
         let columns =
             kind.columns.iter().map(|column| (column, Template::parse(&column.json_path))).collect();
-        Self { columns, include, now }
+        let names_first = kind.columns.iter().all(|column| column.name != "Name");
+        Self { columns, names_first, include, now }
     }
 
-    /// The header, `Name` first.
+    /// The header, `Name` first unless the kind says where.
     pub fn definitions(&self) -> Value {
         let name = json!({
             "name": "Name", "type": "string", "format": "name", "priority": 0,
@@ -38,13 +40,14 @@ impl Rows {
                 "priority": column.priority,
             })
         });
-        std::iter::once(name).chain(others).collect()
+        Some(name).filter(|_| self.names_first).into_iter().chain(others).collect()
     }
 
     /// One object as a row.
     pub fn row(&self, object: &Value) -> Value {
-        let name = object.pointer("/metadata/name").cloned().unwrap_or_default();
-        let cells: Value = std::iter::once(name)
+        let name = self.names_first.then(|| object.pointer("/metadata/name").cloned().unwrap_or_default());
+        let cells: Value = name
+            .into_iter()
             .chain(self.columns.iter().map(|(column, template)| self.cell(column, template, object)))
             .collect();
         let mut row = Map::new();
@@ -121,7 +124,8 @@ struct Template(Vec<Piece>);
 #[derive(Debug)]
 enum Piece {
     Text(String),
-    Path(Vec<Step>),
+    /// The first that is found.
+    Path(Vec<Vec<Step>>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -135,7 +139,7 @@ enum Step {
 impl Template {
     fn parse(text: &str) -> Self {
         if !text.contains('{') {
-            return Self(vec![Piece::Path(steps(text))]);
+            return Self(vec![Piece::Path(text.split("||").map(steps).collect())]);
         }
         let mut pieces = Vec::new();
         for part in text.split_inclusive('}') {
@@ -144,19 +148,20 @@ impl Template {
                 pieces.push(Piece::Text(before.to_owned()));
             }
             if let Some(path) = path.strip_suffix('}') {
-                pieces.push(Piece::Path(steps(path)));
+                pieces.push(Piece::Path(vec![steps(path)]));
             }
         }
         Self(pieces)
     }
 
     fn find(&self, object: &Value) -> Option<Value> {
-        if let [Piece::Path(steps)] = self.0.as_slice() {
-            return walk(object, steps).cloned();
+        let first = |paths: &[Vec<Step>]| paths.iter().find_map(|steps| walk(object, steps));
+        if let [Piece::Path(paths)] = self.0.as_slice() {
+            return first(paths).cloned();
         }
         let text = self.0.iter().map(|piece| match piece {
             Piece::Text(text) => text.clone(),
-            Piece::Path(steps) => match walk(object, steps) {
+            Piece::Path(paths) => match first(paths) {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Null) | None => String::new(),
                 Some(other) => other.to_string(),
@@ -277,6 +282,7 @@ mod tests {
             (".status.conditions[?(@.type==\"Ready\")].status", json!("True")),
             (".spec.a\\.b", json!(7)),
             ("{.spec.list[0].name}/{.spec.list[1].name}", json!("a/b")),
+            (".spec.none||.spec.list[9].name||.spec.list[1].name", json!("b")),
         ];
 
         for (path, value) in cases {
