@@ -19,6 +19,13 @@ pub fn read_manifest<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
     serde_saphyr::from_str_with_options(text, manifest_options()).map_err(|error| YamlError(one_line(&error)))
 }
 
+/// As [`read_manifest`], but hands duplicate keys on: `T` sees each entry and decides.
+pub fn read_manifest_with_duplicates<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
+    let mut options = manifest_options();
+    options.duplicate_keys = serde_saphyr::DuplicateKeyPolicy::PassThrough;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| YamlError(one_line(&error)))
+}
+
 /// Reads every non-empty document of a manifest file.
 pub fn read_manifests<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, YamlError> {
     serde_saphyr::from_multiple_with_options(text, manifest_options())

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::failure::{Failure, Outcome};
+use super::failure::{Failure, Outcome, shortened};
 use super::protobuf;
 
 /// Most bytes a body may have.
@@ -67,7 +67,7 @@ pub fn decode_json(text: &str) -> Outcome<Decoded> {
 
 /// Reads YAML of any type.
 pub fn decode_yaml(text: &str) -> Outcome<Decoded> {
-    gantry_api::yaml::read_manifest(text)
+    gantry_api::yaml::read_manifest_with_duplicates(text)
         .map_err(|error| Failure::bad_request(format!("the body is not valid YAML: {error}")))
 }
 
@@ -102,7 +102,7 @@ impl Found {
         let mut duplicates = self.duplicates.borrow_mut();
         if duplicates.len() < MOST_DUPLICATES {
             let path = format!("{}.{key}", self.path.borrow());
-            duplicates.push(path.trim_start_matches('.').to_owned());
+            duplicates.push(shortened(path.trim_start_matches('.').to_owned()));
         }
     }
 }

@@ -76,3 +76,20 @@ async fn duplicate_fields_are_refused_warned_about_or_ignored() {
     assert!(post("Ignore").await.code == 201);
     assert_eq!(post("Maybe").await.code, 400);
 }
+
+#[tokio::test]
+async fn duplicate_fields_of_yaml_are_treated_as_those_of_json() {
+    let api = Api::new().await;
+    let body = "metadata: {name: a}\ndata:\n  k: \"1\"\n  k: \"2\"\n";
+    let post = async |validation: &str| {
+        let path = format!("{CONFIG_MAPS}?dryRun=All&fieldValidation={validation}");
+        api.call(Method::POST, &path, &[("content-type", "application/yaml")], body).await
+    };
+
+    let (strict, warned, ignored) = (post("Strict").await, post("Warn").await, post("Ignore").await);
+
+    assert_eq!(strict.message(), "400 strict decoding error: duplicate field \"data.k\"");
+    assert_eq!(warned.headers["warning"], "299 - \"duplicate field \\\"data.k\\\"\"");
+    assert_eq!((ignored.code, ignored.body["data"]["k"].as_str()), (201, Some("2")));
+    assert!(!ignored.headers.contains_key("warning"));
+}
