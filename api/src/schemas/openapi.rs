@@ -118,10 +118,12 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         "post": operation(kind, "post", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
         "delete": operation(kind, "deletecollection", &kind.kind, LIST_PARAMETERS, None),
     });
+    // Kubernetes' clients know the list types of its own kinds alone.
+    let patches = if kind.group == crate::names::GROUP { PATCHES } else { PATCHES_OF_KUBERNETES };
     let mut of_object = json!({
         "get": operation(kind, "get", &kind.kind, &[], None),
         "put": operation(kind, "put", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
-        "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(PATCHES)),
+        "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(patches)),
         "delete": operation(kind, "delete", &kind.kind, &["dryRun", "propagationPolicy", "gracePeriodSeconds"], None),
     });
     let in_path = |names: &[&str]| -> Value {
@@ -137,7 +139,7 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         let mut of_status = json!({
             "get": operation(kind, "get", &kind.kind, &[], None),
             "put": operation(kind, "put", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
-            "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(PATCHES)),
+            "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(patches)),
         });
         for method in ["get", "put", "patch"] {
             if let Some(operation) = of_status.get_mut(method) {
@@ -152,6 +154,11 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
 
 const JSON: &[&str] = &["application/json", "application/yaml"];
 const PATCHES: &[&str] = &["application/json-patch+json", "application/merge-patch+json"];
+const PATCHES_OF_KUBERNETES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 const LIST_PARAMETERS: &[&str] = &[
     "labelSelector",
     "fieldSelector",

@@ -123,6 +123,22 @@ async fn a_path_that_is_no_text_is_refused_with_a_status() {
 }
 
 #[tokio::test]
+async fn openapi_names_the_patches_that_each_kind_takes() {
+    let api = Api::new().await;
+    let media = async |document: &str, path: &str| {
+        let document = api.get(document).await.body;
+        let content = &document["paths"][path]["patch"]["requestBody"]["content"];
+        content.as_object().expect("content").keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+
+    let core = media("/openapi/v3/api/v1", "/api/v1/namespaces/{namespace}/configmaps/{name}").await;
+    let ours = "/apis/gantry.dev/v1alpha1/namespaces/{namespace}/operations/{name}";
+
+    insta::assert_snapshot!(core, @"application/json-patch+json application/merge-patch+json application/strategic-merge-patch+json");
+    insta::assert_snapshot!(media("/openapi/v3/apis/gantry.dev/v1alpha1", ours).await, @"application/json-patch+json application/merge-patch+json");
+}
+
+#[tokio::test]
 async fn every_answer_has_an_id_and_is_not_cached() {
     let api = Api::new().await;
 
