@@ -18,7 +18,7 @@ const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// `GET /api`.
 pub fn core_versions(headers: &HeaderMap) -> Outcome<Response> {
-    if let Some(version) = aggregated_version(headers) {
+    if let Form::Aggregated(version) = negotiate(headers, true)? {
         return Ok(aggregated(version, groups().get("").into_iter(), headers));
     }
     let versions: Vec<_> = groups().get("").into_iter().flat_map(|group| &group.versions).collect();
@@ -36,7 +36,7 @@ pub fn core_versions(headers: &HeaderMap) -> Outcome<Response> {
 /// `GET /apis`.
 pub fn group_list(headers: &HeaderMap) -> Outcome<Response> {
     let named = groups().iter().filter(|(name, _)| !name.is_empty()).map(|(_, group)| group);
-    if let Some(version) = aggregated_version(headers) {
+    if let Form::Aggregated(version) = negotiate(headers, true)? {
         return Ok(aggregated(version, named, headers));
     }
     let list: Vec<_> = named.map(Group::describe).collect();
@@ -49,6 +49,7 @@ pub fn group_list(headers: &HeaderMap) -> Outcome<Response> {
 
 /// `GET /apis/{group}`.
 pub fn group(name: &str, headers: &HeaderMap) -> Outcome<Response> {
+    negotiate(headers, false)?;
     let group = groups().get(name).filter(|_| !name.is_empty()).ok_or_else(Failure::no_such_path)?;
     let mut described = group.describe();
     if let Some(fields) = described.as_object_mut() {
@@ -63,6 +64,7 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
     let kinds: Vec<_> =
         kinds::all().iter().filter(|kind| kind.group == group && kind.version == version).collect();
     let first = kinds.first().ok_or_else(Failure::no_such_path)?;
+    negotiate(headers, false)?;
     let mut resources = Vec::new();
     for kind in &kinds {
         resources.push(json!({
@@ -137,26 +139,49 @@ fn groups() -> &'static BTreeMap<String, Group> {
     &GROUPS
 }
 
-/// The version of the aggregated form that the client asks for first; `None` if it wants the old lists.
-fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
-    let accept = headers.get(ACCEPT)?.to_str().ok()?;
-    accept.split(',').find_map(|entry| {
-        let mut parts = entry.split(';').map(str::trim);
-        if parts.next()? != "application/json" {
-            return None;
-        }
-        let parameters: BTreeMap<_, _> = parts.filter_map(|part| part.split_once('=')).collect();
-        if parameters.is_empty() {
-            return Some(None);
-        }
-        let is_ours = parameters.get("as") == Some(&"APIGroupDiscoveryList")
-            && parameters.get("g") == Some(&"apidiscovery.k8s.io");
-        match *parameters.get("v")? {
-            "v2" if is_ours => Some(Some("v2")),
-            "v2beta1" if is_ours => Some(Some("v2beta1")),
-            _ => None,
-        }
-    })?
+/// The forms there are of a discovery document.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lists,
+    /// With its version.
+    Aggregated(&'static str),
+}
+
+/// The first form in `Accept` that is served; 406 where none is. `aggregates` is true for `/api` and `/apis`.
+fn negotiate(headers: &HeaderMap, aggregates: bool) -> Outcome<Form> {
+    let mut entries = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .peekable();
+    if entries.peek().is_none() {
+        return Ok(Form::Lists);
+    }
+    entries.find_map(|entry| form(entry, aggregates)).ok_or_else(|| Failure::not_acceptable(SERVED))
+}
+
+const SERVED: &str = "application/json, application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+fn form(entry: &str, aggregates: bool) -> Option<Form> {
+    let mut parts = entry.split(';').map(str::trim);
+    if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
+        return None;
+    }
+    let parameters: BTreeMap<_, _> = parts.filter_map(|part| part.split_once('=')).collect();
+    if !parameters.contains_key("as") {
+        return Some(Form::Lists);
+    }
+    let is_ours = aggregates
+        && parameters.get("as") == Some(&"APIGroupDiscoveryList")
+        && parameters.get("g") == Some(&"apidiscovery.k8s.io");
+    match *parameters.get("v")? {
+        "v2" if is_ours => Some(Form::Aggregated("v2")),
+        "v2beta1" if is_ours => Some(Form::Aggregated("v2beta1")),
+        _ => None,
+    }
 }
 
 fn aggregated<'a>(version: &str, groups: impl Iterator<Item = &'a Group>, headers: &HeaderMap) -> Response {

@@ -7,7 +7,7 @@ use axum::extract::Query;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 
-use super::failure::{Failure, Outcome};
+use super::failure::{CauseReason, Failure, Outcome};
 use super::kinds::Kind;
 use super::selectors::Selector;
 use crate::storage::{Key, Resource, Version};
@@ -160,6 +160,21 @@ impl Params {
         Ok(is_dry)
     }
 
+    /// Who writes, for `options` as `PatchOptions`: 422 unless short and printable. Kept nowhere before server-side apply is.
+    pub fn check_field_manager(&self, options: &str) -> Outcome<()> {
+        const LONGEST: usize = 128;
+        let Some(manager) = self.get("fieldManager") else { return Ok(()) };
+        let (reason, message) = if manager.len() > LONGEST {
+            (CauseReason::TooLong, format!("Too long: may not be more than {LONGEST} bytes"))
+        } else if manager.chars().any(char::is_control) {
+            let message = format!("Invalid value: {manager:?}: should only contain printable characters");
+            (CauseReason::Invalid, message)
+        } else {
+            return Ok(());
+        };
+        Err(Failure::invalid_option(options, "fieldManager", reason, message))
+    }
+
     /// How long a request that is no watch may take; at most a minute.
     pub fn timeout(&self) -> Outcome<Duration> {
         const LONGEST: Duration = Duration::from_secs(60);
@@ -213,26 +228,28 @@ pub(crate) enum Freshness {
     Exact(Version),
 }
 
-/// `1h`, `90s`, `1m30s`, or seconds.
+/// A duration as Go writes it, `1h`, `1m30s`, `1.5s`, `250ms`; or whole seconds.
 fn parse_duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(seconds.into()));
     }
-    let mut rest = text;
+    let mut rest = Some(text).filter(|text| !text.is_empty())?;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|character: char| !character.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let units = tail.find(|character: char| character.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(units);
-        let number = u64::from(number.parse::<u32>().ok()?);
-        total = total.checked_add(match unit {
-            "h" => Duration::from_secs(number * 3_600),
-            "m" => Duration::from_secs(number * 60),
-            "s" => Duration::from_secs(number),
-            "ms" => Duration::from_millis(number),
+        let is_of_number = |character: char| character.is_ascii_digit() || character == '.';
+        let (number, tail) = rest.split_at(rest.find(|character| !is_of_number(character))?);
+        let (unit, tail) = tail.split_at(tail.find(is_of_number).unwrap_or(tail.len()));
+        let unit = match unit {
+            "h" => 3_600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ns" => 1e-9,
             _ => return None,
-        })?;
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()?;
+        total = total.checked_add(part)?;
         rest = tail;
     }
     Some(total)
@@ -351,7 +368,14 @@ mod tests {
         assert!(!params("watch=0").is_set("watch") && !params("watch=false").is_set("watch"));
         assert_eq!(params("timeout=1m30s").timeout().expect("valid"), Duration::from_secs(60));
         assert_eq!(params("timeout=1s500ms").timeout().expect("valid"), Duration::from_millis(1_500));
-        assert!(params("timeout=x").timeout().is_err());
+        assert_eq!(params("timeout=1.5s").timeout().expect("valid"), Duration::from_millis(1_500));
+        assert_eq!(params("timeout=.5s250us").timeout().expect("valid"), Duration::from_micros(500_250));
+        assert_eq!(params("timeout=7%C2%B5s9ns").timeout().expect("valid"), Duration::from_nanos(7_009));
+        assert_eq!(params("timeout=1000000000000000000000h").timeout().map_err(drop), Err(()));
+        for wrong in ["x", "1", "s", ".s", "1.2.3s", "1s2", "-1s", "1d", "1e3s"] {
+            let is_refused = params(&format!("timeout={wrong}")).timeout().is_err();
+            assert_eq!(is_refused, wrong != "1", "{wrong}");
+        }
         assert!(params("dryRun=None").is_dry_run().is_err());
         assert!(params("dryRun=All").is_dry_run().expect("valid"));
         assert!(params("limit=-1").number("limit").is_err());

@@ -15,6 +15,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
@@ -142,13 +143,35 @@ pub fn router(server: &Arc<ApiServer>) -> Router {
     for path in OTHER_ROUTES {
         router = router.route(path, other(server));
     }
-    router
+    let router = router
         .method_not_allowed_fallback(async || Failure::method_not_allowed())
         .fallback(async || Failure::no_such_path())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(require_right))
         .layer(CompressionLayer::new().gzip(true).compress_when(Large))
-        .layer(from_fn_with_state(server.clone(), observe))
+        .layer(from_fn_with_state(server.clone(), observe));
+    Router::new().fallback_service(router.map_request(without_slash))
+}
+
+/// `/apis/` is `/apis`, and so on below; other paths are what they are.
+fn without_slash(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || !trimmed.starts_with("/api") {
+        return request;
+    }
+    let wanted = match request.uri().query() {
+        Some(query) => format!("{trimmed}?{query}").parse(),
+        None => trimmed.parse(),
+    };
+    if let Ok(wanted) = wanted {
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(wanted);
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 fn resource(server: &Arc<ApiServer>, route: Route) -> MethodRouter {
@@ -174,6 +197,12 @@ async fn serve(
     let is_watchable = matches!(route.verb, Verb::List | Verb::Get) && route.subresource.is_none();
     if is_watchable && call.params.is_set("watch") {
         return verbs::watch(server, &call).await;
+    }
+    match route.verb {
+        Verb::Create => call.params.check_field_manager("CreateOptions")?,
+        Verb::Update => call.params.check_field_manager("UpdateOptions")?,
+        Verb::Patch => call.params.check_field_manager("PatchOptions")?,
+        Verb::Get | Verb::List | Verb::Delete | Verb::DeleteCollection => {}
     }
     let timeout = call.params.timeout()?;
     let work = async {

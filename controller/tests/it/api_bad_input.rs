@@ -93,3 +93,42 @@ async fn duplicate_fields_of_yaml_are_treated_as_those_of_json() {
     assert_eq!((ignored.code, ignored.body["data"]["k"].as_str()), (201, Some("2")));
     assert!(!ignored.headers.contains_key("warning"));
 }
+
+#[tokio::test]
+async fn who_writes_must_be_short_and_printable() {
+    let api = Api::new().await;
+    let post = async |manager: &str| {
+        let path = format!("{CONFIG_MAPS}?dryRun=All&fieldManager={manager}");
+        api.post(&path, &crate::world::api::config_map("a")).await.message()
+    };
+
+    let said = [post("kubectl").await, post(&"m".repeat(129)).await, post("a%0Ab").await];
+
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    201 
+    422 CreateOptions.meta.k8s.io "" is invalid: fieldManager: Too long: may not be more than 128 bytes
+    422 CreateOptions.meta.k8s.io "" is invalid: fieldManager: Invalid value: "a\nb": should only contain printable characters
+    "#);
+}
+
+#[tokio::test]
+async fn a_delete_takes_delete_options_only() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &crate::world::api::config_map("a")).await;
+    let delete = async |body: &str| {
+        let path = format!("{CONFIG_MAPS}/a?dryRun=All");
+        api.call(Method::DELETE, &path, &[], body.to_owned()).await.message()
+    };
+
+    let said = [
+        delete(r#"{"kind":"ConfigMap","apiVersion":"v1"}"#).await,
+        delete(r#"{"propagationPolicy":"Sideways"}"#).await,
+        delete(r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#).await,
+    ];
+
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    400 the body is a "ConfigMap", not DeleteOptions
+    422 DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Sideways": supported values: "Foreground", "Background", "Orphan", "nil"
+    200
+    "#);
+}

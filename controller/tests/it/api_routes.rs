@@ -76,7 +76,7 @@ async fn a_caller_without_the_right_reads_what_was_missing() {
         refused(Method::PATCH, "/apis/gantry.dev/v1alpha1/namespaces/n/operations/x/status").await,
         refused(Method::GET, "/api/v1/namespaces/n").await,
         refused(Method::GET, "/api/v1/namespaces/%6E/%73ecrets/%78").await,
-        refused(Method::GET, "/api/v1/namespaces/%6E/secrets/%78%2Fy").await,
+        refused(Method::GET, "/api/v1/namespaces/%6E/secrets/%78%2Fy/").await,
         refused(Method::GET, "/metrics").await,
     ];
 
@@ -119,6 +119,37 @@ async fn a_path_that_is_no_text_is_refused_with_a_status() {
         assert_eq!((answer.code, &answer.body["kind"]), (400, &"Status".into()), "{path}");
         assert_eq!(answer.headers["content-type"], "application/json");
         assert!(answer.headers.contains_key("audit-id"));
+    }
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_changes_nothing() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("a")).await;
+
+    for path in ["/api", "/apis", "/api/v1", "/apis/gantry.dev", "/apis/gantry.dev/v1alpha1", CONFIG_MAPS] {
+        let (plain, slashed) = (api.get(path).await, api.get(&format!("{path}/?limit=1")).await);
+        assert_eq!((slashed.code, slashed.body), (200, plain.body), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn discovery_is_not_served_as_what_it_is_not() {
+    let api = Api::new().await;
+
+    for path in ["/api", "/apis", "/api/v1", "/apis/gantry.dev"] {
+        for (accept, code) in [
+            ("text/html", 406),
+            ("application/vnd.kubernetes.protobuf", 406),
+            ("*/*", 200),
+            ("text/html,application/json", 200),
+        ] {
+            assert_eq!(
+                api.call(Method::GET, path, &[("accept", accept)], "").await.code,
+                code,
+                "{path} {accept}"
+            );
+        }
     }
 }
 

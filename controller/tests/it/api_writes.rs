@@ -32,6 +32,8 @@ async fn a_name_is_generated_and_a_taken_one_is_409() {
     let name = one.body["metadata"]["name"].as_str().expect("a name");
     assert!(name.starts_with("web-") && name.len() == 9, "{name}");
     assert_ne!(one.body["metadata"]["name"], two.body["metadata"]["name"]);
+    let long = api.post(CONFIG_MAPS, &json!({"metadata": {"generateName": "w".repeat(80)}})).await;
+    assert_eq!(long.body["metadata"]["name"].as_str().map(str::len), Some(63));
     assert_snapshot!(api.post(CONFIG_MAPS, &config_map("a")).await.message(), @r#"409 configmaps "a" already exists"#);
     assert_eq!(api.post(CONFIG_MAPS, &json!({"metadata": {}})).await.code, 422);
 }
@@ -191,7 +193,7 @@ async fn deletion_heeds_preconditions_and_says_what_went() {
     assert_eq!((other.code, old.code, dry.code, dry_by_body.code), (409, 409, 200, 200));
     assert_eq!(dry.body["details"]["uid"], made.body["metadata"]["uid"]);
     assert_eq!(orphaned.body["metadata"]["finalizers"], json!(["orphan"]));
-    assert_eq!(api.delete(&format!("{path}?propagationPolicy=Sideways")).await.code, 400);
+    assert_eq!(api.delete(&format!("{path}?propagationPolicy=Sideways")).await.code, 422);
 }
 
 #[tokio::test]
@@ -243,6 +245,53 @@ async fn a_dry_run_answers_as_if_and_stores_nothing() {
     assert_eq!((made.code, other.code), (201, 400));
     assert!(made.body["metadata"]["uid"].is_string());
     assert_eq!(api.get(&format!("{CONFIG_MAPS}/a")).await.code, 404);
+    api.post(CONFIG_MAPS, &config_map("a")).await;
+    let taken = api.replica().await.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await;
+    assert_snapshot!(taken.message(), @r#"409 configmaps "a" already exists"#);
+}
+
+#[tokio::test]
+async fn a_put_to_nobody_is_404_whether_it_names_a_version_or_not() {
+    let api = Api::new().await;
+    let mut versioned = operation("x", "Stop");
+    versioned["metadata"]["resourceVersion"] = json!("1");
+
+    let answers = [
+        api.put(&format!("{OPERATIONS}/x"), &operation("x", "Stop")).await,
+        api.put(&format!("{OPERATIONS}/x"), &versioned).await,
+        api.put(&format!("{CONFIG_MAPS}/a"), &config_map("a")).await,
+    ];
+
+    assert_eq!(answers.map(|answer| answer.code), [404; 3]);
+}
+
+#[tokio::test]
+async fn no_patch_takes_the_metadata_away() {
+    let api = Api::new().await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let made = api.post(CONFIG_MAPS, &config_map("a")).await;
+
+    let merged = api.merge(&path, &json!({"metadata": null})).await;
+    let patched = api.json_patch(&path, &json!([{"op": "remove", "path": "/metadata"}])).await;
+
+    assert_snapshot!([merged.message(), patched.message()].join("\n"), @r#"
+    422 ConfigMap "a" is invalid: metadata: Required value: a patch cannot take it away
+    422 ConfigMap "a" is invalid: metadata: Required value: a patch cannot take it away
+    "#);
+    assert_eq!(api.get(&path).await.body, made.body);
+}
+
+#[tokio::test]
+async fn a_patch_that_fails_says_of_which_object() {
+    let api = Api::new().await;
+    api.post(OPERATIONS, &operation("x", "Stop")).await;
+
+    let failed = api
+        .json_patch(&format!("{OPERATIONS}/x"), &json!([{"op": "test", "path": "/kind", "value": "y"}]))
+        .await;
+
+    assert_eq!(failed.code, 422);
+    assert_eq!(failed.body["details"], json!({"name": "x", "kind": "operations", "group": "gantry.dev"}));
 }
 
 #[tokio::test]

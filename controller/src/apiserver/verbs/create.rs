@@ -55,6 +55,13 @@ async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[Str
     if &*key.resource.0 == "namespaces" {
         begin_namespace(&mut object);
     }
+    if call.is_dry_run {
+        // What stores nothing is not compared by the store.
+        server.reach(Freshness::Newest).await?;
+        if server.store.cache().get(&key).is_some() {
+            return Err(Failure::already_exists(&key.resource, &key.name));
+        }
+    }
     for _ in 1..ATTEMPTS {
         match enter(server, call, &key, object.clone()).await {
             // Our cache may not have seen yet what became of the namespace.
@@ -102,10 +109,10 @@ async fn takes_objects(server: &ApiServer, namespace: &str, key: &Key) -> Outcom
     }
 }
 
-/// The prefix, shortened to leave room, and five letters that make no words.
+/// The prefix, shortened so that the name is a label whatever the kind, and five letters that make no words.
 fn generate(prefix: &str, entropy: &dyn Entropy) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    const ROOM: usize = 253 - 5;
+    const ROOM: usize = 63 - 5;
     let mut name: String = prefix.chars().take(ROOM).collect();
     for _ in 0..5 {
         let chosen = usize::try_from(entropy.below(LETTERS.len() as u64)).unwrap_or(0);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::list::page;
 use super::write::{ATTEMPTS, current, is_held, is_stale, metadata, parse, store};
 use crate::apiserver::decode::decode;
-use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::failure::{CauseReason, Failure, Outcome};
 use crate::apiserver::request::Call;
 use crate::apiserver::{ApiServer, answer};
 use crate::storage::{Expects, Key, Object};
@@ -181,6 +181,10 @@ impl Options {
             DeleteOptions::default()
         } else {
             let decoded = decode(body, call.content_type.as_deref())?;
+            let kind = decoded.value.get("kind").and_then(Value::as_str).unwrap_or_default();
+            if !matches!(kind, "" | "DeleteOptions") {
+                return Err(Failure::bad_request(format!("the body is a {kind:?}, not DeleteOptions")));
+            }
             serde_json::from_value(decoded.value)
                 .map_err(|error| Failure::bad_request(format!("the body is not DeleteOptions: {error}")))?
         };
@@ -203,10 +207,14 @@ impl Options {
                 ));
             }
             (Some(other), None) => {
-                return Err(Failure::bad_request(format!(
-                    "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \
-                     \"Orphan\""
-                )));
+                return Err(Failure::invalid_option(
+                    "DeleteOptions",
+                    "propagationPolicy",
+                    CauseReason::NotSupported,
+                    format!(
+                        "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                    ),
+                ));
             }
         };
         let preconditions = given.preconditions.unwrap_or_default();

@@ -2,10 +2,11 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use serde_json::Value;
 
 use super::write::{ATTEMPTS, current, is_stale, parse, place, replace, text_of};
 use crate::apiserver::ApiServer;
-use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::failure::{Cause, CauseReason, Failure, Outcome};
 use crate::apiserver::patch::Patch;
 use crate::apiserver::request::Call;
 
@@ -18,7 +19,13 @@ pub(crate) async fn patch(server: &ApiServer, call: &Call, body: &[u8]) -> Outco
         let old = parse(&object)?;
         let is_last = attempt == ATTEMPTS;
         let outcome = async {
-            let mut new = patch.apply(&old)?;
+            let mut new = patch.apply(&old).map_err(|failure| failure.about(&key.resource, &key.name))?;
+            // An object without it would be taken for one that says nothing, and lose labels and finalizers.
+            if !new.get("metadata").is_some_and(Value::is_object) {
+                let message = "Required value: a patch cannot take it away".to_owned();
+                let cause = Cause { field: "metadata".to_owned(), reason: CauseReason::Required, message };
+                return Err(Failure::invalid(&call.kind.group, &call.kind.kind, &key.name, vec![cause]));
+            }
             place(call, &mut new)?;
             if text_of(&new, "resourceVersion")?.is_some_and(|version| version != object.version.to_string())
             {

@@ -17,6 +17,7 @@ pub(crate) async fn update(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
     let key = call.target()?;
     let expected = text_of(&new, "resourceVersion")?.map(parse_version).transpose()?;
     if expected.is_none() && !call.kind.allows_unconditional_update {
+        current(server, &key, false).await?;
         let cause = Cause {
             field: "metadata.resourceVersion".to_owned(),
             reason: CauseReason::Invalid,
