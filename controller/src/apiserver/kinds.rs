@@ -138,6 +138,10 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
 }
 
 fn read_as<T: DeserializeOwned>(object: &Value) -> Result<(), (String, String)> {
+    if T::deserialize(object).is_ok() {
+        return Ok(());
+    }
+    // Keeping the path costs several times the reading, so it is asked for only once something is wrong.
     match serde_path_to_error::deserialize::<_, T>(object) {
         Ok(_) => Ok(()),
         Err(error) => Err((error.path().to_string(), error.into_inner().to_string())),
