@@ -23,8 +23,8 @@ struct Fleet {
     controllers: Vec<Controller>,
     hosts: Vec<(Engine, Agent)>,
     postgres: Postgres,
-    _balancer: Balancer,
-    _dir: tempfile::TempDir,
+    balancer: Balancer,
+    dir: tempfile::TempDir,
 }
 
 impl Fleet {
@@ -42,7 +42,7 @@ impl Fleet {
             controllers.push(Controller::start(&place, &postgres.url(), &[]).await?);
         }
         let balancer = Balancer::start(controllers.iter().map(Controller::address).collect()).await?;
-        let mut fleet = Self { controllers, hosts: Vec::new(), postgres, _balancer: balancer, _dir: dir };
+        let mut fleet = Self { controllers, hosts: Vec::new(), postgres, balancer, dir };
         for name in HOSTS {
             fleet.enroll(name).await?;
         }
@@ -50,17 +50,17 @@ impl Fleet {
     }
 
     async fn enroll(&mut self, name: &str) -> anyhow::Result<()> {
-        let place = self._dir.path().join(name);
+        let place = self.dir.path().join(name);
         let engine = Engine::start(&place, None).await?;
         let settings = AgentSettings {
-            controller: format!("https://{}", self._balancer.address()),
+            controller: format!("https://{}", self.balancer.address()),
             token: self.controllers[0].token(&[]).await?,
             ca_hash: self.controllers[0].ca_hash().await?,
             instance: name.to_owned(),
             docker_host: engine.host(),
             extra: Vec::new(),
         };
-        let agent = Agent::start(&self._dir.path().join(format!("{name}-agent")), settings)?;
+        let agent = Agent::start(&self.dir.path().join(format!("{name}-agent")), settings)?;
         self.hosts.push((engine, agent));
         Ok(())
     }
