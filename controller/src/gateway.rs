@@ -41,7 +41,7 @@ use crate::telemetry::metrics::Metrics;
 use self::contact::Remote;
 use self::directory::Directory;
 use self::door::{AgentDoor, AgentIo};
-use self::enrollment::Sources;
+use self::enrollment::{Lanes, Sources};
 use self::link::{DuplicateRefusal, InstanceUid, LinkEvent};
 use self::peers::{Peer, PeerDialer};
 use self::session::Session;
@@ -130,6 +130,7 @@ pub struct Gateway {
     sources: Sources,
     /// When the store's token was raised above what an agent had seen.
     raises: Mutex<Vec<Instant>>,
+    lanes: Lanes,
 }
 
 /// What is remembered of an instance between its sessions.
@@ -154,6 +155,7 @@ impl Gateway {
             opening: Semaphore::new(MOST_OPENING),
             sources: Sources::new(),
             raises: Mutex::default(),
+            lanes: Lanes::new(),
         })
     }
 

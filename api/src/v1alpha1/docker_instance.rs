@@ -293,6 +293,13 @@ pub struct AgentStatus {
     /// Identity of its journal; a new one means the old was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal_id: Option<String>,
+    /// Public id of the join token it enrolled with. Until that token's time is over, the same key gets its certificate again with it,
+    /// in case the first answer was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_token: Option<String>,
+    /// When that token's time is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_token_expiration_time: Option<Time>,
 }
 
 /// What the host's owner allows the controller, enforced by the agent.

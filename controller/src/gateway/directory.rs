@@ -1,7 +1,9 @@
 //! What the gateway must know of instances, operations and join tokens: read and written through the API like everybody else.
 
 use async_trait::async_trait;
-use gantry_api::names::{ENROLLMENT_MANAGER, JOIN_TOKEN_SECRET_TYPE, REGISTERED_BY_AGENT_ANNOTATION};
+use gantry_api::names::{
+    ENROLLMENT_MANAGER, JOIN_TOKEN_ID_LABEL, JOIN_TOKEN_SECRET_TYPE, REGISTERED_BY_AGENT_ANNOTATION,
+};
 use gantry_api::v1alpha1::{DockerInstance, DockerInstanceSpec, Operation};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -34,6 +36,9 @@ impl From<kube::Error> for DirectoryError {
     }
 }
 
+/// A token's Secret is named so, and then its public id.
+const TOKEN_NAME_PREFIX: &str = "join-token-";
+
 /// A join token as it is stored: never its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredToken {
@@ -47,6 +52,13 @@ pub struct StoredToken {
     pub expires: String,
     /// How often it may still be used.
     pub uses: u32,
+}
+
+impl StoredToken {
+    /// Its public id.
+    pub fn id(&self) -> &str {
+        self.name.strip_prefix(TOKEN_NAME_PREFIX).unwrap_or_default()
+    }
 }
 
 /// What the gateway must know, and the little it writes.
@@ -64,11 +76,19 @@ pub trait Directory: Send + Sync + 'static {
     /// Uses a token once; `Conflict` if somebody did at the same time.
     async fn use_token(&self, namespace: &str, token: &StoredToken) -> Result<(), DirectoryError>;
 
+    /// Takes one use back, of a token as it was before; nothing if somebody has deleted it since.
+    async fn return_use(&self, namespace: &str, token: &StoredToken) -> Result<(), DirectoryError>;
+
     /// Makes an instance of that name.
     async fn register(&self, namespace: &str, name: &str) -> Result<DockerInstance, DirectoryError>;
 
-    /// Gives the instance to a key; `Conflict` if it changed since it was read.
-    async fn bind(&self, instance: &DockerInstance, key_fingerprint: &str) -> Result<(), DirectoryError>;
+    /// Gives the instance to a key, which came with that token; `Conflict` if it changed since it was read.
+    async fn bind(
+        &self,
+        instance: &DockerInstance,
+        key_fingerprint: &str,
+        token: &StoredToken,
+    ) -> Result<(), DirectoryError>;
 }
 
 /// The directory behind an API client.
@@ -105,7 +125,7 @@ impl Directory for ApiDirectory {
     }
 
     async fn token(&self, namespace: &str, id: &str) -> Result<Option<StoredToken>, DirectoryError> {
-        let name = format!("join-token-{id}");
+        let name = format!("{TOKEN_NAME_PREFIX}{id}");
         let Some(secret) = self.secrets(namespace).get_opt(&name).await? else { return Ok(None) };
         if secret.type_.as_deref() != Some(JOIN_TOKEN_SECRET_TYPE) {
             return Ok(None);
@@ -141,6 +161,30 @@ impl Directory for ApiDirectory {
         Ok(())
     }
 
+    async fn return_use(&self, namespace: &str, token: &StoredToken) -> Result<(), DirectoryError> {
+        let secrets = self.secrets(namespace);
+        let params = PatchParams::apply(ENROLLMENT_MANAGER);
+        if let Some(now) = self.token(namespace, token.id()).await? {
+            let more = json!({
+                "metadata": {"resourceVersion": now.version},
+                "stringData": {"uses": now.uses.saturating_add(1).to_string()},
+            });
+            secrets.patch(&token.name, &params, &Patch::Merge(more)).await?;
+        } else if token.uses <= 1 {
+            // The last use took the Secret with it.
+            let again = serde_json::from_value(json!({
+                "metadata": {"name": token.name, "labels": {JOIN_TOKEN_ID_LABEL: token.id()}},
+                "type": JOIN_TOKEN_SECRET_TYPE,
+                "stringData": {"token-hash": token.hash, "expires": token.expires, "uses": "1"},
+            }));
+            let again: Secret = again.map_err(|error| DirectoryError::Invalid(error.to_string()))?;
+            let params =
+                PostParams { field_manager: Some(ENROLLMENT_MANAGER.to_owned()), ..PostParams::default() };
+            secrets.create(&params, &again).await?;
+        }
+        Ok(())
+    }
+
     async fn register(&self, namespace: &str, name: &str) -> Result<DockerInstance, DirectoryError> {
         let mut instance = DockerInstance::new(name, DockerInstanceSpec::default());
         instance.annotations_mut().insert(REGISTERED_BY_AGENT_ANNOTATION.to_owned(), "true".to_owned());
@@ -149,10 +193,19 @@ impl Directory for ApiDirectory {
         Ok(self.instances(namespace).create(&params, &instance).await?)
     }
 
-    async fn bind(&self, instance: &DockerInstance, key_fingerprint: &str) -> Result<(), DirectoryError> {
+    async fn bind(
+        &self,
+        instance: &DockerInstance,
+        key_fingerprint: &str,
+        token: &StoredToken,
+    ) -> Result<(), DirectoryError> {
         let bound = json!({
             "metadata": {"resourceVersion": instance.resource_version()},
-            "status": {"agent": {"keyFingerprint": key_fingerprint}},
+            "status": {"agent": {
+                "keyFingerprint": key_fingerprint,
+                "joinToken": token.id(),
+                "joinTokenExpirationTime": token.expires,
+            }},
         });
         let namespace = instance.namespace().unwrap_or_default();
         self.instances(&namespace)

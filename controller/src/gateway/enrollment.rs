@@ -1,7 +1,8 @@
 //! From a join token to a certificate.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason, EnrollRequest, EnrollResponse};
@@ -10,22 +11,29 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
 use super::Gateway;
 use super::directory::{DirectoryError, StoredToken};
 use super::link::{DuplicateRefusal, InstanceUid};
-use crate::pki::{SignedAgent, hex};
+use crate::pki::{AgentRequest, PkiError, hex};
 
 /// Enrolments one address may try in a row, and how fast it may go on.
 const BURST: u32 = 60;
 const REFILL: Duration = Duration::from_secs(1);
-/// Addresses that are remembered.
+/// Longest name of a namespace, and of an instance.
+const LONGEST_LABEL: usize = 63;
+const LONGEST_NAME: usize = 253;
+/// Sources that are remembered.
 const MOST_SOURCES: usize = 10_000;
 /// How often a write that met another one is tried again.
 const TRIES: usize = 5;
 
-/// How often each address has tried, so that tokens cannot be guessed fast.
+/// Enrolments under way for instances whose names fall together wait for each other.
+const LANES: usize = 64;
+
+/// How often each source has tried, so that tokens cannot be guessed fast.
 #[derive(Debug)]
 pub(super) struct Sources(Mutex<HashMap<IpAddr, Bucket>>);
 
@@ -40,17 +48,19 @@ impl Sources {
         Self(Mutex::default())
     }
 
-    /// Counts one try; false if there were too many.
+    /// Counts one try; false if there were too many. Where too many sources are remembered, the one that tried longest ago is not.
     fn admit(&self, address: IpAddr) -> bool {
-        let now = Instant::now();
+        let (source, now) = (source(address), Instant::now());
         let mut sources = self.0.lock();
-        if sources.len() >= MOST_SOURCES && !sources.contains_key(&address) {
+        if sources.len() >= MOST_SOURCES && !sources.contains_key(&source) {
             sources.retain(|_, bucket| now.duration_since(bucket.refilled_at) < REFILL * BURST);
-            if sources.len() >= MOST_SOURCES {
-                return false;
+            let oldest =
+                sources.iter().min_by_key(|(_, bucket)| bucket.refilled_at).map(|(source, _)| *source);
+            if let Some(oldest) = oldest.filter(|_| sources.len() >= MOST_SOURCES) {
+                sources.remove(&oldest);
             }
         }
-        let bucket = sources.entry(address).or_insert(Bucket { left: BURST, refilled_at: now });
+        let bucket = sources.entry(source).or_insert(Bucket { left: BURST, refilled_at: now });
         let earned = now.duration_since(bucket.refilled_at).as_secs() / REFILL.as_secs();
         if earned > 0 {
             bucket.left = BURST.min(bucket.left.saturating_add(u32::try_from(earned).unwrap_or(BURST)));
@@ -62,9 +72,69 @@ impl Sources {
     }
 }
 
+/// Who owns an address: of IPv6 everybody has a /64 to choose from.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// One enrolment at a time for an instance, so that who comes second sees whom it belongs to before a use is counted.
+#[derive(Debug)]
+pub(super) struct Lanes([tokio::sync::Mutex<()>; LANES]);
+
+impl Lanes {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+
+    async fn enter(&self, namespace: &str, instance: &str) -> Option<MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        (namespace, instance).hash(&mut hasher);
+        let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
+        Some(self.0.get(lane)?.lock().await)
+    }
+}
+
+/// An instance was not taken after the token's use was counted.
+enum Untaken {
+    /// It is certain that nothing came of it.
+    Surely(EnrollFailure),
+    /// The API did not say.
+    Perhaps(EnrollFailure),
+}
+
+impl From<EnrollFailure> for Untaken {
+    fn from(why: EnrollFailure) -> Self {
+        Self::Surely(why)
+    }
+}
+
+impl From<DirectoryError> for Untaken {
+    fn from(error: DirectoryError) -> Self {
+        match error {
+            DirectoryError::Unavailable(_) => Self::Perhaps(error.into()),
+            DirectoryError::Conflict | DirectoryError::Invalid(_) => Self::Surely(error.into()),
+        }
+    }
+}
+
+/// What is known of the token somebody shows.
+enum Shown {
+    /// It can be used.
+    Valid(StoredToken),
+    /// There is none of that id: used up, or never made.
+    Gone,
+    /// It cannot be used.
+    Wrong,
+}
+
 impl Gateway {
-    /// Checks the token and whose the instance is, counts the token's use, then binds the instance to the key. Who is refused
-    /// uses nothing up, except who loses a race for the instance: bound first, one use could bind many instances.
+    /// Checks names, signing request, token and whose the instance is, counts the token's use, then registers the instance and binds
+    /// it to the key. Who is refused uses nothing up and leaves nothing behind.
+    ///
+    /// A key that asks again with the token it enrolled with gets its certificate again and uses nothing up.
     pub(super) async fn decide(
         &self,
         request: EnrollRequest,
@@ -92,45 +162,80 @@ impl Gateway {
         request: &EnrollRequest,
         from: SocketAddr,
     ) -> Result<EnrollResponse, EnrollFailure> {
-        let token = self.check_token(request).await?;
-        let instance = self.instance_for(request).await?;
-        let uid = instance.uid().and_then(|uid| uid.parse().ok()).map(InstanceUid);
-        let uid = uid.ok_or_else(|| failure(EnrollFailureReason::Unavailable, "the instance has no uid"))?;
-        let signed = self
-            .parts
-            .pki
-            .sign_agent(
-                &request.csr_pem,
-                &request.namespace,
-                &request.instance,
-                uid,
-                self.parts.timing.certificate,
-            )
-            .map_err(|error| {
-                failure(EnrollFailureReason::Invalid, &format!("the signing request is refused: {error}"))
-            })?;
-        self.check_owner(&instance, uid, &signed, from)?;
-        self.spend(request, token).await?;
-        self.bind(request, instance, uid, &signed, from).await?;
+        check_names(request)?;
+        let agent =
+            self.parts.pki.check_request(&request.csr_pem).map_err(|error| refused_request(&error))?;
+        let _lane = self.lanes.enter(&request.namespace, &request.instance).await;
+        let shown = self.shown_token(request).await?;
+        let instance = self.parts.directory.instance(&request.namespace, &request.instance).await?;
+        if let Some(instance) = &instance
+            && !matches!(shown, Shown::Wrong)
+            && self.was_answered(instance, token_id(request), &agent)
+        {
+            self.check_owner(instance, &agent, from)?;
+            return self.answer(request, agent, uid_of(instance)?);
+        }
+        let Shown::Valid(token) = shown else { return Err(refused()) };
+        if let Some(instance) = &instance {
+            self.check_owner(instance, &agent, from)?;
+        }
+        let token = self.spend(request, token).await?;
+        match self.take(request, instance, &agent, &token, from).await {
+            Ok(uid) => self.answer(request, agent, uid),
+            Err(Untaken::Surely(why)) => {
+                self.give_back(request, &token).await;
+                Err(why)
+            }
+            // Given back, a use that did bind an instance could bind a second one.
+            Err(Untaken::Perhaps(why)) => Err(why),
+        }
+    }
+
+    fn answer(
+        &self,
+        request: &EnrollRequest,
+        agent: AgentRequest,
+        uid: InstanceUid,
+    ) -> Result<EnrollResponse, EnrollFailure> {
+        let (namespace, instance) = (&request.namespace, &request.instance);
+        let lifetime = self.parts.timing.certificate;
+        let signed = self.parts.pki.sign_request(agent, namespace, instance, uid, lifetime);
         Ok(EnrollResponse {
-            certificate_pem: signed.certificate_pem,
+            certificate_pem: signed.map_err(|error| refused_request(&error))?.certificate_pem,
             ca_bundle_pem: self.parts.pki.ca_bundle(),
             instance_uid: uid.to_string(),
         })
     }
 
-    /// Every way a token can be wrong has the same answer.
-    async fn check_token(&self, request: &EnrollRequest) -> Result<StoredToken, EnrollFailure> {
-        let (id, secret) = request.token.split_once('.').unwrap_or_default();
-        let is_plausible =
-            !id.is_empty() && id.len() <= 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let stored =
-            if is_plausible { self.parts.directory.token(&request.namespace, id).await? } else { None };
-        let hash = hex(&Sha256::digest(secret.as_bytes()));
-        stored.filter(|stored| is_valid(stored, &hash, self.parts.clock.now())).ok_or_else(refused)
+    /// This very key was given this instance for this token, whose time is not over: the answer may have been lost.
+    fn was_answered(&self, instance: &DockerInstance, token_id: &str, agent: &AgentRequest) -> bool {
+        let bound = instance.status.as_ref().and_then(|status| status.agent.as_ref());
+        bound.is_some_and(|bound| {
+            bound.key_fingerprint == agent.key_fingerprint()
+                && !token_id.is_empty()
+                && bound.join_token.as_deref() == Some(token_id)
+                && bound
+                    .join_token_expiration_time
+                    .as_ref()
+                    .is_some_and(|expires| self.parts.clock.now() < expires.0)
+        })
     }
 
-    async fn instance_for(&self, request: &EnrollRequest) -> Result<DockerInstance, EnrollFailure> {
+    async fn shown_token(&self, request: &EnrollRequest) -> Result<Shown, EnrollFailure> {
+        let id = token_id(request);
+        if id.is_empty() {
+            return Ok(Shown::Wrong);
+        }
+        let Some(stored) = self.parts.directory.token(&request.namespace, id).await? else {
+            return Ok(Shown::Gone);
+        };
+        let (_, secret) = request.token.split_once('.').unwrap_or_default();
+        let hash = hex(&Sha256::digest(secret.as_bytes()));
+        let is_valid = is_valid(&stored, &hash, self.parts.clock.now());
+        Ok(if is_valid { Shown::Valid(stored) } else { Shown::Wrong })
+    }
+
+    async fn instance_for(&self, request: &EnrollRequest) -> Result<DockerInstance, Untaken> {
         for _ in 0..TRIES {
             if let Some(instance) =
                 self.parts.directory.instance(&request.namespace, &request.instance).await?
@@ -149,8 +254,7 @@ impl Gateway {
     fn check_owner(
         &self,
         instance: &DockerInstance,
-        uid: InstanceUid,
-        signed: &SignedAgent,
+        agent: &AgentRequest,
         from: SocketAddr,
     ) -> Result<(), EnrollFailure> {
         let name = instance.name_any();
@@ -164,14 +268,14 @@ impl Gateway {
             let message = format!("instance `{name}` is archived: set spec.archived to false first");
             return Err(failure(EnrollFailureReason::InstanceArchived, &message));
         }
-        let Some(owner) = owner(instance).filter(|owner| **owner != signed.key_fingerprint) else {
+        let Some(owner) = owner(instance).filter(|owner| *owner != agent.key_fingerprint()) else {
             return Ok(());
         };
         tracing::warn!(%from, instance = name, owner, "DuplicateAgent: a second key asks for an instance");
         self.remember_duplicate(
-            uid,
+            uid_of(instance)?,
             DuplicateRefusal {
-                key_fingerprint: signed.key_fingerprint.clone(),
+                key_fingerprint: agent.key_fingerprint().to_owned(),
                 same_key: false,
                 address: from.ip().to_string(),
             },
@@ -185,48 +289,106 @@ impl Gateway {
         ))
     }
 
-    /// Counts one use; two agents racing for the last one cannot both have it.
-    async fn spend(&self, request: &EnrollRequest, mut token: StoredToken) -> Result<(), EnrollFailure> {
+    /// Counts one use and says of which state of the token; two agents racing for the last one cannot both have it.
+    async fn spend(
+        &self,
+        request: &EnrollRequest,
+        mut token: StoredToken,
+    ) -> Result<StoredToken, EnrollFailure> {
         for _ in 0..TRIES {
             match self.parts.directory.use_token(&request.namespace, &token).await {
                 Err(DirectoryError::Conflict | DirectoryError::Invalid(_)) => {
-                    token = self.check_token(request).await?;
+                    token = match self.shown_token(request).await? {
+                        Shown::Valid(token) => token,
+                        Shown::Gone | Shown::Wrong => return Err(refused()),
+                    };
                 }
-                used => return Ok(used?),
+                used => return Ok(used.map(|()| token)?),
             }
         }
         Err(failure(EnrollFailureReason::Busy, "many agents use this token at once: try again"))
     }
 
-    async fn bind(
+    /// Nobody else may be told of a failure here: the use is lost then, which harms nobody but the token's owner.
+    async fn give_back(&self, request: &EnrollRequest, token: &StoredToken) {
+        for _ in 0..TRIES {
+            match self.parts.directory.return_use(&request.namespace, token).await {
+                Err(DirectoryError::Conflict) => {}
+                Err(error) => {
+                    return tracing::warn!(%error, "a use of a join token that came to nothing is lost");
+                }
+                Ok(()) => return,
+            }
+        }
+    }
+
+    /// Binds the instance to the key, and registers it first where there is none.
+    async fn take(
         &self,
         request: &EnrollRequest,
-        mut instance: DockerInstance,
-        uid: InstanceUid,
-        signed: &SignedAgent,
+        found: Option<DockerInstance>,
+        agent: &AgentRequest,
+        token: &StoredToken,
         from: SocketAddr,
-    ) -> Result<(), EnrollFailure> {
+    ) -> Result<InstanceUid, Untaken> {
+        let mut instance = match found {
+            Some(instance) => instance,
+            None => self.instance_for(request).await?,
+        };
+        let uid = uid_of(&instance)?;
         for _ in 0..TRIES {
-            if owner(&instance) == Some(&signed.key_fingerprint) {
-                return Ok(());
-            }
-            self.check_owner(&instance, uid, signed, from)?;
-            match self.parts.directory.bind(&instance, &signed.key_fingerprint).await {
+            self.check_owner(&instance, agent, from)?;
+            match self.parts.directory.bind(&instance, agent.key_fingerprint(), token).await {
                 Err(DirectoryError::Conflict) => {}
-                bound => return Ok(bound?),
+                bound => return Ok(bound.map(|()| uid)?),
             }
             instance = match self.parts.directory.instance(&request.namespace, &request.instance).await? {
-                Some(again) if again.uid().as_deref() == Some(&uid.to_string()) => again,
+                Some(again) if uid_of(&again)? == uid => again,
                 _ => {
-                    return Err(failure(
-                        EnrollFailureReason::Unavailable,
-                        "the instance was deleted meanwhile: try again",
-                    ));
+                    let why = "the instance was deleted meanwhile: try again";
+                    return Err(failure(EnrollFailureReason::Unavailable, why).into());
                 }
             };
         }
         Err(DirectoryError::Conflict.into())
     }
+}
+
+/// Both go into paths and a certificate's subject: what the API would not take as a name gets no further.
+fn check_names(request: &EnrollRequest) -> Result<(), EnrollFailure> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |text: &str| {
+        !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
+    };
+    let EnrollRequest { namespace, instance, .. } = request;
+    let wrong = if namespace.len() > LONGEST_LABEL || !is_label(namespace) {
+        ("a namespace", namespace, "lower-case letters, digits and `-`")
+    } else if instance.len() > LONGEST_NAME || !instance.split('.').all(is_label) {
+        ("an instance", instance, "lower-case letters, digits, `-` and `.`")
+    } else {
+        return Ok(());
+    };
+    let (what, name, characters) = wrong;
+    let start: String = name.chars().take(LONGEST_LABEL).collect();
+    let message = format!(
+        "{start:?} cannot be the name of {what}: use {characters}, beginning and ending with a letter or digit"
+    );
+    Err(failure(EnrollFailureReason::Invalid, &message))
+}
+
+/// The public part of the token; empty if it is none.
+fn token_id(request: &EnrollRequest) -> &str {
+    let (id, _) = request.token.split_once('.').unwrap_or_default();
+    if id.len() <= 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) { id } else { "" }
+}
+
+fn uid_of(instance: &DockerInstance) -> Result<InstanceUid, EnrollFailure> {
+    let uid = instance.uid().and_then(|uid| uid.parse().ok()).map(InstanceUid);
+    uid.ok_or_else(|| failure(EnrollFailureReason::Unavailable, "the instance has no uid"))
+}
+
+fn refused_request(error: &PkiError) -> EnrollFailure {
+    failure(EnrollFailureReason::Invalid, &format!("the signing request is refused: {error}"))
 }
 
 fn owner(instance: &DockerInstance) -> Option<&String> {
@@ -271,5 +433,42 @@ impl From<DirectoryError> for EnrollFailure {
             DirectoryError::Conflict | DirectoryError::Unavailable(_) => EnrollFailureReason::Unavailable,
         };
         failure(reason, &error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(sources: &Sources, address: &str) -> bool {
+        sources.admit(address.parse().expect("an address"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t05_who_tries_too_often_waits_and_a_whole_slash_64_counts_as_one() {
+        let sources = Sources::new();
+        for number in 0..BURST {
+            assert!(ask(&sources, "192.0.2.7") && ask(&sources, &format!("2001:db8::{number:x}")));
+        }
+
+        assert!(!ask(&sources, "192.0.2.7"));
+        assert!(!ask(&sources, "::ffff:192.0.2.7"));
+        assert!(!ask(&sources, "2001:db8::ffff:1"));
+        assert!(ask(&sources, "192.0.2.8") && ask(&sources, "2001:db8:0:1::1"));
+        tokio::time::advance(REFILL).await;
+        assert!(ask(&sources, "192.0.2.7"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t05_many_sources_do_not_shut_out_the_next_one() {
+        let sources = Sources::new();
+        for number in 0..MOST_SOURCES + 10 {
+            let address = std::net::Ipv4Addr::from_bits(u32::try_from(number).expect("small"));
+            assert!(sources.admit(address.into()), "{number}");
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+
+        assert_eq!(sources.0.lock().len(), MOST_SOURCES);
+        assert!(ask(&sources, "203.0.113.9"));
     }
 }

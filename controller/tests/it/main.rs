@@ -15,6 +15,7 @@ mod api_routes;
 mod api_tables;
 mod api_watches;
 mod api_writes;
+mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;
 mod reconcile_loops;
