@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use gantry_api::agent_v1::action::Action;
 use gantry_api::agent_v1::{OperationReport, OperationState};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -18,9 +19,11 @@ use crate::docker::bollard::BollardEngine;
 use crate::docker::{DockerError, Engine};
 use crate::enrollment::certificate::{CertificateError, Enrolled};
 use crate::enrollment::key::{AgentKey, KeyError};
+use crate::enrollment::token::JoinToken;
 use crate::enrollment::{EnrollError, Enrollment};
 use crate::journal::{DirectoryDisk, Journal, JournalError, Ledger, Phase};
 use crate::operations::{Operations, Pace};
+use crate::session::backoff::Backoff;
 use crate::session::dial::{DialError, Dialer, one_line};
 use crate::session::readiness::Gate;
 use crate::session::{Link, Parts};
@@ -103,8 +106,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let outcome = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(agent)) => {
-            agent.link.run(&stop).await;
+        Some(Ok(mut agent)) => {
+            agent.keep_link(&config, &stop).await;
             agent.operations.stop().await;
             tracing::info!("stopped");
             Ok(())
@@ -117,7 +120,66 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
 struct Agent {
     link: Link,
     operations: Operations,
+    dialer: Arc<Dialer>,
+    state: Arc<StateDir>,
+    enrolled: Arc<Enrolled>,
+    entropy: SharedEntropy,
     _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Agent {
+    /// Keeps the link until `stop`. When the instance was deleted and a join token is given, this host enrols anew with it, under
+    /// the same name; a token that was refused is not tried twice.
+    async fn keep_link(&mut self, config: &Config, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(self.entropy.clone());
+        let mut refused = None;
+        while let Some(mut asked) = self.link.run_until_gone(stop).await {
+            match stop.run_until_cancelled(self.enroll_anew(config, refused.as_ref())).await {
+                None => return,
+                Some(Ok(Some(fresh))) => {
+                    self.enrolled = Arc::new(fresh);
+                    self.link = self.link.with_identity(self.enrolled.clone());
+                    backoff.reset();
+                    continue;
+                }
+                Some(Ok(None)) => {}
+                Some(Err((token, error))) => {
+                    tracing::warn!(
+                        error = one_line(&error),
+                        "the instance is gone and this host is not enrolled anew"
+                    );
+                    asked = error.retry_after().or(asked);
+                    refused = error.is_token_refused().then_some(token).or(refused);
+                }
+            }
+            if stop.run_until_cancelled(sleep(backoff.wait(asked))).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// `None` without a token that was not refused yet.
+    async fn enroll_anew(
+        &self,
+        config: &Config,
+        refused: Option<&JoinToken>,
+    ) -> Result<Option<Enrolled>, (JoinToken, EnrollError)> {
+        let (Ok(Some(token)), Some(ca)) = (config.token.read().await, config.ca_hash) else {
+            return Ok(None);
+        };
+        if refused == Some(&token) {
+            return Ok(None);
+        }
+        let config = named_as(config, &self.enrolled);
+        let (state, key) = (&self.state, self.enrolled.key());
+        let enrollment = Enrollment { config: &config, dialer: &self.dialer, state, key };
+        enrollment.once(&token, ca).await.map(Some).map_err(|error| (token, error))
+    }
+}
+
+/// An instance keeps its name, also where the host it was taken from has another one by now.
+fn named_as(config: &Config, enrolled: &Enrolled) -> Config {
+    Config { instance: enrolled.identity().instance.clone(), ..config.clone() }
 }
 
 async fn prepare(config: &Config) -> Result<Agent, AppError> {
@@ -163,14 +225,15 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
     let parts = Parts {
         engine,
         operations: operations.clone(),
-        enrolled,
+        enrolled: enrolled.clone(),
         gate,
         policy: config.policy.into(),
         boot_nonce: SystemEntropy.uuid().to_string(),
         clock,
         metrics,
     };
-    Ok(Agent { link: Link::new(dialer, parts, entropy), operations, _tasks: tasks })
+    let link = Link::new(dialer.clone(), parts, entropy.clone());
+    Ok(Agent { link, operations, dialer, state, enrolled, entropy, _tasks: tasks })
 }
 
 /// The identity in the state directory, else a new one. One whose certificate ran out is renewed with a token, if there is
@@ -196,8 +259,11 @@ async fn enrolled(
     if present.credentials().expires_at > clock.now().as_second() {
         return Ok(present);
     }
-    let (Ok(Some(token)), Some(ca)) = (config.token.read(), config.ca_hash) else { return Ok(present) };
-    match enrollment.once(&token, ca).await {
+    let (Ok(Some(token)), Some(ca)) = (config.token.read().await, config.ca_hash) else {
+        return Ok(present);
+    };
+    let config = named_as(config, &present);
+    match (Enrollment { config: &config, ..enrollment }).once(&token, ca).await {
         Ok(fresh) => Ok(fresh),
         Err(error) => {
             tracing::error!(error = one_line(&error), "the certificate has expired and no new one was given");

@@ -38,11 +38,12 @@ struct Settings {
     #[arg(long, env = "GANTRY_CONTROLLER", value_name = "URL")]
     controller: Option<String>,
 
-    /// Join token for the first start; better by environment or file, since arguments can be read by everybody.
+    /// Join token for the first start, and for a new one after the instance was deleted; better by environment or file, since
+    /// arguments can be read by everybody.
     #[arg(long, env = "GANTRY_TOKEN", hide_env_values = true)]
     token: Option<GivenToken>,
 
-    /// File that holds the join token.
+    /// File that holds the join token; `-` is standard input. It is read when it is needed.
     #[arg(long, env = "GANTRY_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -241,7 +242,7 @@ impl Settings {
         let token = match (self.token, self.token_file) {
             (Some(_), Some(_)) => return Err(ConfigError::TwoTokens),
             (Some(token), None) => TokenSource::Given(token.check().map_err(|_| ConfigError::Token)?),
-            (None, Some(path)) => TokenSource::File(path),
+            (None, Some(path)) => TokenSource::of_file(path),
             (None, None) => TokenSource::None,
         };
         let ca_hash =

@@ -74,7 +74,9 @@ impl EnrollError {
             Self::NoCaHash | Self::OtherCa(..) => {
                 "`gantry agent install-command` prints the right `--ca-hash`"
             }
-            Self::TokenFile(_) => "`--token-file` names a file that holds what `gantry token create` printed",
+            Self::TokenFile(_) => {
+                "`--token-file` names a file, or `-` for standard input, that holds what `gantry token create` printed"
+            }
             Self::Refused(_, EnrollFailureReason::TokenRefused, _) => {
                 "tokens end with their time and their uses, and belong to one namespace: make one with `gantry token create`"
             }
@@ -86,8 +88,13 @@ impl EnrollError {
         }
     }
 
+    /// This token will never do.
+    pub(crate) fn is_token_refused(&self) -> bool {
+        matches!(self, Self::Refused(_, EnrollFailureReason::TokenRefused, _))
+    }
+
     /// How long to wait before the next try, at least; `None` if trying again is of no use.
-    fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Dial(..) | Self::NoAnswer(_) => Some(Duration::ZERO),
             Self::Refused(_, reason, asked) => match reason {
@@ -119,7 +126,7 @@ pub struct Enrollment<'a> {
 impl Enrollment<'_> {
     /// Tries until the controller has decided. Refusals that a person at the controller can lift are waited out.
     pub async fn until_decided(&self, entropy: SharedEntropy) -> Result<Enrolled, EnrollError> {
-        let token = self.config.token.read()?.ok_or(EnrollError::NoToken)?;
+        let token = self.config.token.read().await?.ok_or(EnrollError::NoToken)?;
         let ca = self.config.ca_hash.ok_or(EnrollError::NoCaHash)?;
         let mut backoff = Backoff::new(entropy);
         loop {

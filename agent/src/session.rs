@@ -21,6 +21,7 @@ use self::backoff::Backoff;
 use self::dial::{Dialer, one_line};
 use self::services::Session;
 use crate::clock::SharedEntropy;
+use crate::enrollment::certificate::Enrolled;
 
 /// A session that was in use for so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ struct Ended {
     was_good: bool,
     /// What the controller asked us to wait.
     asked: Option<Duration>,
+    /// The controller said that this agent's instance was deleted.
+    is_gone: bool,
 }
 
 /// The agent's end of the link.
@@ -46,8 +49,26 @@ impl Link {
         Self { dialer, parts, entropy }
     }
 
+    /// The same link for another identity.
+    #[must_use]
+    pub fn with_identity(&self, enrolled: Arc<Enrolled>) -> Self {
+        let parts = Parts { enrolled, ..self.parts.clone() };
+        Self { dialer: self.dialer.clone(), parts, entropy: self.entropy.clone() }
+    }
+
     /// Keeps a session until `stop`. Nothing of it is left when this returns.
     pub async fn run(&self, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(self.entropy.clone());
+        while let Some(asked) = self.run_until_gone(stop).await {
+            if stop.run_until_cancelled(sleep(backoff.wait(asked))).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// As [`Link::run`], but ends also when the controller says that this agent's instance was deleted, and then says how long it
+    /// asked to wait.
+    pub async fn run_until_gone(&self, stop: &CancellationToken) -> Option<Option<Duration>> {
         let mut backoff = Backoff::new(self.entropy.clone());
         while let Some(ended) = stop.run_until_cancelled(self.dial()).await {
             let ended = match ended {
@@ -55,7 +76,10 @@ impl Link {
                 Err(ended) => ended,
             };
             if stop.is_cancelled() {
-                return;
+                return None;
+            }
+            if ended.is_gone {
+                return Some(ended.asked);
             }
             if ended.was_good {
                 backoff.reset();
@@ -65,11 +89,10 @@ impl Link {
                 retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 "not connected"
             );
-            if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-                return;
-            }
+            stop.run_until_cancelled(sleep(wait)).await?;
             self.parts.metrics.reconnects.inc();
         }
+        None
     }
 
     async fn dial(&self) -> Result<Box<dyn dial::Connection>, Ended> {
@@ -82,7 +105,7 @@ impl Link {
             Err(error) => {
                 tracing::warn!(controller = %self.dialer.controller(), error = one_line(&error), "cannot connect");
                 self.mention_expiry();
-                Err(Ended { was_good: false, asked: None })
+                Err(Ended { was_good: false, asked: None, is_gone: false })
             }
         }
     }
@@ -104,7 +127,8 @@ impl Link {
                     tracing::debug!("the controller gave a reason this agent does not know");
                 }
                 let asked = Duration::from_secs(refusal.retry_after_seconds.into());
-                return Ended { was_good: false, asked: Some(asked) };
+                let is_gone = refusal.reason() == RefusalReason::InstanceGone;
+                return Ended { was_good: false, asked: Some(asked), is_gone };
             }
             (None, Ok(())) => tracing::info!("the controller closed the connection"),
             (None, Err(error)) => tracing::warn!(error = one_line(&error), "the connection ended"),
@@ -112,7 +136,7 @@ impl Link {
         if lived.is_none() {
             self.mention_expiry();
         }
-        Ended { was_good: lived.is_some_and(|lived| lived >= GOOD), asked: None }
+        Ended { was_good: lived.is_some_and(|lived| lived >= GOOD), asked: None, is_gone: false }
     }
 
     /// A certificate that ran out is a likely reason, if our clock is right.

@@ -59,6 +59,11 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
     pub(crate) listen: SocketAddr,
 
+    /// One more name or address that other hosts reach the API by; may be given several times. The addresses of this machine are
+    /// known where it listens on all of them.
+    #[arg(long = "tls-san", value_name = "NAME")]
+    pub(crate) tls_sans: Vec<String>,
+
     /// Address of the agent's metrics.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7444")]
     pub(crate) agent_metrics_listen: SocketAddr,

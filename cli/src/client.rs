@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Controller {
     /// Where it is, without a slash at the end.
     pub(crate) url: String,
+    /// Where agents reach it if nothing else is said: as above, by the name that its certificate is for.
+    pub(crate) agents_url: String,
     /// `sha256:` and the hash of the certificate its agents pin; `None` where the kubeconfig names no authority.
     pub(crate) ca_hash: Option<String>,
     /// Its API.
@@ -33,10 +35,11 @@ impl Controller {
         config.read_timeout = Some(PATIENCE);
         config.write_timeout = Some(PATIENCE);
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let agents_url = agents_url(&url, config.tls_server_name.as_deref());
         let ca_hash =
             config.root_cert.as_ref().and_then(|certificates| certificates.last()).map(|der| ca_hash(der));
         let client = kube::Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Self { url, ca_hash, client })
+        Ok(Self { url, agents_url, ca_hash, client })
     }
 
     /// What agents must be told to know this controller by.
@@ -75,6 +78,16 @@ impl Controller {
     }
 }
 
+/// An agent takes a controller's name from its URL and nowhere else.
+fn agents_url(url: &str, certified: Option<&str>) -> String {
+    let port = url.parse::<http::Uri>().ok().and_then(|uri| uri.port_u16());
+    match (certified, port) {
+        (Some(name), Some(port)) => format!("https://{name}:{port}"),
+        (Some(name), None) => format!("https://{name}"),
+        (None, _) => url.to_owned(),
+    }
+}
+
 /// `sha256:` and the hex of the hash of a certificate in DER.
 fn ca_hash(der: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(der)))
@@ -92,6 +105,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agents_are_sent_to_the_name_that_the_certificate_is_for() {
+        assert_eq!(agents_url("https://127.0.0.1:7443", None), "https://127.0.0.1:7443");
+        assert_eq!(
+            agents_url("https://127.0.0.1:7443", Some("gantry.example")),
+            "https://gantry.example:7443"
+        );
+    }
 
     #[test]
     fn the_pinned_hash_is_that_of_the_der() {

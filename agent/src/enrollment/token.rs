@@ -1,13 +1,19 @@
 //! Join tokens: what lets a new agent in, once.
 
 use std::fmt;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use tokio::sync::{OnceCell, oneshot};
 
 const ID_LENGTH: usize = 10;
 const SECRET_LENGTH: usize = 32;
+/// More of standard input is not looked at.
+const LONGEST_LINE: u64 = 1_024;
+/// The token from standard input, which can be read only once.
+static FROM_STANDARD_INPUT: OnceCell<JoinToken> = OnceCell::const_new();
 
 /// `ID.SECRET`. Printing it never shows the secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,6 +87,8 @@ pub enum TokenSource {
     Given(JoinToken),
     /// A file, read when it is needed, so that it may be gone afterwards.
     File(PathBuf),
+    /// The first line of standard input, read when it is needed and kept.
+    StandardInput,
 }
 
 /// The token's file is of no use.
@@ -95,8 +103,13 @@ pub enum TokenFileError {
 }
 
 impl TokenSource {
+    /// That file; `-` is standard input.
+    pub fn of_file(path: PathBuf) -> Self {
+        if path.as_os_str() == "-" { Self::StandardInput } else { Self::File(path) }
+    }
+
     /// The token; `None` if there is none.
-    pub fn read(&self) -> Result<Option<JoinToken>, TokenFileError> {
+    pub async fn read(&self) -> Result<Option<JoinToken>, TokenFileError> {
         match self {
             Self::None => Ok(None),
             Self::Given(token) => Ok(Some(token.clone())),
@@ -106,6 +119,28 @@ impl TokenSource {
                 let token = text.parse().map_err(|cause| TokenFileError::Malformed(path.clone(), cause))?;
                 Ok(Some(token))
             }
+            Self::StandardInput => {
+                let token = FROM_STANDARD_INPUT.get_or_try_init(read_standard_input).await?;
+                Ok(Some(token.clone()))
+            }
         }
     }
+}
+
+async fn read_standard_input() -> Result<JoinToken, TokenFileError> {
+    let name = || PathBuf::from("-");
+    if io::stdin().is_terminal() {
+        eprint!("Join token: ");
+    }
+    let (sender, receiver) = oneshot::channel();
+    // Not one of the runtime's threads: a read of a terminal cannot be ended, and the runtime would wait for it to stop.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().lock().take(LONGEST_LINE).read_line(&mut line);
+        // Nobody waits for it when the agent was stopped meanwhile.
+        let _ = sender.send(read.map(|_| line));
+    });
+    let read = receiver.await.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
+    let line = read.map_err(|cause| TokenFileError::Unreadable(name(), cause))?;
+    line.parse().map_err(|cause| TokenFileError::Malformed(name(), cause))
 }

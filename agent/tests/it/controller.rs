@@ -36,6 +36,8 @@ pub struct Controller {
     listener: TcpListener,
     /// What the next enrolments are told; the certificate they ask for if empty.
     pub refusals: Mutex<Vec<(u16, EnrollFailure)>>,
+    /// Uid of the instance that the next enrolments are for.
+    pub uid: Mutex<String>,
 }
 
 impl Controller {
@@ -63,7 +65,13 @@ impl Controller {
         config.alpn_protocols =
             ["gantry-agent/1", "gantry-enroll/1", "http/1.1"].map(|name| name.as_bytes().to_vec()).to_vec();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { ca, acceptor: TlsAcceptor::from(Arc::new(config)), listener, refusals: Mutex::default() }
+        Self {
+            ca,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            listener,
+            refusals: Mutex::default(),
+            uid: Mutex::new(UID.to_owned()),
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -112,10 +120,11 @@ impl Controller {
     }
 
     fn certify(&self, request: &EnrollRequest) -> EnrollResponse {
+        let uid = self.uid.lock().clone();
         EnrollResponse {
-            certificate_pem: self.certificate(&request.csr_pem, UID),
+            certificate_pem: self.certificate(&request.csr_pem, &uid),
             ca_bundle_pem: self.ca.pem(),
-            instance_uid: UID.to_owned(),
+            instance_uid: uid,
         }
     }
 

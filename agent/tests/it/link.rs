@@ -15,8 +15,8 @@ use gantry_agent::telemetry::metrics::Metrics;
 use gantry_api::agent_v1::docker_service_client::DockerServiceClient;
 use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
 use gantry_api::agent_v1::{
-    ForgetRequest, HelloRequest, InfoRequest, InstallCertificateRequest, Policy, QueryRequest, RefuseRequest,
-    RenewRequest, RequestCertificateRequest, ResumeRequest, WithdrawRequest,
+    ForgetRequest, HelloRequest, InfoRequest, InstallCertificateRequest, Policy, QueryRequest, RefusalReason,
+    RefuseRequest, RenewRequest, RequestCertificateRequest, ResumeRequest, WithdrawRequest,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ use crate::controller::{Caller, Controller, UID};
 use crate::daemon::Daemon;
 use crate::enroll::config;
 use crate::world::{TOKEN, entropy};
+
+const OTHER_UID: &str = "0d1c2a38-2f0e-4a3f-9d58-0c7f5e1b2a44";
 
 /// An enrolled agent that keeps its link.
 struct Agent {
@@ -217,4 +219,38 @@ async fn an_agent_that_is_turned_away_waits_as_long_as_it_was_told() {
     let early = tokio::time::timeout(Duration::from_millis(2_900), controller.accept()).await;
     assert!(early.is_err(), "it did not wait");
     tokio::time::timeout(Duration::from_secs(5), controller.accept()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_whose_instance_was_deleted_enrols_anew_with_the_token_it_was_given() {
+    let controller = Controller::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&controller, directory.path(), &["--docker-host", "unix:///nowhere/docker.sock"]);
+    let (stop, state) = (CancellationToken::new(), config.state_dir.clone());
+    let agent = tokio::spawn(gantry_agent::app::run(config, stop.clone()));
+    controller.enroll(controller.accept().await.unwrap()).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    let first = std::fs::read_to_string(state.join("identity")).unwrap();
+    let key = std::fs::read_to_string(state.join("key.pem")).unwrap();
+
+    *controller.uid.lock() = OTHER_UID.to_owned();
+    let gone = RefuseRequest {
+        reason: RefusalReason::InstanceGone.into(),
+        message: "it was deleted".to_owned(),
+        retry_after_seconds: 60,
+    };
+    caller.session().refuse(gone).await.unwrap();
+    drop(caller);
+    let within = Duration::from_secs(10);
+    let stream = tokio::time::timeout(within, controller.accept()).await.expect("it comes back").unwrap();
+    controller.enroll(stream).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+
+    let hello = caller.session().hello(HelloRequest::default()).await.unwrap().into_inner();
+    assert_eq!(hello.instance_uid, OTHER_UID);
+    assert!(first.contains(UID));
+    assert!(std::fs::read_to_string(state.join("identity")).unwrap().contains(OTHER_UID));
+    assert_eq!(std::fs::read_to_string(state.join("key.pem")).unwrap(), key);
+    stop.cancel();
+    agent.await.unwrap().unwrap();
 }

@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gantry_api::v1alpha1::DockerInstance;
 use jiff::{SignedDuration, Timestamp};
+use kube::Api;
 use kube::config::Kubeconfig;
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
+use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 
 use crate::args::DevArgs;
@@ -134,6 +137,9 @@ impl Setup {
             .arg(self.dir.kubeconfig())
             .arg("--listen")
             .arg(self.options.listen.to_string());
+        for name in &self.options.tls_sans {
+            command.arg("--tls-san").arg(name);
+        }
         command.env_remove("GANTRY_EMBEDDED_POSTGRES").env_remove("GANTRY_DATABASE_URL");
         match &self.options.database_url {
             // By environment: arguments can be read by every user of the machine.
@@ -143,7 +149,8 @@ impl Setup {
         Ok(command)
     }
 
-    /// With a new token where this host is not enrolled, or was away for longer than its certificate was valid.
+    /// With a new token where this host is not enrolled, was away for longer than its certificate was valid, or has lost its
+    /// instance.
     async fn agent_command(&self) -> anyhow::Result<Command> {
         let controller = controller(&self.dir.kubeconfig()).await?;
         let mut command = program(&self.agent);
@@ -151,7 +158,7 @@ impl Setup {
             .arg("--state-dir")
             .arg(self.dir.agent())
             .arg("--controller")
-            .arg(&controller.url)
+            .arg(&controller.agents_url)
             .arg("--ca-hash")
             .arg(controller.pinned()?)
             .args(["--namespace", NAMESPACE, "--instance", &self.instance])
@@ -161,7 +168,8 @@ impl Setup {
             command.arg("--docker-host").arg(docker_host);
         }
         command.env_remove("GANTRY_TOKEN").env_remove("GANTRY_TOKEN_FILE");
-        if !is_valid(&self.dir.agent().join(AGENT_CERTIFICATE), now()) {
+        let certificate = self.dir.agent().join(AGENT_CERTIFICATE);
+        if !is_valid(&certificate, now()) || !self.is_instance_of(&controller, &certificate).await? {
             let token = timeout(TOKEN_PATIENCE, token::create(&controller, NAMESPACE, TOKEN_LIFE, 1))
                 .await
                 .map_err(|_| {
@@ -171,6 +179,33 @@ impl Setup {
         }
         Ok(command)
     }
+}
+
+impl Setup {
+    /// True if this host's instance is there and the one that the certificate names, not one that was deleted.
+    async fn is_instance_of(&self, controller: &Controller, certificate: &Path) -> anyhow::Result<bool> {
+        let instances: Api<DockerInstance> = Api::namespaced(controller.client.clone(), NAMESPACE);
+        let found = timeout(TOKEN_PATIENCE, instances.get_opt(&self.instance))
+            .await
+            .map_err(|_| anyhow::anyhow!("the controller did not answer within {TOKEN_PATIENCE:?}"))?
+            .map_err(|error| controller.explain(error, "this host's instance cannot be looked up"))?;
+        let metadata = found.map(|instance| instance.metadata).unwrap_or_default();
+        Ok(metadata.deletion_timestamp.is_none()
+            && metadata.uid.is_some()
+            && metadata.uid == instance_uid(certificate))
+    }
+}
+
+/// The uid of the instance that a certificate is for.
+fn instance_uid(certificate: &Path) -> Option<String> {
+    let bytes = std::fs::read(certificate).ok()?;
+    let pem = Pem::iter_from_buffer(&bytes).flatten().next()?;
+    let parsed = pem.parse_x509().ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix("gantry://instance/").map(str::to_owned),
+        _ => None,
+    })
 }
 
 /// True if there is a certificate that has not ended.

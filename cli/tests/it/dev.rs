@@ -27,7 +27,7 @@ async fn dev_starts_the_controller_then_the_agent_and_stops_them_the_other_way_r
 }
 
 #[tokio::test]
-async fn a_token_is_made_only_while_this_host_has_no_valid_certificate() {
+async fn a_token_is_made_only_while_this_host_has_no_valid_certificate_of_an_instance_that_is_there() {
     let world = World::new().await;
     let mut dev = world.dev().await;
     eventually("the agent was started", || world.notes().len() == 2).await;
@@ -40,7 +40,11 @@ async fn a_token_is_made_only_while_this_host_has_no_valid_certificate() {
 
     std::fs::create_dir_all(world.data().join("agent")).expect("made");
     let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("signed").pem();
+    let mut params = rcgen::CertificateParams::default();
+    let uri = "gantry://instance/6f1c2a38".try_into().expect("a URI");
+    params.subject_alt_names = vec![rcgen::SanType::URI(uri)];
+    let certificate = params.self_signed(&key).expect("signed").pem();
+    *world.instance.lock().expect("unpoisoned") = "6f1c2a38".to_owned();
     std::fs::write(world.data().join("agent/certificate.pem"), certificate).expect("written");
     let mut dev = world.dev().await;
     eventually("the agent was started again", || world.notes().len() == 6).await;
@@ -51,6 +55,34 @@ async fn a_token_is_made_only_while_this_host_has_no_valid_certificate() {
     let starts: Vec<_> = notes.iter().filter(|note| note.starts_with("gantry-agent start")).collect();
     assert!(starts[1].starts_with("gantry-agent start token=none"), "{notes:?}");
     assert_eq!(world.created().len(), 1);
+
+    // The instance was deleted, and then there is another one of its name.
+    for (number, uid) in [(1, ""), (2, "another")] {
+        *world.instance.lock().expect("unpoisoned") = uid.to_owned();
+        let mut dev = world.dev().await;
+        eventually("the agent was started again", || world.notes().len() == 6 + 4 * number).await;
+        dev.signal(Signal::SIGTERM);
+        dev.ended().await;
+        let started = world.notes()[5 + 4 * number].clone();
+        assert!(started.starts_with("gantry-agent start") && !started.contains("token=none"), "{started}");
+        assert_eq!(world.created().len(), 1 + number);
+    }
+}
+
+#[tokio::test]
+async fn further_names_of_this_machine_reach_the_controller() {
+    let world = World::new().await;
+    let data = world.data().display().to_string();
+    let names = ["--tls-san", "gantry.example", "--tls-san", "192.0.2.7"];
+    let free = ["--listen", "127.0.0.1:0", "--agent-metrics-listen", "127.0.0.1:0"];
+
+    let mut child =
+        world.gantry(&["dev", "--data-dir", &data]).args(names).args(free).spawn().expect("started");
+    eventually("the controller was started", || !world.notes().is_empty()).await;
+
+    let first = world.notes()[0].clone();
+    assert!(first.contains("--tls-san gantry.example --tls-san 192.0.2.7"), "{first}");
+    child.kill().await.expect("killed");
 }
 
 #[tokio::test]

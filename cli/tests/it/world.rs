@@ -23,8 +23,8 @@ const STAND_IN: &str = r#"#!/bin/sh
 # A program that runs until it is asked to stop.
 here=$(dirname "$0")
 me=$(basename "$0")
-echo "$me start token=${GANTRY_TOKEN:-none} $*" >> "$here/notes"
 echo $$ > "$here/$me.pid"
+echo "$me start token=${GANTRY_TOKEN:-none} $*" >> "$here/notes"
 out=
 while [ $# -gt 0 ]; do
   if [ "$1" = --kubeconfig-out ]; then out=$2; fi
@@ -39,6 +39,8 @@ while true; do sleep 0.05; done
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     created: Arc<Mutex<Vec<String>>>,
+    /// Uid of the only DockerInstance; there is none where it is empty.
+    pub(crate) instance: Arc<Mutex<String>>,
     _api: JoinSet<()>,
 }
 
@@ -56,10 +58,10 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         std::fs::write(dir.path().join("kubeconfig"), kubeconfig(address, dir.path())).expect("written");
-        let created = Arc::default();
+        let (created, instance) = (Arc::default(), Arc::default());
         let mut api = JoinSet::new();
-        api.spawn(serve(listener, Arc::clone(&created)));
-        Self { dir, created, _api: api }
+        api.spawn(serve(listener, Arc::clone(&created), Arc::clone(&instance)));
+        Self { dir, created, instance, _api: api }
     }
 
     pub(crate) fn gantry(&self, args: &[&str]) -> Command {
@@ -160,15 +162,15 @@ contexts: [{{name: here, context: {{cluster: here, user: here}}}}]
     )
 }
 
-async fn serve(listener: TcpListener, created: Arc<Mutex<Vec<String>>>) {
+async fn serve(listener: TcpListener, created: Arc<Mutex<Vec<String>>>, instance: Arc<Mutex<String>>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(answer(stream, Arc::clone(&created)));
+        connections.spawn(answer(stream, Arc::clone(&created), Arc::clone(&instance)));
     }
 }
 
-/// `/readyz` is well, a namespace called `gone` is not there, everything else is created as it was sent.
-async fn answer(stream: TcpStream, created: Arc<Mutex<Vec<String>>>) {
+/// `/readyz` is well, there is one instance or none, a namespace called `gone` is not there, everything else is created as it was sent.
+async fn answer(stream: TcpStream, created: Arc<Mutex<Vec<String>>>, instance: Arc<Mutex<String>>) {
     let mut stream = BufReader::new(stream);
     loop {
         let (mut head, mut length) = (String::new(), 0);
@@ -190,6 +192,17 @@ async fn answer(stream: TcpStream, created: Arc<Mutex<Vec<String>>>) {
         let body = String::from_utf8(body).expect("text");
         let (status, reply) = if head.starts_with("GET /readyz") {
             ("200 OK", "ok".to_owned())
+        } else if head.contains("/dockerinstances/") {
+            let uid = instance.lock().expect("unpoisoned").clone();
+            if uid.is_empty() {
+                let reply = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"not found","reason":"NotFound","code":404}"#;
+                ("404 Not Found", reply.to_owned())
+            } else {
+                let reply = format!(
+                    r#"{{"apiVersion":"gantry.dev/v1alpha1","kind":"DockerInstance","metadata":{{"name":"here","uid":"{uid}"}},"spec":{{}}}}"#
+                );
+                ("200 OK", reply)
+            }
         } else if head.contains("/namespaces/gone/") {
             let reply = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"namespaces \"gone\" not found","reason":"NotFound","code":404}"#;
             ("404 Not Found", reply.to_owned())

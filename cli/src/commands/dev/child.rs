@@ -1,5 +1,6 @@
 //! One program of ours that `gantry dev` keeps running.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -160,15 +161,43 @@ fn end_with_us(command: &mut Command) {
 pub(super) fn find(name: &str) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.to_owned()));
     let path = std::env::var_os("PATH").unwrap_or_default();
+    find_in(beside, &path, name).ok_or_else(|| {
+        hinted(
+            format!("`{name}` is neither beside this program nor on the PATH"),
+            "build or install all three: gantry, gantry-controller, gantry-agent",
+        )
+    })
+}
+
+/// An empty or relative element of the PATH would mean whatever lies where we happen to be started.
+fn find_in(beside: Option<PathBuf>, path: &OsStr, name: &str) -> Option<PathBuf> {
     beside
         .into_iter()
-        .chain(std::env::split_paths(&path))
+        .chain(std::env::split_paths(path))
+        .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
-        .ok_or_else(|| {
-            hinted(
-                format!("`{name}` is neither beside this program nor on the PATH"),
-                "build or install all three: gantry, gantry-controller, gantry-agent",
-            )
-        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_run_from_where_we_happen_to_be_started() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("Cargo.toml"), "").expect("written");
+        let good = OsString::from(dir.path());
+        // Tests are started where this package's own Cargo.toml is.
+        assert!(Path::new("Cargo.toml").is_file());
+
+        for odd in ["", ":", ".:", "./:../cli"] {
+            assert_eq!(find_in(None, OsStr::new(odd), "Cargo.toml"), None, "{odd:?}");
+            let mut path = OsString::from(format!("{odd}:"));
+            path.push(&good);
+            assert_eq!(find_in(None, &path, "Cargo.toml"), Some(dir.path().join("Cargo.toml")), "{odd:?}");
+        }
+    }
 }
