@@ -11,7 +11,7 @@ use crate::output::failure::hinted;
 /// Makes a token for one agent and prints two ways to use it.
 pub(crate) async fn run(options: &InstallArgs) -> anyhow::Result<()> {
     let controller = Controller::of(context::kubeconfig(options.kubeconfig.as_deref())?).await?;
-    let url = options.controller.clone().unwrap_or_else(|| controller.url.clone());
+    let url = options.controller.clone().unwrap_or_else(|| controller.agents_url.clone());
     check_name("namespace", &options.namespace)?;
     if let Some(instance) = &options.instance {
         check_name("instance", instance)?;
@@ -68,17 +68,18 @@ fn render(install: &Install<'_>) -> String {
     let namespace = &options.namespace;
     let instance = options.instance.as_ref().map(|name| format!(" --instance {name}")).unwrap_or_default();
     format!(
-        r"# Enrols one Docker host in namespace {namespace}. Valid once, until {expires}.
-# Paste one of the two on that host, as root, where gantry-agent is installed.
+        r#"# Enrols one Docker host in namespace {namespace}. The join token can be used once, until {expires}:
+#
+#     {token}
+#
+# Paste one of the two on that host, as root, where gantry-agent is installed, and the token where it is asked for. It stands in
+# no command, so that neither the shell's history nor the list of processes shows it.
 
 # 1. In the foreground:
-gantry-agent --controller {url} --token {token} --ca-hash {ca_hash} --namespace {namespace}{instance}
+gantry-agent --controller {url} --token-file - --ca-hash {ca_hash} --namespace {namespace}{instance}
 
 # 2. As a systemd service:
 install -d -m 0700 /etc/gantry /var/lib/gantry-agent
-install -m 0600 /dev/stdin /etc/gantry/agent.env <<'END'
-GANTRY_TOKEN={token}
-END
 cat > /etc/systemd/system/gantry-agent.service <<'END'
 [Unit]
 Description=Gantry agent
@@ -101,8 +102,8 @@ StateDirectoryMode=0700
 WantedBy=multi-user.target
 END
 systemctl daemon-reload
-systemctl enable --now gantry-agent
-"
+(umask 077 && rm -f /etc/gantry/agent.env && printf 'Join token: ' && read -r token && printf 'GANTRY_TOKEN=%s\n' "$token" > /etc/gantry/agent.env) && systemctl enable gantry-agent && systemctl restart gantry-agent
+"#
     )
 }
 
@@ -131,6 +132,9 @@ mod tests {
             expires: "2026-01-02T03:04:05Z".parse().expect("a time"),
         });
 
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(!line.contains("aaaaaaaaaa"), "the token is in a command: {line}");
+        }
         assert_snapshot!("install_command", text);
     }
 

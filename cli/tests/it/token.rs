@@ -41,7 +41,7 @@ async fn what_is_pasted_on_a_host_has_the_pin_of_the_kubeconfig() {
     let output = world.gantry(&args).env("KUBECONFIG", world.dir.path().join("kubeconfig")).output().await;
 
     let text = String::from_utf8(output.expect("run").stdout).expect("text");
-    assert!(text.contains("gantry-agent --controller https://gantry.example:7443 --token "), "{text}");
+    assert!(text.contains("gantry-agent --controller https://gantry.example:7443 --token-file - "), "{text}");
     assert!(text.contains(" --ca-hash sha256:") && text.contains(" --instance nuc-03"), "{text}");
 }
 
