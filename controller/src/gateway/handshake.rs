@@ -312,7 +312,7 @@ fn check(instance: Option<&DockerInstance>, identity: &AgentIdentity) -> Result<
             RefusalReason::InstanceGone,
             LATER,
             format!(
-                "instance `{}` was deleted: remove the agent's state directory and enrol it with a new token",
+                "instance `{}` was deleted: give the agent a new token, with which it enrols by itself",
                 identity.name
             ),
         ));

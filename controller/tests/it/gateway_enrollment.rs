@@ -111,6 +111,8 @@ fn gateway(api: &Api, dir: &tempfile::TempDir, clock: &Arc<Hand>) -> Arc<Gateway
         clock: clock.clone(),
         metrics: api.metrics.clone(),
         timing: Timing::default(),
+        registry: Arc::new(gantry_controller::storage::replicas::Alone),
+        dialer: Arc::new(gantry_controller::gateway::peers::Nobody),
     })
 }
 
