@@ -56,6 +56,12 @@ impl Collector {
         };
         spans.iter().filter(|span| span.name == name).map(path).collect()
     }
+
+    /// True if a span of that name belongs to that trace, whose id is hex.
+    pub fn has_in_trace(&self, name: &str, trace_id: &str) -> bool {
+        let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        self.spans.0.lock().iter().any(|span| span.name == name && hex(&span.trace_id) == trace_id)
+    }
 }
 
 #[tonic::async_trait]

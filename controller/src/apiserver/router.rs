@@ -30,6 +30,7 @@ use super::limits::LIGHT;
 use super::request::{Call, Params};
 use super::{ApiServer, answer, discovery, health, openapi, verbs};
 use crate::auth::Caller;
+use crate::telemetry::traces;
 
 /// How much of a body that is too large is read and dropped, and for how long.
 const DRAIN_LIMIT: usize = 8 * BODY_LIMIT;
@@ -409,6 +410,11 @@ async fn observe(
         object.name = %attributes.name,
         code = tracing::field::Empty,
     );
+    if user.is_some()
+        && let Some(parent) = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok())
+    {
+        traces::continue_from(&span, parent);
+    }
     let started = tokio::time::Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     span.record("code", response.status().as_u16());

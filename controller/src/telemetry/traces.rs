@@ -97,6 +97,15 @@ pub fn traceparent() -> String {
     carrier.remove("traceparent").unwrap_or_default()
 }
 
+/// Makes a span part of a client's trace, by its W3C `traceparent`.
+pub fn continue_from(span: &tracing::Span, traceparent: &str) {
+    let carrier = std::collections::HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    let parent = global::get_text_map_propagator(|propagator| propagator.extract(&carrier));
+    if span.set_parent(parent).is_err() {
+        tracing::trace!("no traces are exported");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -83,3 +83,22 @@ async fn one_trace_goes_from_the_reconcile_through_the_agent_to_the_call_of_dock
     })
     .await
 }
+
+#[tokio::test]
+async fn a_clients_trace_goes_on_in_the_api() -> anyhow::Result<()> {
+    let collector = Collector::start().await?;
+    let world = World::with_flags(&["--otlp-endpoint", collector.endpoint().as_str()]).await?;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    let mut curl = Command::new("curl");
+    curl.args(["-skf", "-H", &format!("Authorization: Bearer {}", world.controller.admin_token()?)]);
+    curl.args(["-H", &format!("traceparent: 00-{trace}-00f067aa0ba902b7-01")]);
+    curl.arg(format!("https://{}/api/v1/namespaces", world.controller.address()));
+    run(curl).await?;
+
+    eventually("the span", Duration::from_secs(30), async || {
+        ensure!(collector.has_in_trace("api.request", trace), "it is not there");
+        Ok(())
+    })
+    .await
+}
