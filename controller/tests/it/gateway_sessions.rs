@@ -10,7 +10,7 @@ use futures::future::join_all;
 use gantry_api::agent_v1::{self as agent, RefusalReason, Token};
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason as Failure, EnrollRequest, EnrollResponse};
 use gantry_controller::apiserver::client;
-use gantry_controller::clock::SystemEntropy;
+use gantry_controller::clock::{Clock as _, SystemEntropy};
 use gantry_controller::gateway::directory::ApiDirectory;
 use gantry_controller::gateway::door::AgentDoor;
 use gantry_controller::gateway::link::{AgentLink, InstanceUid, LinkEvent, SessionFacts};
@@ -386,4 +386,41 @@ async fn whoever_may_not_connect_is_told_why() {
         assert_eq!(fake.refusal(), Some(wanted), "{}", identity.name);
         assert!(fake.resumed.lock().is_none(), "it was let in first");
     }
+}
+
+#[tokio::test]
+async fn t19_an_agent_that_claims_what_cannot_be_is_turned_away_and_told_of() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let truth = agent::HelloResponse {
+        instance_uid: identity.uid.to_string(),
+        journal_id: "journal-1".to_owned(),
+        ..agent::HelloResponse::default()
+    };
+    let another =
+        agent::HelloResponse { instance_uid: uuid::Uuid::from_u128(1).to_string(), ..truth.clone() };
+    let newest = Token { incarnation: u64::MAX, epoch: u64::MAX };
+    let from_the_future = agent::HelloResponse { highest_token: Some(newest), ..truth.clone() };
+    let endless = agent::HelloResponse { agent_version: "x".repeat(1 << 20), ..truth };
+
+    for claims in [another, from_the_future, endless] {
+        let mut events = world.gateway.events();
+        let fake = Arc::new(FakeAgent { claims: Some(claims), ..FakeAgent::of(&identity) });
+        let (fake, session) = world.connect_as(&identity, fake);
+        session.await.expect("it is turned away");
+
+        assert!(fake.refusal().is_some() && fake.resumed.lock().is_none(), "it was let in");
+        let event = events.recv().await.expect("it is told of");
+        assert!(matches!(event, LinkEvent::Misbehaved(uid, _) if uid == identity.uid), "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn t18_a_session_ends_with_its_certificate_whatever_the_agent_says_of_it() {
+    let world = World::new().await;
+    let identity = AgentIdentity { expires_at: Standing.now().as_second(), ..world.bound("nuc-01").await };
+
+    let (_fake, session) = world.connect(&identity);
+
+    tokio::time::timeout(Duration::from_secs(10), session).await.expect("it ends").expect("no panic");
 }

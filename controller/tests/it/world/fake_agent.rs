@@ -30,6 +30,8 @@ pub struct FakeAgent {
     /// What is in its journal.
     pub reports: Vec<agent::OperationReport>,
     pub forgotten: Mutex<Vec<String>>,
+    /// What it says instead of the truth.
+    pub claims: Option<agent::HelloResponse>,
     /// What it reports.
     pub says: broadcast::Sender<agent::OperationReport>,
 }
@@ -45,6 +47,7 @@ impl FakeAgent {
             journal_sequence: 7,
             reports: Vec::new(),
             forgotten: Mutex::default(),
+            claims: None,
             says: broadcast::channel(16).0,
         }
     }
@@ -88,7 +91,7 @@ impl SessionService for FakeAgent {
             policy: agent::Policy::Full.into(),
             ..agent::HelloResponse::default()
         };
-        self.answer(hello).await
+        self.answer(self.claims.clone().unwrap_or(hello)).await
     }
 
     async fn resume(
