@@ -59,8 +59,8 @@ impl Collector {
 
     /// True if a span of that name belongs to that trace, whose id is hex.
     pub fn has_in_trace(&self, name: &str, trace_id: &str) -> bool {
-        let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        self.spans.0.lock().iter().any(|span| span.name == name && hex(&span.trace_id) == trace_id)
+        let trace = u128::from_str_radix(trace_id, 16).map(u128::to_be_bytes).unwrap_or_default();
+        self.spans.0.lock().iter().any(|span| span.name == name && span.trace_id == trace)
     }
 }
 
