@@ -21,7 +21,7 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 	cargo test --locked --doc -p gantry-api
 	cargo nextest run --locked --workspace
 	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
-	  -p gantry-e2e -E 'test(/^operate/) | test(a_stopped_engine) | test(operations_survive)'; \
+	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
 	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi
 
 bench: ## How fast the API is on this machine, beside raw Postgres
@@ -36,5 +36,5 @@ fmt: ## Format the code
 
 lint: ## Formatting, clippy, licences and dependencies
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --locked check bans licenses sources

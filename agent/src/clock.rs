@@ -58,6 +58,7 @@ impl Clock for SystemClock {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemEntropy;
 
+#[expect(clippy::disallowed_methods, reason = "this is the source the ban points to")]
 impl Entropy for SystemEntropy {
     fn uuid(&self) -> Uuid {
         let mut bytes = [0; 16];

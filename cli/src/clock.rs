@@ -10,6 +10,7 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Bytes fit for secrets.
+#[expect(clippy::disallowed_methods, reason = "this is the source the ban points to")]
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::rng().fill(&mut bytes);
