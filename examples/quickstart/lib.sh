@@ -1,9 +1,16 @@
 # shellcheck shell=bash disable=SC2034
 # Shared by up.sh and down.sh: where things are, and who runs.
+#
+# GANTRY_QUICKSTART_DIR      another directory; down.sh wants the same
+# GANTRY_QUICKSTART_LISTEN   another address for the API, GANTRY_QUICKSTART_METRICS for the agent's metrics
+# GANTRY_QUICKSTART_BIN      a directory with built programs, instead of a build
+# DOCKER_HOST                another Docker Engine
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 dir="${GANTRY_QUICKSTART_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/gantry-quickstart}"
 run_dir="/run/gantry-quickstart-$(id -u)"
+# Short, for the socket in it, and another one for each directory.
+[ -z "${GANTRY_QUICKSTART_DIR:-}" ] || run_dir+="-$(printf '%s' "$dir" | cksum | cut -d ' ' -f 1)"
 marker="$dir/made-by-gantry-quickstart"
 image="gantry-quickstart:1"
 containers=(quickstart-web quickstart-worker quickstart-cache quickstart-batch quickstart-old quickstart-staging quickstart-production)
