@@ -28,3 +28,16 @@ if [ ${#missing[@]} -gt 0 ]; then
   echo "hint: names without a bracket are packages of Debian and Ubuntu" >&2
   exit 1
 fi
+
+# The same places as the tests look in.
+versions="$(kubectl version --client -o json | sed -nE 's/.*"gitVersion": *"v?([^"]*)".*/\1/p' | head -n 1)"
+beside="$(dirname "$(readlink -f "$(command -v kubectl)")")"
+for version in 1.27 1.30 1.33; do
+  for dir in "${KUBECTL_VERSIONS:-}" ${PATH//:/ } "$beside"; do
+    if [ -f "$dir/kubectl.$version" ]; then
+      versions+=" $version"
+      break
+    fi
+  done
+done
+echo "kubectl in these versions: $versions"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use crate::process::{Process, workspace_binary};
+use crate::process::{Process, run, workspace_binary};
 
 /// One agent process and what is needed to start it again.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Agent {
 pub struct AgentSettings {
     /// `--controller`
     pub controller: String,
-    /// `--token`
+    /// `--token`; none where empty.
     pub token: String,
     /// `--ca-hash`
     pub ca_hash: String,
@@ -52,8 +52,10 @@ impl Agent {
             .arg(self.state_dir())
             .args(["--log-format", "text"])
             .args(&settings.extra)
-            .env("GANTRY_TOKEN", &settings.token)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
+        if !settings.token.is_empty() {
+            command.env("GANTRY_TOKEN", &settings.token);
+        }
         self.process = Some(Process::spawn("gantry-agent", command, &self.dir.join("agent.log"))?);
         Ok(())
     }
@@ -66,6 +68,23 @@ impl Agent {
     /// Where it keeps its key and journal.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
+    }
+
+    /// Puts a copy of its state where an agent started in `dir` looks for its own.
+    pub async fn copy_state(&self, dir: &Path) -> anyhow::Result<()> {
+        let copy = dir.join("state");
+        if copy.exists() {
+            std::fs::remove_dir_all(&copy)?;
+        }
+        std::fs::create_dir_all(dir)?;
+        let mut cp = Command::new("cp");
+        cp.arg("-a").arg(self.state_dir()).arg(copy);
+        run(cp).await.map(drop)
+    }
+
+    /// Where its state and log are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// What it said.

@@ -20,6 +20,7 @@ const PROGRAMS: &str = "GANTRY_E2E_DOCKER_PROGRAMS";
 pub struct Engine {
     dir: PathBuf,
     insecure_registry: Option<String>,
+    http_proxy: Option<String>,
     daemon: Option<Process>,
     recorder: Option<Process>,
 }
@@ -27,11 +28,21 @@ pub struct Engine {
 impl Engine {
     /// Starts a dockerd in that directory and gives it [`IMAGE`].
     pub async fn start(dir: &Path, insecure_registry: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_behind(dir, insecure_registry, None).await
+    }
+
+    /// As [`Engine::start`]; what it asks of registries by HTTP goes to the server at that address, whatever they are called.
+    pub async fn start_behind(
+        dir: &Path,
+        insecure_registry: Option<&str>,
+        http_proxy: Option<&str>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
         std::fs::write(dir.join("daemon.json"), "{}")?;
         let mut engine = Self {
             dir: dir.to_owned(),
             insecure_registry: insecure_registry.map(str::to_owned),
+            http_proxy: http_proxy.map(|address| format!("http://{address}")),
             daemon: None,
             recorder: None,
         };
@@ -81,6 +92,9 @@ impl Engine {
         if let Some(registry) = &self.insecure_registry {
             command.args(["--insecure-registry", registry]);
         }
+        if let Some(proxy) = &self.http_proxy {
+            command.env("HTTP_PROXY", proxy);
+        }
         let mut daemon = Process::spawn("dockerd", command, &self.dir.join("dockerd.log"))?;
         crate::eventually("dockerd", Duration::from_secs(30), async || {
             daemon.check_alive()?;
@@ -129,7 +143,8 @@ impl Engine {
         self.runs_script(name, "trap '' TERM; while true; do sleep 1; done").await
     }
 
-    async fn runs_script(&self, name: &str, script: &str) -> anyhow::Result<String> {
+    /// Starts a container of that name with that shell script.
+    pub async fn runs_script(&self, name: &str, script: &str) -> anyhow::Result<String> {
         self.docker(["run", "-d", "--network=none", "--name", name, IMAGE, "sh", "-c", script]).await
     }
 

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::process::run;
+use crate::process::{Process, run};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// kubectl with a kubeconfig.
 #[derive(Clone, Debug)]
@@ -23,21 +26,29 @@ impl Kubectl {
         Self { program: PathBuf::from("kubectl"), kubeconfig: kubeconfig.to_owned() }
     }
 
-    /// Another version, as `1.27`, where one is installed beside the first as `kubectl.1.27`, or in `$KUBECTL_VERSIONS`.
+    /// Another version, as `1.27`: `kubectl.1.27` in `$KUBECTL_VERSIONS`, on the PATH, or beside what its `kubectl` is a link to.
     pub fn version(&self, version: &str) -> Option<Self> {
         let name = format!("kubectl.{version}");
         let path = std::env::var_os("PATH")?;
-        let beside = std::env::split_paths(&path)
-            .map(|dir| dir.join("kubectl"))
-            .find_map(|path| path.canonicalize().ok())
-            .and_then(|path| path.parent().map(Path::to_owned));
+        let on_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let behind_links = on_path
+            .iter()
+            .filter_map(|dir| dir.join("kubectl").canonicalize().ok()?.parent().map(Path::to_owned));
         std::env::var_os("KUBECTL_VERSIONS")
             .map(PathBuf::from)
             .into_iter()
-            .chain(beside)
+            .chain(on_path.iter().cloned())
+            .chain(behind_links)
             .map(|dir| dir.join(&name))
             .find(|path| path.is_file())
             .map(|program| Self { program, kubeconfig: self.kubeconfig.clone() })
+    }
+
+    /// What it says its version is, as `v1.33.1`.
+    pub async fn own_version(&self) -> anyhow::Result<String> {
+        let said: Value = serde_json::from_str(&self.run(["version", "--client", "-o", "json"]).await?)?;
+        let version = said.pointer("/clientVersion/gitVersion").and_then(Value::as_str);
+        version.map(str::to_owned).context("kubectl names no version of its own")
     }
 
     /// Runs it and gives its standard output.
@@ -45,6 +56,13 @@ impl Kubectl {
         let mut command = self.command();
         command.args(args);
         run(command).await
+    }
+
+    /// Starts it and lets it run; what it says goes to that file.
+    pub fn follow<const N: usize>(&self, args: [&str; N], log: &Path) -> anyhow::Result<Process> {
+        let mut command = self.command();
+        command.args(args);
+        Process::spawn("kubectl", command, log)
     }
 
     /// Runs it with something on its standard input; gives both outputs together, also when it fails.
@@ -95,7 +113,7 @@ impl Kubectl {
         self.run(["get", "--raw", path]).await
     }
 
-    /// `wait --for=condition=CONDITION`.
+    /// `wait --for=CONDITION`.
     pub async fn wait(&self, object: &str, condition: &str) -> anyhow::Result<String> {
         let said = self.run(["wait", &format!("--for={condition}"), object, "--timeout=60s"]).await;
         match said {
@@ -105,6 +123,33 @@ impl Kubectl {
                 Err(error.context(format!("waiting for {condition} of {object}:\n{seen}")))
             }
         }
+    }
+
+    /// Waits for an Operation's phase; `wait --for=jsonpath` came with kubectl 1.23.
+    pub async fn reaches(&self, operation: &str, phase: &str) -> anyhow::Result<Value> {
+        crate::eventually(&format!("{operation} to be {phase}"), PATIENCE, async || {
+            let object = self.get("operation", operation).await?;
+            let is = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or("absent");
+            ensure!(is == phase, "it is {is}: {:#}", object.pointer("/status").unwrap_or_default());
+            Ok(object)
+        })
+        .await
+    }
+
+    /// Replaces an object's status with what `change` makes of it; `patch --subresource` came with kubectl 1.24.
+    pub async fn change_status(&self, path: &str, change: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
+        let mut object: Value = serde_json::from_str(&self.get_raw(path).await?)?;
+        change(&mut object);
+        let status = format!("{path}/status");
+        match self.feed(["replace", "--raw", &status, "-f", "-"], &object.to_string()).await? {
+            Ok(_) => Ok(()),
+            Err(said) => bail!("kubectl replace --raw {status}: {said}"),
+        }
+    }
+
+    /// Merges into an object.
+    pub async fn merge(&self, kind: &str, name: &str, patch: &str) -> anyhow::Result<String> {
+        self.run(["patch", kind, name, "--type=merge", "-p", patch]).await
     }
 
     /// `edit`, with that program for an editor.

@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod scratch;
 pub mod world;
 
 use std::time::Duration;

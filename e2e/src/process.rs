@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+use crate::scratch::tail;
+
 /// A running process in a group of its own, which is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -47,10 +49,7 @@ impl Process {
     /// An error with the end of its log if it has ended.
     pub fn check_alive(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            let log = self.log();
-            let tail: Vec<_> = log.lines().rev().take(15).collect();
-            let tail: Vec<_> = tail.into_iter().rev().collect();
-            bail!("{} ended ({status}):\n{}", self.name, tail.join("\n"));
+            bail!("{} ended ({status}):\n{}", self.name, tail(&self.log(), 15));
         }
         Ok(())
     }
@@ -100,6 +99,23 @@ impl Drop for Process {
             let _ = killpg(self.pid, Signal::SIGKILL);
         }
     }
+}
+
+/// The processes that one has started and that run, with their programs' names as the kernel keeps them: 15 letters at most.
+pub fn children(parent: Pid) -> anyhow::Result<Vec<(Pid, String)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may end at any moment.
+        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        let has_ended = field("State:").starts_with('Z');
+        if field("PPid:") == parent.to_string() && !has_ended {
+            found.push((Pid::from_raw(pid), field("Name:").to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// A binary of this workspace, beside the one that runs now.

@@ -1,7 +1,8 @@
-//! A TCP proxy between agent and controller that can go silent, as a cut cable does, or refuse.
+//! A TCP proxy between agent and controller, or engine and registry, that can be slow, or silent as a cut cable is.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -12,9 +13,15 @@ use tokio::task::JoinSet;
 pub enum Link {
     /// Passes them on.
     Up,
+    /// Passes them on at some 3 MB a second each way.
+    Slow,
     /// Passes nothing, closes nothing.
     Silent,
 }
+
+/// Bytes that are passed on at once, and the pause after them on a slow link.
+const PIECE: usize = 16 << 10;
+const SLOW_PAUSE: Duration = Duration::from_millis(5);
 
 /// A running proxy; it ends when dropped.
 #[derive(Debug)]
@@ -71,9 +78,9 @@ where
     W: tokio::io::AsyncWrite + Unpin,
 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut buffer = vec![0; 16 << 10];
+    let mut buffer = vec![0; PIECE];
     loop {
-        if state.wait_for(|link| *link == Link::Up).await.is_err() {
+        if state.wait_for(|link| *link != Link::Silent).await.is_err() {
             return;
         }
         let read = tokio::select! {
@@ -85,10 +92,13 @@ where
             return;
         };
         // TCP would send it again after the cut: hold it until then.
-        if state.wait_for(|link| *link == Link::Up).await.is_err()
+        if state.wait_for(|link| *link != Link::Silent).await.is_err()
             || to.write_all(buffer.get(..count).unwrap_or_default()).await.is_err()
         {
             return;
+        }
+        if *state.borrow() == Link::Slow {
+            tokio::time::sleep(SLOW_PAUSE).await;
         }
     }
 }

@@ -1,11 +1,10 @@
 //! One control plane and its fleet.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use tempfile::TempDir;
 
 use crate::agent::{Agent, AgentSettings};
 use crate::controller::Controller;
@@ -14,6 +13,7 @@ use crate::eventually;
 use crate::kubectl::Kubectl;
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
+use crate::scratch::{Scratch, tail};
 
 /// A Postgres, a controller and hosts. Ends in the order agents, controller, engines, Postgres.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct World {
     pub controller: Controller,
     /// Its store.
     pub postgres: Postgres,
-    dir: WorldDir,
+    dir: Scratch,
 }
 
 /// One Docker host with its agent.
@@ -36,20 +36,6 @@ pub struct Host {
     pub engine: Engine,
 }
 
-/// A short-lived directory; its path is printed and it is kept when the test fails, for the logs in it.
-#[derive(Debug)]
-struct WorldDir(Option<TempDir>);
-
-impl Drop for WorldDir {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(dir) = self.0.take()
-        {
-            eprintln!("logs are kept in {}", dir.keep().display());
-        }
-    }
-}
-
 impl World {
     /// A control plane without hosts.
     pub async fn new() -> anyhow::Result<Self> {
@@ -59,12 +45,10 @@ impl World {
     /// A control plane without hosts, with further flags for the controller.
     pub async fn with_flags(flags: &[&str]) -> anyhow::Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "these tests start Docker Engines: run them as root");
-        let dir = tempfile::Builder::new().prefix("gantry-e2e-").tempdir()?;
-        // Postgres runs as another user and must be able to walk to its data.
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+        let dir = Scratch::new()?;
         let postgres = Postgres::start(&dir.path().join("pg")).await?;
         let controller = Controller::start(&dir.path().join("controller"), &postgres.url(), flags).await?;
-        Ok(Self { hosts: BTreeMap::new(), controller, postgres, dir: WorldDir(Some(dir)) })
+        Ok(Self { hosts: BTreeMap::new(), controller, postgres, dir })
     }
 
     /// A control plane and these hosts, each with a real engine, enrolled and Online.
@@ -80,20 +64,20 @@ impl World {
     }
 
     /// A place for what a test needs.
-    pub fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
-        Ok(self.root()?.join(name))
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// Starts an engine and an agent that enrols under that name.
     pub async fn enroll(&mut self, name: &str, insecure_registry: Option<&str>) -> anyhow::Result<()> {
-        let engine = Engine::start(&self.root()?.join(name), insecure_registry).await?;
+        let engine = Engine::start(&self.dir.path().join(name), insecure_registry).await?;
         let settings = self.agent_settings(name, &engine.host()).await?;
         self.start_agent(name, engine, settings)
     }
 
     /// As [`World::enroll`], with that proxy between agent and controller.
     pub async fn enroll_through(&mut self, name: &str, proxy: &Proxy) -> anyhow::Result<()> {
-        let engine = Engine::start(&self.root()?.join(name), None).await?;
+        let engine = Engine::start(&self.dir.path().join(name), None).await?;
         let mut settings = self.agent_settings(name, &engine.host()).await?;
         settings.controller = format!("https://{}", proxy.address());
         self.start_agent(name, engine, settings)
@@ -101,7 +85,7 @@ impl World {
 
     /// Starts the agent beside an engine.
     pub fn start_agent(&mut self, name: &str, engine: Engine, settings: AgentSettings) -> anyhow::Result<()> {
-        let agent = Agent::start(&self.root()?.join(format!("{name}-agent")), settings)?;
+        let agent = Agent::start(&self.dir.path().join(format!("{name}-agent")), settings)?;
         self.hosts.insert(name.to_owned(), Host { agent, engine });
         Ok(())
     }
@@ -116,6 +100,13 @@ impl World {
             docker_host: docker_host.to_owned(),
             extra: Vec::new(),
         })
+    }
+
+    /// Reads one metric of the controller that counts something, named with its labels.
+    pub async fn metric(&self, series: &str) -> anyhow::Result<u64> {
+        let said = self.kubectl().get_raw("/metrics").await?;
+        let value = said.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.with_context(|| format!("no {series} in:\n{said}"))?.parse().context("it is no whole number")
     }
 
     /// The host of that name.
@@ -143,17 +134,8 @@ impl World {
         })
         .await
         .map_err(|error| match self.hosts.get(name) {
-            Some(host) => error.context(format!("its agent said:\n{}", tail(&host.agent.log()))),
+            Some(host) => error.context(format!("its agent said:\n{}", tail(&host.agent.log(), 15))),
             None => error,
         })
     }
-
-    fn root(&self) -> anyhow::Result<&Path> {
-        Ok(self.dir.0.as_ref().context("the world has ended")?.path())
-    }
-}
-
-fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
-    lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
 }

@@ -200,7 +200,7 @@ async fn an_unknown_target_fails_by_name_and_a_changed_one_is_left_alone() -> an
 #[tokio::test]
 async fn an_image_is_pulled_from_a_real_registry_with_progress_tagged_and_removed() -> anyhow::Result<()> {
     let mut world = World::new().await?;
-    let registry = Registry::start(&world.path("registry")?).await?;
+    let registry = Registry::start(&world.path("registry")).await?;
     world.enroll("nuc-01", Some(registry.name())).await?;
     world.becomes_healthy("nuc-01", "Online").await?;
     let engine = &world.host("nuc-01")?.engine;
@@ -254,7 +254,7 @@ async fn an_operation_waits_for_its_host_and_says_so_and_a_cancelled_one_never_r
         .kubectl()
         .run(["patch", "op", "stop-db", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#])
         .await?;
-    world.kubectl().wait("operation/stop-db", "jsonpath={.status.phase}=Cancelled").await?;
+    world.kubectl().reaches("stop-db", "Cancelled").await?;
 
     world.host_mut("nuc-01")?.agent.resume()?;
 

@@ -1,13 +1,13 @@
 //! What dies comes back, and nothing is lost or done twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use gantry_e2e::eventually;
 use gantry_e2e::manifest::{image_operation, operation};
-use gantry_e2e::process::{run, workspace_binary};
+use gantry_e2e::process::{Process, run, workspace_binary};
 use gantry_e2e::proxy::{Link, Proxy};
 use gantry_e2e::registry::Registry;
 use gantry_e2e::world::World;
@@ -16,21 +16,46 @@ use serde_json::Value;
 use tokio::process::Command;
 
 #[tokio::test]
-async fn a_pull_survives_kill_9_of_its_agent() -> anyhow::Result<()> {
+async fn a_pull_survives_kill_9_of_its_agent_in_the_middle_of_the_download() -> anyhow::Result<()> {
     let mut world = World::new().await?;
-    let registry = Registry::start(&world.path("registry")?).await?;
-    world.enroll("nuc-01", Some(registry.name())).await?;
+    let registry = Registry::start(&world.path("registry")).await?;
+    let road = Proxy::start(registry.name().parse()?).await?;
+    world.enroll("nuc-01", Some(&road.address().to_string())).await?;
     world.becomes_healthy("nuc-01", "Online").await?;
-    let reference = format!("{}/big:1", registry.name());
-    world.host("nuc-01")?.engine.publish(&reference, 150_000_000).await?;
+    let reference = format!("{}/big:1", road.address());
+    world.host("nuc-01")?.engine.publish(&reference, 40_000_000).await?;
 
+    road.set(Link::Slow);
     world.kubectl().apply(&image_operation("pull", "nuc-01", "Pull", &reference, "")).await?;
-    world.kubectl().wait("operation/pull", "jsonpath={.status.phase}=Running").await?;
+    let under_way = |pull: &Value| {
+        let mut layers = pull["status"]["progress"]["layers"].as_array().into_iter().flatten();
+        layers.any(|layer| {
+            let (current, total) = (layer["currentBytes"].as_u64(), layer["totalBytes"].as_u64());
+            layer["status"] == "Downloading" && current > Some(0) && current < total
+        })
+    };
+    eventually("the download to be under way", Duration::from_secs(60), async || {
+        let pull = world.kubectl().get("op", "pull").await?;
+        ensure!(under_way(&pull), "{}", pull["status"]);
+        Ok(())
+    })
+    .await?;
+    road.set(Link::Silent);
     world.host_mut("nuc-01")?.agent.kill().await?;
+    let pull = world.kubectl().get("op", "pull").await?;
+    ensure!(pull["status"]["phase"] == "Running" && under_way(&pull), "it was not interrupted: {pull}");
+    let absent = world.host("nuc-01")?.engine.docker(["image", "inspect", &reference]).await;
+    ensure!(absent.is_err(), "the image was there already");
+    road.set(Link::Up);
     world.host_mut("nuc-01")?.agent.resume()?;
 
     world.kubectl().wait("operation/pull", "condition=Complete").await?;
-    world.host("nuc-01")?.engine.docker(["image", "inspect", &reference]).await.map(drop)
+    world.host("nuc-01")?.engine.docker(["image", "inspect", &reference]).await?;
+    let all = world.kubectl().list("op").await?;
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0]["status"]["phase"], "Succeeded");
+    assert_eq!(all[0]["status"]["attempts"], 1);
+    Ok(())
 }
 
 #[tokio::test]
@@ -41,7 +66,7 @@ async fn operations_survive_kill_9_of_agent_and_controller_in_the_middle_of_them
 
     let stop = operation("stop", "nuc-01", "Stop", "slow", "  parameters: {timeoutSeconds: 5}");
     world.kubectl().apply(&stop).await?;
-    world.kubectl().wait("operation/stop", "jsonpath={.status.phase}=Running").await?;
+    world.kubectl().reaches("stop", "Running").await?;
     world.host_mut("nuc-01")?.agent.kill().await?;
     world.controller.kill().await?;
     world.controller.resume().await?;
@@ -63,17 +88,24 @@ async fn what_docker_answered_is_reported_after_kill_9_of_the_agent_before_it_co
 
     let restart = operation("restart", "nuc-01", "Restart", "slow", "  parameters: {timeoutSeconds: 3}");
     world.kubectl().apply(&restart).await?;
-    world.kubectl().wait("operation/restart", "jsonpath={.status.phase}=Running").await?;
+    eventually("Docker to be asked", Duration::from_secs(20), async || {
+        let status = world.kubectl().get("op", "restart").await?["status"].clone();
+        ensure!(status["startTime"].is_string(), "{status}");
+        Ok(())
+    })
+    .await?;
     proxy.set(Link::Silent);
     // Docker answers, the agent writes it down and cannot tell.
-    let journal = world.host("nuc-01")?.agent.state_dir();
+    let journal = world.host("nuc-01")?.agent.state_dir().join("journal");
     let before = size(&journal)?;
+    assert_eq!(world.host("nuc-01")?.engine.events("restart").await?, Vec::<String>::new());
     eventually("Docker's answer in the journal", Duration::from_secs(20), async || {
         ensure!(size(&journal)? > before, "nothing was written");
         Ok(())
     })
     .await?;
     world.host_mut("nuc-01")?.agent.kill().await?;
+    assert_eq!(world.host("nuc-01")?.engine.events("restart").await?, ["slow"]);
     let known = world.kubectl().get("op", "restart").await?;
     assert_eq!(known["status"]["phase"], "Running", "it was reported already");
     proxy.set(Link::Up);
@@ -82,6 +114,8 @@ async fn what_docker_answered_is_reported_after_kill_9_of_the_agent_before_it_co
     world.kubectl().wait("operation/restart", "condition=Complete").await?;
     assert_eq!(world.host("nuc-01")?.engine.state("slow").await, "running");
     assert_eq!(world.host("nuc-01")?.engine.events("restart").await?, ["slow"]);
+    let log = world.host("nuc-01")?.agent.log();
+    ensure!(!log.contains("looking for evidence"), "the answer was not in the journal:\n{log}");
     Ok(())
 }
 
@@ -166,7 +200,7 @@ async fn a_controller_that_may_not_use_its_database_says_so_and_ends() -> anyhow
     let world = World::new().await?;
     let mut controller = Command::new(workspace_binary("gantry-controller")?);
     controller.args(["--database-url", &world.postgres.url().replace("postgres@", "nobody@")]);
-    controller.arg("--data-dir").arg(world.path("other")?);
+    controller.arg("--data-dir").arg(world.path("other"));
 
     let refused = tokio::time::timeout(Duration::from_secs(30), run(controller)).await?;
 
@@ -197,17 +231,53 @@ async fn a_cut_network_is_noticed_and_healed_without_touching_containers() -> an
 #[tokio::test]
 async fn a_controller_restart_is_not_seen_as_offline() -> anyhow::Result<()> {
     let mut world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let sessions =
+        |world: &World| anyhow::Ok(world.host("nuc-01")?.agent.log().matches("session is ready").count());
+    assert_eq!(sessions(&world)?, 1);
+    let watch = watch_health(&world, "health.log").await?;
 
     let status = world.controller.stop().await?;
     ensure!(status.success(), "the controller did not stop cleanly: {status}");
     world.controller.resume().await?;
+    let watch_on = watch_health(&world, "health-again.log").await?;
 
-    for _ in 0..40 {
-        let health = world.kubectl().get("di", "nuc-01").await?["status"]["health"].clone();
-        assert_eq!(health, "Online");
-        tokio::time::sleep(Duration::from_millis(250)).await;
+    eventually("the agent to be back", Duration::from_secs(60), async || {
+        ensure!(sessions(&world)? == 2, "it is not");
+        let connected = world.metric("docker_grpc_connections_total").await?;
+        ensure!(connected == 1, "the new controller counts {connected} sessions");
+        Ok(())
+    })
+    .await?;
+    world.kubectl().apply(&operation("stop", "nuc-01", "Stop", "web", "")).await?;
+    world.kubectl().wait("operation/stop", "condition=Complete").await?;
+    assert_eq!(world.host("nuc-01")?.engine.state("web").await, "exited");
+    // An instance that was Offline meanwhile would have told so, by an Event that stays.
+    let events = world.kubectl().list("events").await?;
+    let of_instance = events.iter().filter(|event| event["involvedObject"]["kind"] == "DockerInstance");
+    let told: Vec<_> = of_instance.filter_map(|event| event["reason"].as_str()).collect();
+    assert_eq!(told, ["Online"]);
+    for watch in [watch, watch_on] {
+        let seen = watch.log();
+        // The end of a watch may be told of too.
+        let healths: BTreeSet<_> = seen.lines().filter(|line| HEALTHS.contains(line)).collect();
+        ensure!(healths.into_iter().eq(["Online"]), "it was seen as\n{seen}");
     }
     Ok(())
+}
+
+const HEALTHS: [&str; 5] = ["Unknown", "Online", "Offline", "Incompatible", "Archived"];
+
+/// Writes down every health the instance has, from now until the controller ends.
+async fn watch_health(world: &World, log: &str) -> anyhow::Result<Process> {
+    let line = "jsonpath={.status.health}{'\\n'}";
+    let watch = world.kubectl().follow(["get", "di", "nuc-01", "--watch", "-o", line], &world.path(log))?;
+    eventually("the watch to begin", Duration::from_secs(20), async || {
+        ensure!(watch.log().contains('\n'), "it says nothing");
+        Ok(())
+    })
+    .await?;
+    Ok(watch)
 }
 
 #[tokio::test]
@@ -244,8 +314,18 @@ async fn of_200_operations_on_3_hosts_with_everything_restarted_none_is_lost_and
     for host in hosts {
         world.host_mut(host)?.agent.kill().await?;
     }
-    let over = world.kubectl().list("op").await?.iter().filter(|one| is_over(one)).count();
+    let at_the_kill = world.kubectl().list("op").await?;
+    let over = at_the_kill.iter().filter(|one| is_over(one)).count();
     assert!(over < 200, "there is no in between");
+    // What an agent may have been at work on when it was killed: nothing starts before its dispatch is stored.
+    let mut in_flight: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for one in at_the_kill.iter().filter(|one| !is_over(one) && one["status"]["dispatch"].is_object()) {
+        let host = one["spec"]["instanceRef"]["name"].as_str().unwrap_or_default();
+        in_flight.entry(host).or_default().insert(one["metadata"]["name"].as_str().unwrap_or_default());
+    }
+    for (host, some) in &in_flight {
+        assert!(some.len() <= MOST_WITH_AGENT, "{host} has {} operations at once", some.len());
+    }
     for host in hosts {
         world.host_mut(host)?.engine.stop().await?;
     }
@@ -265,26 +345,38 @@ async fn of_200_operations_on_3_hosts_with_everything_restarted_none_is_lost_and
         Ok(list)
     })
     .await?;
-    let mut started = Vec::new();
+    let mut started: BTreeMap<String, usize> = BTreeMap::new();
     for host in hosts {
-        started.extend(world.host(host)?.engine.events("start").await?);
-    }
-    let distinct: BTreeSet<_> = started.iter().cloned().collect();
-    assert_eq!(started.len(), distinct.len(), "a container was started twice");
-    for one in &list {
-        let container = one["spec"]["target"]["name"].as_str().unwrap_or_default();
-        let reasons: Vec<_> =
-            one["status"]["conditions"].as_array().into_iter().flatten().map(|one| &one["reason"]).collect();
-        match one["status"]["phase"].as_str() {
-            Some("Succeeded") => assert!(distinct.contains(container), "{container} was not started"),
-            // An engine that was stopped while it started a container leaves no evidence of which came first.
-            _ => assert!(reasons.iter().any(|reason| *reason == "OutcomeUnknown"), "{:#}", one["status"]),
+        for container in world.host(host)?.engine.events("start").await? {
+            *started.entry(container).or_default() += 1;
         }
     }
-    let unknown = list.iter().filter(|one| one["status"]["phase"] != "Succeeded").count();
-    eprintln!("{over} were over before the restart, {unknown} of 200 ended OutcomeUnknown");
+    let mut unknown = 0;
+    for one in &list {
+        let name = one["metadata"]["name"].as_str().unwrap_or_default();
+        let host = one["spec"]["instanceRef"]["name"].as_str().unwrap_or_default();
+        let starts = started.get(one["spec"]["target"]["name"].as_str().unwrap_or_default()).copied();
+        if one["status"]["phase"] == "Succeeded" {
+            assert_eq!(starts, Some(1), "{name} succeeded: {:#}", one["status"]);
+            continue;
+        }
+        // An engine that was stopped while it started a container leaves no evidence of which came first.
+        let mut conditions = one["status"]["conditions"].as_array().into_iter().flatten();
+        assert!(conditions.any(|one| one["reason"] == "OutcomeUnknown"), "{name}: {:#}", one["status"]);
+        assert!(starts.unwrap_or_default() <= 1, "{name} ran {starts:?} times");
+        let was_in_flight = in_flight.get(host).is_some_and(|some| some.contains(name));
+        assert!(was_in_flight, "{name} was with no agent at the kill: {:#}", one["status"]);
+        unknown += 1;
+    }
+    let in_flight: usize = in_flight.values().map(BTreeSet::len).sum();
+    eprintln!(
+        "{over} were over before the restart, {in_flight} in flight, {unknown} of those ended OutcomeUnknown"
+    );
     Ok(())
 }
+
+/// Operations that the controller gives to one agent at once.
+const MOST_WITH_AGENT: usize = 20;
 
 fn is_over(operation: &Value) -> bool {
     operation["status"]["completionTime"].is_string()
@@ -302,7 +394,7 @@ async fn a_paused_agent_starts_nothing_that_was_cancelled_meanwhile() -> anyhow:
     world.kubectl().wait("dockerinstance/nuc-01", "condition=AgentConnected=False").await?;
     world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGCONT)?;
 
-    world.kubectl().wait("operation/stop", "jsonpath={.status.phase}=Cancelled").await?;
+    world.kubectl().reaches("stop", "Cancelled").await?;
     assert_eq!(world.host("nuc-01")?.engine.state("web").await, "running");
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::process::Command;
 #[tokio::test]
 async fn a_host_with_podman_is_online_and_its_containers_are_operated_on() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let dir = world.path("podman")?;
+    let dir = world.path("podman");
     std::fs::create_dir_all(&dir)?;
     // Its own default is above what a sandbox may allow.
     std::fs::write(
@@ -37,7 +37,7 @@ async fn a_host_with_podman_is_online_and_its_containers_are_operated_on() -> an
     };
     let socket = format!("unix://{}", dir.join("podman.sock").display());
     let service = podman(&["system", "service", "--time=0", &socket]);
-    let _service = Process::spawn("podman", service, &dir.join("log"))?;
+    let _service = Process::spawn("podman", service, &dir.join("podman.log"))?;
     let root = dir.join("image");
     std::fs::create_dir_all(root.join("bin"))?;
     std::fs::copy("/bin/busybox", root.join("bin/busybox"))?;
@@ -52,7 +52,7 @@ async fn a_host_with_podman_is_online_and_its_containers_are_operated_on() -> an
     .await?;
 
     let settings = world.agent_settings("nuc-01", &socket).await?;
-    let _agent = Agent::start(&world.path("agent")?, settings)?;
+    let _agent = Agent::start(&world.path("agent"), settings)?;
 
     world.becomes_healthy("nuc-01", "Online").await?;
     let state = async || {

@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 /// A world whose one host's agent got further flags.
 async fn with_host(mut world: World, flags: &[&str]) -> anyhow::Result<World> {
-    let engine = Engine::start(&world.path("nuc-01")?, None).await?;
+    let engine = Engine::start(&world.path("nuc-01"), None).await?;
     let mut settings = world.agent_settings("nuc-01", &engine.host()).await?;
     settings.extra.extend(flags.iter().map(|flag| (*flag).to_owned()));
     world.start_agent("nuc-01", engine, settings)?;
