@@ -4,6 +4,7 @@
 
 mod api;
 mod bad_input;
+mod dev;
 mod enroll;
 mod examples;
 mod lab;
@@ -11,7 +12,11 @@ mod link;
 mod operate;
 mod outage;
 mod podman;
+mod quiet;
 mod replicas;
 mod restore;
+mod rights;
+mod settings;
 mod telemetry;
+mod waiting;
 mod writes;
