@@ -2,6 +2,7 @@
 //!
 //! One Postgres with fsync on, one controller, all clients in this process. Prints a Markdown table.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,9 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use futures::future::try_join_all;
+use gantry_e2e::agent::{Agent, AgentSettings};
 use gantry_e2e::controller::Controller;
+use gantry_e2e::fake_engine::FakeEngine;
 use gantry_e2e::postgres::Postgres;
 use hdrhistogram::Histogram;
 use http::{Method, Request, StatusCode};
@@ -35,6 +38,9 @@ struct Args {
     /// Objects in the list.
     #[arg(long, default_value_t = 10_000)]
     list: usize,
+    /// Seconds that an agent is idle before its memory is looked at.
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
 }
 
 #[tokio::main]
@@ -58,7 +64,46 @@ async fn main() -> anyhow::Result<()> {
     bench.gets().await?;
     bench.list(args.list).await?;
     bench.watch(1).await?;
-    bench.watch(100).await
+    bench.watch(100).await?;
+    idle_agent(&controller, dir.path(), Duration::from_secs(args.idle_seconds)).await
+}
+
+/// What an agent holds that is connected and has had nothing to do for that long.
+///
+/// Its engine is a stand-in that answers at once: the agent's memory is measured, and a dockerd needs root.
+async fn idle_agent(controller: &Controller, dir: &Path, idle: Duration) -> anyhow::Result<()> {
+    let engine = FakeEngine::start(&dir.join("docker.sock"), "1.41")?;
+    let settings = AgentSettings {
+        controller: format!("https://{}", controller.address()),
+        token: controller.token(&[]).await?,
+        ca_hash: controller.ca_hash().await?,
+        instance: "idle".to_owned(),
+        docker_host: engine.host(),
+        extra: Vec::new(),
+    };
+    let mut agent = Agent::start(&dir.join("agent"), settings)?;
+    gantry_e2e::eventually("the agent to be Online", Duration::from_secs(60), async || {
+        let instance = controller.kubectl().get("dockerinstance", "idle").await?;
+        ensure!(instance.pointer("/status/health").is_some_and(|health| health == "Online"), "{instance}");
+        Ok(())
+    })
+    .await?;
+    tokio::time::sleep(idle).await;
+    let pid = agent.process()?.pid();
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let megabytes = |field: &str| -> anyhow::Result<f64> {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(field));
+        let kibibytes =
+            line.and_then(|line| line.split_whitespace().next()).with_context(|| field.to_owned())?;
+        Ok(kibibytes.parse::<f64>()? * 1_024.0 / 1e6)
+    };
+    println!(
+        "| agent, connected and idle for {} s | {:.1} MB resident, {:.1} MB of it anonymous | | |",
+        idle.as_secs(),
+        megabytes("Rss:")?,
+        megabytes("Anonymous:")?
+    );
+    Ok(())
 }
 
 const OPERATIONS: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/operations";
