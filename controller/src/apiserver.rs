@@ -31,6 +31,7 @@ mod router;
 pub mod schema;
 mod selectors;
 mod table;
+mod uids;
 mod verbs;
 mod watch;
 mod weight;
@@ -42,6 +43,7 @@ pub use router::{OTHER_ROUTES, Route, Verb, router, routes};
 use failure::{Failure, Outcome};
 use limits::Limits;
 use request::Freshness;
+use uids::Uids;
 
 /// Longest a consistent read waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,6 +58,7 @@ pub struct ApiServer {
     checks: ReadyChecks,
     stopping: CancellationToken,
     limits: Limits,
+    uids: Arc<Uids>,
 }
 
 impl ApiServer {
@@ -68,7 +71,16 @@ impl ApiServer {
         checks: ReadyChecks,
         stopping: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { store, clock, entropy, metrics, checks, stopping, limits: Limits::new() })
+        Arc::new(Self {
+            store,
+            clock,
+            entropy,
+            metrics,
+            checks,
+            stopping,
+            limits: Limits::new(),
+            uids: Arc::default(),
+        })
     }
 
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.

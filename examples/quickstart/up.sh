@@ -119,7 +119,7 @@ setsid "$bin/gantry" dev --data-dir "$dir/data" --docker-host "$docker_host" --i
   >"$dir/ready" 2>"$dir/gantry.log" </dev/null &
 pid=$!
 echo "$pid" >"$dir/gantry.pid"
-until grep -q '^stop:' "$dir/ready"; do
+until grep -qs '^stop:' "$dir/ready"; do
   if ! kill -0 "$pid" 2>/dev/null; then
     tail -n 20 "$dir/gantry.log" >&2
     fail "gantry dev ended" "the end of its log is above"

@@ -150,7 +150,6 @@ async fn what_waits_when_its_host_is_archived_ends_and_never_runs() -> anyhow::R
 }
 
 #[tokio::test]
-#[ignore = "of two that were made in one second either goes first: creationTimestamp, then the random uid, decides"]
 async fn operations_on_one_target_run_in_the_order_in_which_they_were_made() -> anyhow::Result<()> {
     let world = World::with_hosts(["nuc-01"]).await?;
     world.host("nuc-01")?.engine.runs("web").await?;

@@ -48,9 +48,10 @@ async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[Str
     for foreign in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         fields.remove(foreign);
     }
-    fields.insert("uid".to_owned(), server.entropy.uuid().to_string().into());
+    let now = server.clock.now();
+    fields.insert("uid".to_owned(), server.uids.next(now, &*server.entropy).to_string().into());
     // Whole seconds, as Kubernetes writes them.
-    let created = server.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let created = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     fields.insert("creationTimestamp".to_owned(), created.into());
     if &*key.resource.0 == "namespaces" {
         begin_namespace(&mut object);
