@@ -86,7 +86,7 @@ impl Default for Timing {
             renew: Duration::from_secs(5),
             ping: Duration::from_secs(10),
             call: Duration::from_secs(10),
-            proof_of_life: Duration::from_millis(800),
+            proof_of_life: Duration::from_secs(3),
             certificate: SignedDuration::from_hours(30 * 24),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::peer_v1::peer_service_client::PeerServiceClient;
-use gantry_api::peer_v1::{DisconnectRequest, ProbeRequest};
+use gantry_api::peer_v1::{DisconnectRequest, ProbeRequest, ProbeResponse};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +57,7 @@ pub(super) struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     Alive,
-    /// It does not, or nobody is where that replica was.
+    /// It does not, or nobody or another replica is where that one was.
     Dead,
     /// That replica is there and did not say.
     Unknown,
@@ -94,11 +94,11 @@ impl Gateway {
         // That replica waits for its agent first.
         let patience = self.parts.timing.proof_of_life + self.parts.timing.proof_of_life / 2;
         let known = self.peers.lock().get(&holder.id).cloned();
-        let request = ProbeRequest { instance_uid: instance.to_string() };
+        let request = ProbeRequest { instance_uid: instance.to_string(), replica: holder.id.to_string() };
         if let Some(peer) = known {
             let call = async { client(peer.connection.grpc()).probe(request.clone()).await };
-            if let Ok(answer) = calls::within(patience, call).await {
-                return if answer.is_alive { Probe::Alive } else { Probe::Dead };
+            if let Some(told) = told(calls::within(patience, call).await) {
+                return told;
             }
         }
         let dialed = tokio::time::timeout(patience, self.parts.dialer.dial(holder)).await;
@@ -111,20 +111,29 @@ impl Gateway {
             return Probe::Unknown;
         };
         let call = async { client(opened.grpc()).probe(request).await };
-        match calls::within(patience, call).await {
-            Ok(answer) if answer.is_alive => Probe::Alive,
-            Ok(_) => Probe::Dead,
-            Err(_) => Probe::Unknown,
-        }
+        told(calls::within(patience, call).await).unwrap_or(Probe::Unknown)
     }
 
     /// Hands the order on; a replica that is not reached now has its own reconciler's word for it.
     pub(super) fn ask_to_disconnect(&self, replica: Uuid, instance: InstanceUid, why: &str) {
-        let order = DisconnectRequest { instance_uid: instance.to_string(), why: why.to_owned() };
+        let order = DisconnectRequest {
+            instance_uid: instance.to_string(),
+            why: why.to_owned(),
+            replica: replica.to_string(),
+        };
         let peer = self.peers.lock().get(&replica).cloned();
         if peer.is_none_or(|peer| peer.orders.try_send(order).is_err()) {
             tracing::debug!(%instance, "a replica was not asked to close a session; it is asked again");
         }
+    }
+}
+
+/// What an answer says; `None` if it says nothing.
+fn told(answer: Result<ProbeResponse, LinkError>) -> Option<Probe> {
+    match answer {
+        Ok(answer) if answer.is_alive => Some(Probe::Alive),
+        Ok(_) | Err(LinkError::Refused { code: tonic::Code::NotFound, .. }) => Some(Probe::Dead),
+        Err(_) => None,
     }
 }
 

@@ -47,6 +47,9 @@ pub enum Claim {
 /// Who holds which agent. Safe on many replicas at once.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
+    /// This replica's id.
+    fn me(&self) -> Uuid;
+
     /// Makes this replica the holder of an agent's session, unless another that serves holds it. `seen` names a claim of another
     /// that may be taken over, because it was found to show no life.
     async fn claim(&self, instance: Uuid, key: &str, seen: Option<i64>) -> Result<Claim, StorageError>;
@@ -63,6 +66,10 @@ pub struct Alone;
 
 #[async_trait]
 impl Registry for Alone {
+    fn me(&self) -> Uuid {
+        Uuid::nil()
+    }
+
     async fn claim(&self, _: Uuid, _: &str, _: Option<i64>) -> Result<Claim, StorageError> {
         Ok(Claim::Granted { epoch: 0 })
     }
@@ -139,6 +146,10 @@ async fn renew(pool: &PgPool, me: &Replica) -> Result<(), sqlx::Error> {
 
 #[async_trait]
 impl Registry for Replicas {
+    fn me(&self) -> Uuid {
+        self.me.id
+    }
+
     #[instrument(name = "storage.sessions.claim", skip_all, fields(instance.uid = %instance))]
     async fn claim(&self, instance: Uuid, key: &str, seen: Option<i64>) -> Result<Claim, StorageError> {
         let claimed = sqlx::query!(

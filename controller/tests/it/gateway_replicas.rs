@@ -50,6 +50,10 @@ fn replica(id: Uuid) -> Replica {
 
 #[async_trait]
 impl Registry for View {
+    fn me(&self) -> Uuid {
+        self.me
+    }
+
     async fn claim(&self, instance: Uuid, _: &str, seen: Option<i64>) -> Result<Claim, StorageError> {
         let mut claims = self.shared.claims.lock();
         let epoch = match claims.get(&instance) {
@@ -274,6 +278,22 @@ async fn the_agents_of_a_replica_that_is_gone_are_let_in_at_once() {
     until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
 
     world.shared.serving.lock().remove(&world.left_id);
+    let again = Arc::new(FakeAgent::of(&identity));
+    let _session = again.connect(&world.right, &identity);
+
+    until("it is resumed", || again.resumed.lock().is_some()).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_was_started_where_another_had_been_is_not_taken_for_it() {
+    let world = World::apart().await;
+    let identity = world.bound("nuc-01").await;
+    let _session = Arc::new(FakeAgent::of(&identity)).connect(&world.left, &identity);
+    until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
+
+    // Whoever dials the first reaches the second, which has its place.
+    world.shared.unreachable.lock().clear();
+    world.shared.serving.lock().insert(world.left_id, Arc::clone(&world.right));
     let again = Arc::new(FakeAgent::of(&identity));
     let _session = again.connect(&world.right, &identity);
 

@@ -21,7 +21,7 @@ async fn backed_up_before_a_kill(world: &mut World) -> anyhow::Result<std::path:
     );
     world.kubectl().apply(&hup).await?;
     world.kubectl().wait("operation/hup", "jsonpath={.status.phase}=Pending").await?;
-    let backup = world.path("backup.sql")?;
+    let backup = world.path("backup.sql");
     world.postgres.back_up(&backup).await?;
 
     world.host_mut("nuc-01")?.agent.resume()?;
@@ -69,7 +69,7 @@ async fn f11_another_cluster_with_an_earlier_state_is_noticed_and_repeats_nothin
     let mut world = World::with_hosts(["nuc-01"]).await?;
     let backup = backed_up_before_a_kill(&mut world).await?;
 
-    let other = Postgres::start(&world.path("other-pg")?).await?;
+    let other = Postgres::start(&world.path("other-pg")).await?;
     other.put_back(&backup).await?;
     world.controller.set_database(&other.url());
     world.controller.resume().await?;

@@ -69,7 +69,10 @@ impl Gateway {
         let connection = connection::open(io, self.parts.timing.ping, &CancellationToken::new())
             .await
             .map_err(|error| LinkError::Silent(error.to_string()))?;
-        let mut stream = client(connection.grpc()).follow(FollowRequest {}).await?.into_inner();
+        let mut stream = client(connection.grpc())
+            .follow(FollowRequest { replica: replica.id.to_string() })
+            .await?
+            .into_inner();
         let (orders, mut ordered) = mpsc::channel::<DisconnectRequest>(ORDERS);
         let peer = Arc::new(Peer { connection, orders });
         let _following = Following { gateway: self, replica: replica.id };

@@ -72,6 +72,18 @@ async fn pass(State(gateway): State<Arc<Gateway>>, request: Request) -> Response
 
 struct Service(Arc<Gateway>);
 
+impl Service {
+    /// A replica that was started where another had been is not that other.
+    fn is_meant(&self, replica: &str) -> Result<(), Status> {
+        let me = self.0.parts.registry.me();
+        if replica == me.to_string() {
+            Ok(())
+        } else {
+            Err(Status::not_found(format!("this is replica {me}")))
+        }
+    }
+}
+
 fn uid(text: &str) -> Result<InstanceUid, Status> {
     text.parse().map(InstanceUid).map_err(|_| Status::invalid_argument("that is no uid"))
 }
@@ -80,7 +92,8 @@ fn uid(text: &str) -> Result<InstanceUid, Status> {
 impl PeerService for Service {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
 
-    async fn follow(&self, _: Call<FollowRequest>) -> Result<Answer<Self::FollowStream>, Status> {
+    async fn follow(&self, call: Call<FollowRequest>) -> Result<Answer<Self::FollowStream>, Status> {
+        self.is_meant(&call.get_ref().replica)?;
         let gateway = Arc::clone(&self.0);
         // Before the present is read, so that nothing falls between the two.
         let events = gateway.own_events.subscribe();
@@ -113,6 +126,7 @@ impl PeerService for Service {
     }
 
     async fn probe(&self, call: Call<ProbeRequest>) -> Result<Answer<ProbeResponse>, Status> {
+        self.is_meant(&call.get_ref().replica)?;
         let holder = self.0.holder(uid(&call.get_ref().instance_uid)?);
         let is_alive = match holder {
             Some(session) => session.is_alive(self.0.parts.timing.proof_of_life).await,
@@ -122,7 +136,8 @@ impl PeerService for Service {
     }
 
     async fn disconnect(&self, call: Call<DisconnectRequest>) -> Result<Answer<DisconnectResponse>, Status> {
-        let DisconnectRequest { instance_uid, why } = call.into_inner();
+        let DisconnectRequest { instance_uid, why, replica } = call.into_inner();
+        self.is_meant(&replica)?;
         if let Some(session) = self.0.held(uid(&instance_uid)?) {
             session.close(&why);
         }
