@@ -11,6 +11,7 @@ pub mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use gantry_api::agent_v1::RefusalReason;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use services::Parts;
 
 use self::backoff::Backoff;
-use self::dial::{Dialer, one_line};
+use self::dial::{Connection, DialError, Dialer, one_line};
 use self::services::Session;
 use crate::clock::SharedEntropy;
 use crate::enrollment::certificate::Enrolled;
@@ -36,16 +37,39 @@ struct Ended {
     is_gone: bool,
 }
 
+/// Who makes the connections that sessions run on: [`Dialer`], but in the simulation.
+#[async_trait]
+pub trait Dial: Send + Sync + 'static {
+    /// A connection with the controller at its other end, to which this agent has proven who it is.
+    async fn connect(&self, enrolled: &Enrolled) -> Result<Box<dyn Connection>, DialError>;
+}
+
+#[async_trait]
+impl Dial for Dialer {
+    async fn connect(&self, enrolled: &Enrolled) -> Result<Box<dyn Connection>, DialError> {
+        match self.session(&enrolled.credentials(), enrolled.key()).await {
+            Ok((connection, way)) => {
+                tracing::info!(controller = %self.controller(), ?way, "connected");
+                Ok(connection)
+            }
+            Err(error) => {
+                tracing::warn!(controller = %self.controller(), error = one_line(&error), "cannot connect");
+                Err(error)
+            }
+        }
+    }
+}
+
 /// The agent's end of the link.
 pub struct Link {
-    dialer: Arc<Dialer>,
+    dialer: Arc<dyn Dial>,
     parts: Parts,
     entropy: SharedEntropy,
 }
 
 impl Link {
     /// Does not connect yet.
-    pub fn new(dialer: Arc<Dialer>, parts: Parts, entropy: SharedEntropy) -> Self {
+    pub fn new(dialer: Arc<dyn Dial>, parts: Parts, entropy: SharedEntropy) -> Self {
         Self { dialer, parts, entropy }
     }
 
@@ -95,22 +119,14 @@ impl Link {
         None
     }
 
-    async fn dial(&self) -> Result<Box<dyn dial::Connection>, Ended> {
-        let credentials = self.parts.enrolled.credentials();
-        match self.dialer.session(&credentials, self.parts.enrolled.key()).await {
-            Ok((connection, way)) => {
-                tracing::info!(controller = %self.dialer.controller(), ?way, "connected");
-                Ok(connection)
-            }
-            Err(error) => {
-                tracing::warn!(controller = %self.dialer.controller(), error = one_line(&error), "cannot connect");
-                self.mention_expiry();
-                Err(Ended { was_good: false, asked: None, is_gone: false })
-            }
-        }
+    async fn dial(&self) -> Result<Box<dyn Connection>, Ended> {
+        self.dialer.connect(&self.parts.enrolled).await.map_err(|_| {
+            self.mention_expiry();
+            Ended { was_good: false, asked: None, is_gone: false }
+        })
     }
 
-    async fn serve(&self, connection: Box<dyn dial::Connection>, stop: &CancellationToken) -> Ended {
+    async fn serve(&self, connection: Box<dyn Connection>, stop: &CancellationToken) -> Ended {
         let over = stop.child_token();
         let session = Session::new(self.parts.clone(), over.clone());
         let calls = services::router(session.clone()).await;

@@ -16,6 +16,8 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod scratch;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod world;
 
 use std::time::Duration;

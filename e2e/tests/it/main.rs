@@ -17,6 +17,7 @@ mod replicas;
 mod restore;
 mod rights;
 mod settings;
+mod simulate;
 mod telemetry;
 mod waiting;
 mod writes;
