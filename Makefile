@@ -7,7 +7,7 @@ NEWEST := target/newest-docker
 
 SEEDS ?= 0..1000
 
-.PHONY: help quickstart quickstart-down test simulate bench schemas fmt lint
+.PHONY: help quickstart quickstart-down test simulate chaos bench schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 
 simulate: ## Seeds of the simulation: make simulate SEEDS=0..20000; one alone is told step by step with gantry-simulate -v
 	cargo run --locked --release -p gantry-e2e --bin gantry-simulate -- --seeds $(SEEDS)
+
+chaos: ## The table of faults, row by row, on real engines: what is required and what was measured
+	@e2e/scripts/chaos.sh
 
 bench: ## How fast the API is on this machine, beside raw Postgres
 	cargo build --locked --release --bins

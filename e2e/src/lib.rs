@@ -9,6 +9,7 @@ pub mod collector;
 pub mod controller;
 pub mod engine;
 pub mod fake_engine;
+pub mod figures;
 pub mod kubectl;
 pub mod manifest;
 pub mod postgres;

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Every row of the table of faults on real engines, Postgres and binaries, and what was measured as a table at the end.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+e2e/scripts/needs.sh || exit
+
+mkdir -p target/chaos
+export GANTRY_FIGURES="$PWD/target/chaos/figures.tsv"
+: >"$GANTRY_FIGURES"
+# Most of the time these tests wait, so more of them run at once than there are processors.
+cargo nextest run --locked --workspace --run-ignored all --no-fail-fast --test-threads "${JOBS:-5}" \
+  -E 'test(/(^|::)f[0-9][0-9]_/) | test(/::chaos::/) | test(/^chaos::/)'
+outcome=$?
+
+printf '\n%-4s %-52s %-28s %s\n' row what required measured
+sort -s -k1,1 "$GANTRY_FIGURES" | awk -F '\t' '{ printf "%-4s %-52s %-28s %s\n", $1, $2, $3, $4 }'
+exit $outcome

@@ -1,0 +1,1 @@
+//! Agents that die at every step, sleep, lose their disk or their clock, or are cloned.

@@ -1,0 +1,1 @@
+//! Docker Engines that stop, hang or lose events.

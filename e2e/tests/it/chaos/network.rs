@@ -1,0 +1,1 @@
+//! Links that are cut, one-way, half-open, slow or lossy.

@@ -1,0 +1,1 @@
+//! Two hundred Operations on three hosts under random faults: nothing lost, nothing twice.
