@@ -27,14 +27,20 @@ impl Inner {
     /// Looks at the target until it proves something or time is up. Docker is asked to change nothing here.
     pub(super) async fn settle(&self, run: &Run<'_>, error: &DockerError) -> Settled {
         let settle = self.pace.settle(run.action, patience(run.action, run.before));
+        // Its time may have run out before this process began: a target that can prove something is still given the time to.
+        let looks_until = if may_still_be_done(run) {
+            run.limit
+        } else {
+            run.limit.max(Instant::now() + settle + self.pace.grace)
+        };
         let mut pause = self.pace.poll;
         let mut untouched: Option<(Instant, u32)> = None;
         let mut open: Option<Instant> = None;
         loop {
-            if matches!(run.action, Action::Pull(_)) && run.live.withdrawn.is_cancelled() {
+            let is_time_up = Instant::now() >= run.limit;
+            if matches!(run.action, Action::Pull(_)) && (is_time_up || run.live.withdrawn.is_cancelled()) {
                 return ended(self.stopped(run).await);
             }
-            let is_time_up = Instant::now() >= run.limit;
             let verdict = match look(self.engine.as_ref(), run.action).await {
                 Ok(looked) => {
                     let sight = looked.since(run.before);
@@ -52,6 +58,10 @@ impl Inner {
                     tracing::debug!(uid = %run.uid, %look_error, "the target cannot be looked at");
                     None
                 }
+            };
+            let is_over = match verdict {
+                Some(Verdict::Untouched) | None => Instant::now() >= looks_until,
+                Some(_) => is_time_up,
             };
             match verdict {
                 Some(Verdict::Changed(what)) => {
@@ -75,14 +85,11 @@ impl Inner {
                 }
                 Some(Verdict::Done(_)) | None => untouched = None,
             }
-            if is_time_up {
-                return ended(out_of_time(
-                    run,
-                    error,
-                    untouched.is_some_and(|(since, _)| since.elapsed() >= settle),
-                ));
+            let is_untouched = untouched.is_some_and(|(since, _)| since.elapsed() >= settle);
+            if is_over || (is_time_up && is_untouched) {
+                return ended(out_of_time(run, error, is_untouched));
             }
-            let left = run.limit.saturating_duration_since(Instant::now());
+            let left = looks_until.saturating_duration_since(Instant::now());
             self.rest_or_withdrawn(run, pause.min(left)).await;
             pause = (pause * 2).min(self.pace.poll_at_most);
         }
@@ -117,7 +124,10 @@ impl Inner {
             let ending = Ending::new(Outcome::DockerError, format!("pulling {} was cut off", pull.reference));
             return Some(ended(told(ending, error).retryable()));
         }
-        let may_ask = self.may_start() && !run.live.withdrawn.is_cancelled() && run.tries < MOST_TRIES;
+        let may_ask = self.may_start()
+            && !run.live.withdrawn.is_cancelled()
+            && run.tries < MOST_TRIES
+            && Instant::now() < run.limit;
         may_ask.then_some(Settled::Again)
     }
 
@@ -144,6 +154,13 @@ fn done(run: &Run<'_>, error: &DockerError, why: &str) -> Ending {
         }
         _ => Ending::new(Outcome::Succeeded, format!("Docker's answer was lost, but {why}")),
     }
+}
+
+/// True if Docker was asked by this very process for what must not be done twice, and may be at it still.
+fn may_still_be_done(run: &Run<'_>) -> bool {
+    let is_once_only =
+        matches!(run.action, Action::Call(Call::Start { .. } | Call::Restart { .. } | Call::Kill { .. }));
+    run.tries > 0 && is_once_only
 }
 
 fn told(ending: Ending, error: &DockerError) -> Ending {

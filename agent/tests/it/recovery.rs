@@ -174,6 +174,28 @@ async fn an_agent_or_a_machine_that_starts_over_and_over_gives_no_operation_its_
 }
 
 #[tokio::test]
+async fn what_was_not_done_while_the_agent_was_away_for_longer_than_it_may_run_is_known_not_to_be() {
+    for request in [pull(), start(), pause()] {
+        let is_start = request == start();
+        let mut world = World::with_container(if is_start { "exited" } else { "running" }).await;
+        world.daemon.state.lock().pull_is_held = true;
+        world.daemon.next_call(Fault::Hang);
+        let request = SubmitRequest { run_within_ms: 60_000, ..request };
+        world.submit(&request).await.unwrap();
+        world.until(&request, |report| report.state() == OperationState::Started).await;
+        tokio::time::sleep(A_MOMENT).await;
+
+        world.operations.cut().await;
+        world.machine.pass(Duration::from_secs(3_600));
+        world.agent_is_killed_and_restarted().await;
+
+        let report = world.ended(&request).await;
+        assert_eq!(report.outcome(), Outcome::DeadlineExceeded, "{report:?}");
+        assert_eq!(world.daemon.effects(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
 async fn what_was_accepted_for_another_engine_does_not_start() {
     let mut world = World::with_container("running").await;
     world.run(&pause()).await;
