@@ -175,9 +175,8 @@ async fn an_agent_or_a_machine_that_starts_over_and_over_gives_no_operation_its_
 
 #[tokio::test]
 async fn what_was_not_done_while_the_agent_was_away_for_longer_than_it_may_run_is_known_not_to_be() {
-    for request in [pull(), start(), pause()] {
-        let is_start = request == start();
-        let mut world = World::with_container(if is_start { "exited" } else { "running" }).await;
+    for (state, request) in [("running", pull()), ("exited", start()), ("running", pause())] {
+        let mut world = World::with_container(state).await;
         world.daemon.state.lock().pull_is_held = true;
         world.daemon.next_call(Fault::Hang);
         let request = SubmitRequest { run_within_ms: 60_000, ..request };
