@@ -15,6 +15,7 @@ pub mod database;
 pub mod disk;
 pub mod engine;
 mod faults;
+mod holders;
 pub mod host;
 pub mod link;
 pub mod process;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::chance::{Chance, MachineClock};
 use super::check::Checker;
+use super::holders::Holders;
 use super::process::Process;
 
 /// As the product's lease: how long it lasts, how long its holder trusts it, how often it is asked for.
@@ -26,6 +27,8 @@ const RAISE_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Database {
     backend: MemoryBackend,
     lease: Mutex<Lease>,
+    /// Which controllers serve, and which of them holds which agent.
+    pub(super) holders: Mutex<Holders>,
     is_away: Mutex<bool>,
     checker: Arc<Checker>,
     /// The newest position anybody saw.
@@ -44,6 +47,7 @@ struct Lease {
 pub struct Backup {
     moment: Moment,
     lease: Lease,
+    holders: Holders,
     version: Version,
 }
 
@@ -53,6 +57,7 @@ impl Database {
         Arc::new(Self {
             backend: MemoryBackend::new(clock),
             lease: Mutex::new(Lease { holder: String::new(), epoch: 0, ends: Instant::now() }),
+            holders: Mutex::default(),
             is_away: Mutex::new(false),
             checker,
             seen: Mutex::default(),
@@ -69,8 +74,8 @@ impl Database {
     /// A backup of now; `None` while it is away.
     pub async fn backup(&self) -> Option<Backup> {
         let version = self.backend.newest().await.ok()?.version;
-        let lease = self.lease.lock().clone();
-        Some(Backup { moment: self.backend.moment(), lease, version })
+        let (lease, holders) = (self.lease.lock().clone(), self.holders.lock().clone());
+        Some(Backup { moment: self.backend.moment(), lease, holders, version })
     }
 
     /// Becomes what it was. Where somebody knows what it had been, a new history begins, as when replicas meet another timeline.
@@ -81,6 +86,7 @@ impl Database {
             // The lease of the past has run out by now.
             *lease = Lease { ends: Instant::now(), ..to.lease.clone() };
         }
+        self.holders.lock().clone_from(&to.holders);
         self.backend.set_away(false);
         if is_noticed {
             let seen = *self.seen.lock();
@@ -105,23 +111,25 @@ impl Database {
         (lease.ends > Instant::now()).then(|| lease.holder.clone())
     }
 
-    async fn ask(&self, who: &str) -> Result<Option<Token>, StorageError> {
+    /// The newest token, and whether it is theirs.
+    async fn ask(&self, who: &str) -> Result<(Token, bool), StorageError> {
         let incarnation = self.backend.newest().await?.identity.incarnation;
         let now = Instant::now();
         let mut lease = self.lease.lock();
         let (is_ours, has_ended) = (lease.holder == who, lease.ends <= now);
-        if !is_ours && !has_ended {
-            return Ok(None);
+        let is_granted = is_ours || has_ended;
+        if is_granted {
+            let epoch = if is_ours && !has_ended { lease.epoch } else { lease.epoch + 1 };
+            *lease = Lease { holder: who.to_owned(), epoch, ends: now + LASTS };
         }
-        let epoch = if is_ours && !has_ended { lease.epoch } else { lease.epoch + 1 };
-        *lease = Lease { holder: who.to_owned(), epoch, ends: now + LASTS };
-        Ok(Some(Token { incarnation: u64::try_from(incarnation).unwrap_or_default(), epoch }))
+        let incarnation = u64::try_from(incarnation).unwrap_or_default();
+        Ok((Token { incarnation, epoch: lease.epoch }, is_granted))
     }
 }
 
 /// A controller's connection to the database.
 pub struct Connection {
-    database: Arc<Database>,
+    pub(super) database: Arc<Database>,
     process: Arc<Process>,
 }
 
@@ -132,7 +140,7 @@ impl Connection {
     }
 
     /// A round trip's half.
-    async fn travels(&self) -> Result<(), StorageError> {
+    pub(super) async fn travels(&self) -> Result<(), StorageError> {
         let chance = &self.database.chance;
         let most = if chance.percent(1) { 400 } else { 3 };
         sleep(chance.millis(0, most)).await;
@@ -191,6 +199,8 @@ pub struct Candidate {
     database: Arc<Database>,
     process: Arc<Process>,
     token: watch::Sender<Option<Token>>,
+    /// Of whichever replica leads.
+    newest: watch::Sender<Option<Token>>,
     /// Until then it neither renews nor gives up: its clock stands still, as it were.
     clings_until: Mutex<Option<Instant>>,
 }
@@ -198,7 +208,8 @@ pub struct Candidate {
 impl Candidate {
     /// Stands once [`Candidate::run`] runs.
     pub fn new(database: Arc<Database>, process: Arc<Process>) -> Arc<Self> {
-        Arc::new(Self { database, process, token: watch::Sender::new(None), clings_until: Mutex::default() })
+        let (token, newest) = (watch::Sender::new(None), watch::Sender::new(None));
+        Arc::new(Self { database, process, token, newest, clings_until: Mutex::default() })
     }
 
     /// The token while it leads.
@@ -233,11 +244,13 @@ impl Candidate {
             }
             let asked_at = Instant::now();
             match self.database.ask(self.process.name()).await {
-                Ok(Some(token)) => {
-                    trusted_until = asked_at + TRUSTED;
-                    self.announce(Some(token));
+                Ok((token, is_granted)) => {
+                    self.newest.send_replace(Some(token));
+                    if is_granted {
+                        trusted_until = asked_at + TRUSTED;
+                    }
+                    self.announce(is_granted.then_some(token));
                 }
-                Ok(None) => self.announce(None),
                 Err(_) if Instant::now() >= trusted_until => self.announce(None),
                 Err(_) => {}
             }
@@ -248,7 +261,7 @@ impl Candidate {
 #[async_trait]
 impl Authority for Candidate {
     fn token(&self) -> Option<Token> {
-        *self.token.borrow()
+        *self.newest.borrow()
     }
 
     async fn raise_above(&self, seen: Token) -> Option<Token> {
@@ -261,7 +274,7 @@ impl Authority for Candidate {
             let position = Position { identity: Identity { incarnation }, version: Version(0) };
             backend.rewound(position).await.ok()?;
         }
-        let mut token = self.token.subscribe();
+        let mut token = self.newest.subscribe();
         let is_above = |token: &Option<Token>| token.is_some_and(|token| order(&token) > order(&seen));
         timeout(RAISE_PATIENCE, token.wait_for(is_above)).await.ok()?.ok().and_then(|token| *token)
     }

@@ -89,9 +89,9 @@ impl World {
 
     async fn link_or_engine(self: Arc<Self>, fault: Fault) {
         match fault {
-            Fault::LinkCut { host, end } => self.lines_of(host).for_each(|line| line.cut(end)),
+            Fault::LinkCut { host, end } => self.lines_of(Some(host)).for_each(|line| line.cut(end)),
             Fault::LinkHeld { host, way, lasts } => {
-                let lines: Vec<_> = self.lines_of(host).collect();
+                let lines: Vec<_> = self.lines_of(Some(host)).collect();
                 for line in &lines {
                     line.hold(way, true);
                 }
@@ -102,7 +102,7 @@ impl World {
             }
             Fault::Partition { host, lasts } => {
                 *self.switchboard.partitions.lock().entry(host).or_default() += 1;
-                let lines: Vec<_> = self.lines_of(host).collect();
+                let lines: Vec<_> = self.lines_of(Some(host)).collect();
                 for line in &lines {
                     line.hold(Way::Both, true);
                 }
@@ -111,6 +111,19 @@ impl World {
                     line.hold(Way::Both, false);
                 }
                 *self.switchboard.partitions.lock().entry(host).or_default() -= 1;
+            }
+            Fault::PeersCut { end } => self.lines_of(None).for_each(|line| line.cut(end)),
+            Fault::PeersApart { way, lasts } => {
+                *self.switchboard.apart.lock() += 1;
+                let lines: Vec<_> = self.lines_of(None).collect();
+                for line in &lines {
+                    line.hold(way, true);
+                }
+                sleep(lasts).await;
+                for line in &lines {
+                    line.hold(way, false);
+                }
+                *self.switchboard.apart.lock() -= 1;
             }
             Fault::EngineDies { host, down } => {
                 if let Some(host) = self.hosts.get(host) {
@@ -152,7 +165,7 @@ impl World {
         }
     }
 
-    fn lines_of(&self, host: usize) -> impl Iterator<Item = Arc<super::link::Line>> {
+    fn lines_of(&self, host: Option<usize>) -> impl Iterator<Item = Arc<super::link::Line>> {
         self.network.lines().into_iter().filter(move |line| line.host() == host)
     }
 
@@ -282,8 +295,9 @@ impl World {
         }
     }
 
+    /// Until it is done: whoever archives an instance by mistake does not give up bringing it back.
     async fn sets_instance(&self, host: usize, spec: &Value) {
-        for _ in 0..60 {
+        loop {
             if let Some(replica) = self.switchboard.any() {
                 let instances: Api<DockerInstance> = Api::namespaced(replica.client("user"), NAMESPACE);
                 let patch = Patch::Merge(json!({"spec": spec}));

@@ -226,7 +226,7 @@ impl Dial for Dialer {
         let from = SocketAddr::from((Ipv4Addr::new(192, 0, 2, machine.host as u8 + 1), 4_000));
         let dial = || {
             let (ours, theirs, line) =
-                machine.network.connect(machine.host, self.process.clone(), replica.process().clone());
+                machine.network.connect(Some(machine.host), self.process.clone(), replica.process().clone());
             replica.takes(theirs, machine.identity.proven.clone(), from);
             (ours, line)
         };

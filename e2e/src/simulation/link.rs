@@ -1,4 +1,4 @@
-//! The network between agents and controllers: streams in memory that a fault can delay, hold back, and cut at one end or both.
+//! The network between agents and controllers, and between controllers: streams in memory that a fault can delay, hold back, and cut at one end or both.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -50,23 +50,13 @@ pub struct Line {
     passage: watch::Sender<Passage>,
     agent: Arc<Process>,
     controller: Arc<Process>,
-    host: usize,
+    host: Option<usize>,
 }
 
 impl Line {
-    /// The host whose agent dialled.
-    pub fn host(&self) -> usize {
+    /// The host whose agent dialled; `None` if another controller did.
+    pub fn host(&self) -> Option<usize> {
         self.host
-    }
-
-    /// The agent's process.
-    pub fn agent(&self) -> &Arc<Process> {
-        &self.agent
-    }
-
-    /// The controller's process.
-    pub fn controller(&self) -> &Arc<Process> {
-        &self.controller
     }
 
     /// Ends it.
@@ -115,10 +105,10 @@ impl Network {
         lines.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// A new line; the agent's end, and the controller's.
+    /// A new line; the end of whoever dials, as an agent does, and the controller's.
     pub fn connect(
         &self,
-        host: usize,
+        host: Option<usize>,
         agent: Arc<Process>,
         controller: Arc<Process>,
     ) -> (DuplexStream, DuplexStream, Arc<Line>) {

@@ -1,19 +1,23 @@
 //! A controller's process: the real API server, store, gateway and reconcilers.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use gantry_controller::apiserver::{self, ApiServer, ReadyChecks, kinds};
+use gantry_controller::clock::Entropy;
 use gantry_controller::gateway::directory::ApiDirectory;
 use gantry_controller::gateway::door::AgentDoor as _;
-use gantry_controller::gateway::peers::Nobody;
+use gantry_controller::gateway::door::AgentIo;
+use gantry_controller::gateway::peers::PeerDialer;
 use gantry_controller::gateway::{self, Gateway, Timing};
 use gantry_controller::pki::{AgentIdentity, Pki};
 use gantry_controller::reconcilers;
 use gantry_controller::storage::Store;
-use gantry_controller::storage::replicas::Alone;
+use gantry_controller::storage::replicas;
 use gantry_controller::telemetry::metrics::Metrics;
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
@@ -22,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::chance::{Chance, MachineClock};
 use super::database::{Candidate, Connection, Database};
+use super::holders::Holder;
+use super::link::Network;
 use super::process::Process;
 
 /// What every replica is made of.
@@ -33,6 +39,36 @@ pub struct Ground {
     pub database: Arc<Database>,
     /// The controllers' clock.
     pub clock: Arc<MachineClock>,
+    /// The network between controllers.
+    pub network: Arc<Network>,
+    /// The other controllers.
+    pub peers: Arc<dyn FindsPeers>,
+}
+
+/// Finds a controller for another.
+pub trait FindsPeers: Send + Sync + 'static {
+    /// The controller's process of that name; `None` if it does not run or cannot be reached.
+    fn peer(&self, process: &str) -> Option<Arc<Replica>>;
+}
+
+/// The way from one controller to another.
+struct Dialer {
+    ground: Ground,
+    process: Arc<Process>,
+}
+
+#[async_trait]
+impl PeerDialer for Dialer {
+    async fn dial(&self, replica: &replicas::Replica) -> io::Result<AgentIo> {
+        self.process.runs().await.map_err(|_| io::ErrorKind::Other)?;
+        let Some(peer) = self.ground.peers.peer(&replica.address) else {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        };
+        let (ours, theirs, _) =
+            self.ground.network.connect(None, self.process.clone(), peer.process().clone());
+        peer.is_peer_of(theirs);
+        Ok(Box::new(ours))
+    }
 }
 
 /// One process.
@@ -72,6 +108,7 @@ impl Replica {
             watches.clone(),
         );
         let router = apiserver::router(&api);
+        let holder = Holder::new(connection, Entropy::uuid(&*entropy), process.name());
         let candidate = Candidate::new(ground.database.clone(), process.clone());
         let gateway = Gateway::new(gateway::Parts {
             directory: Arc::new(ApiDirectory::new(apiserver::client(&router, "gateway"))),
@@ -80,8 +117,8 @@ impl Replica {
             clock: clock.clone(),
             metrics: metrics.clone(),
             timing: Timing::default(),
-            registry: Arc::new(Alone),
-            dialer: Arc::new(Nobody),
+            registry: holder.clone(),
+            dialer: Arc::new(Dialer { ground: ground.clone(), process: process.clone() }),
         });
         let parts = reconcilers::Parts {
             client: apiserver::client(&router, "reconcilers"),
@@ -95,6 +132,8 @@ impl Replica {
         let tasks = vec![
             AbortOnDropHandle::new(tokio::spawn(reconcilers::run(parts, CancellationToken::new()))),
             AbortOnDropHandle::new(tokio::spawn(candidate.clone().run())),
+            AbortOnDropHandle::new(tokio::spawn(holder.run())),
+            AbortOnDropHandle::new(tokio::spawn(gateway.clone().follow_peers(CancellationToken::new()))),
         ];
         Ok(Arc::new(Self {
             process,
@@ -125,7 +164,17 @@ impl Replica {
     /// Serves an agent's connection.
     pub fn takes(&self, io: DuplexStream, identity: AgentIdentity, from: SocketAddr) {
         let gateway = self.gateway.clone();
-        let served = tokio::spawn(async move { gateway.session(Box::new(io), identity, from).await });
+        self.serves(async move { gateway.session(Box::new(io), identity, from).await });
+    }
+
+    /// Serves another controller's connection.
+    pub fn is_peer_of(&self, io: DuplexStream) {
+        let gateway = self.gateway.clone();
+        self.serves(async move { gateway.peer(Box::new(io)).await });
+    }
+
+    fn serves(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        let served = tokio::spawn(connection);
         let mut tasks = self.tasks.lock();
         tasks.retain(|task| !task.is_finished());
         tasks.push(AbortOnDropHandle::new(served));

@@ -112,6 +112,10 @@ pub enum Fault {
     LinkHeld { host: usize, way: Way, lasts: Duration },
     /// Nothing passes between that host and the controllers.
     Partition { host: usize, lasts: Duration },
+    /// The controllers' connections to each other end.
+    PeersCut { end: End },
+    /// The controllers' connections to each other hold back what is sent, and no new ones come about.
+    PeersApart { way: Way, lasts: Duration },
     /// dockerd is killed and comes back.
     EngineDies { host: usize, down: Duration },
     /// dockerd stands still.
@@ -127,14 +131,14 @@ pub enum Fault {
 }
 
 /// Kinds of faults that a world has or has not.
-const KINDS: u64 = 22;
+const KINDS: u64 = 24;
 
 impl Scenario {
     /// Draws one.
     pub fn of(seed: u64) -> Self {
         let chance = Chance::of(seed, "scenario");
         let hosts = 1 + chance.below(2) as usize;
-        let replicas = 1 + chance.below(2) as usize;
+        let replicas = 1 + chance.below(3) as usize;
         let lasts = chance.seconds(15, 90);
         let containers =
             (0..2 + chance.below(4)).map(|number| container(&chance, number)).collect::<Vec<_>>();
@@ -245,6 +249,10 @@ impl Scenario {
                 host,
                 name: chance.pick(&self.containers).map(|(name, ..)| name.clone()).unwrap_or_default(),
             },
+            21 => Fault::PeersCut {
+                end: *chance.pick(&[End::Agent, End::Controller, End::Both]).unwrap_or(&End::Both),
+            },
+            22 => Fault::PeersApart { way, lasts },
             _ if chance.percent(50) => Fault::InstanceArchived { host, lasts },
             _ => Fault::InstancePaused { host, lasts },
         }

@@ -22,9 +22,9 @@ use super::database::{Backup, Database};
 use super::disk::JOURNAL;
 use super::engine::FakeEngine;
 use super::host::{Agent, Directs, Identity, Machine, NAMESPACE};
-use super::link::{End, Network};
+use super::link::Network;
 use super::process::Process;
-use super::replica::{Ground, Replica};
+use super::replica::{FindsPeers, Ground, Replica};
 use super::scenario::{Fault, Scenario};
 use super::trace::Trace;
 
@@ -77,6 +77,8 @@ pub struct Slot {
 pub struct Switchboard {
     pub(super) replicas: Mutex<Vec<Option<Arc<Replica>>>>,
     pub(super) partitions: Mutex<BTreeMap<usize, u32>>,
+    /// How many faults keep controllers from each other.
+    pub(super) apart: Mutex<u32>,
     database: Arc<Database>,
     chance: Arc<Chance>,
 }
@@ -96,12 +98,20 @@ impl Switchboard {
 
 impl Directs for Switchboard {
     fn replica(&self) -> Option<Arc<Replica>> {
-        // Sessions are not forwarded between replicas, so agents mostly find the one that leads.
-        if self.chance.percent(80) { self.leader().or_else(|| self.any()) } else { self.any() }
+        self.any()
     }
 
     fn is_connected(&self, host: usize) -> bool {
         self.partitions.lock().get(&host).is_none_or(|count| *count == 0)
+    }
+}
+
+impl FindsPeers for Switchboard {
+    fn peer(&self, process: &str) -> Option<Arc<Replica>> {
+        if *self.apart.lock() > 0 {
+            return None;
+        }
+        self.replicas.lock().iter().flatten().find(|replica| replica.process().name() == process).cloned()
     }
 }
 
@@ -128,10 +138,17 @@ impl World {
         let switchboard = Arc::new(Switchboard {
             replicas: Mutex::new(vec![None; scenario.replicas]),
             partitions: Mutex::default(),
+            apart: Mutex::default(),
             database: database.clone(),
             chance: Chance::of(seed, "switchboard"),
         });
-        let ground = Ground { seed, database: database.clone(), clock };
+        let ground = Ground {
+            seed,
+            database: database.clone(),
+            clock,
+            network: network.clone(),
+            peers: switchboard.clone(),
+        };
         let mut world = Self {
             trace,
             checker,
@@ -307,9 +324,9 @@ impl World {
         }
     }
 
-    /// Looks once a second: at journals, for backups, and for sessions that are where nobody leads.
+    /// Looks once a second: at journals, and for backups.
     async fn watch(self: Arc<Self>) {
-        let (mut seconds, mut leader, mut led_for) = (0_u64, None, 0_u32);
+        let mut seconds = 0_u64;
         loop {
             sleep(Duration::from_secs(1)).await;
             seconds += 1;
@@ -336,18 +353,6 @@ impl World {
                 backups.push_back((Instant::now(), Arc::new(backup)));
                 if backups.len() > BACKUPS {
                     backups.pop_front();
-                }
-            }
-            let leads = self.database.leader();
-            led_for = if leads == leader { led_for + 1 } else { 0 };
-            leader.clone_from(&leads);
-            if let Some(leads) = leads.filter(|_| led_for >= 5) {
-                // Requests are not forwarded between replicas, so agents are sent to the one that leads.
-                for line in self.network.lines() {
-                    if line.controller().name() != leads && line.controller().is_alive() {
-                        self.trace.tell(format!("{} is sent to {leads}", line.agent().name()));
-                        line.cut(End::Both);
-                    }
                 }
             }
         }

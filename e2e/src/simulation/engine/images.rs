@@ -110,19 +110,22 @@ impl FakeEngine {
                 progress(LayerUpdate { id: format!("layer-{layer}"), status: status.to_owned(), bytes });
             }
         }
-        self.keep(run, pull, &id, &digest)?;
-        self.checker.has_effect(errand, &id, "pull");
+        // A pull of what was here already changes nothing that anybody could see.
+        if self.keep(run, pull, &id, &digest)? {
+            self.checker.has_effect(errand, &id, "pull");
+        }
         self.changed();
         tokio::time::sleep(Duration::from_millis(5)).await;
         Ok(())
     }
 
-    /// A pulled image is here.
-    fn keep(&self, run: u64, pull: &Pull, id: &str, digest: &str) -> Result<(), DockerError> {
+    /// A pulled image is here; true if that is new.
+    fn keep(&self, run: u64, pull: &Pull, id: &str, digest: &str) -> Result<bool, DockerError> {
         let mut state = self.state.lock();
         if state.run != run {
             return Err(lost());
         }
+        let before = state.images.clone();
         match pull.reference.digest() {
             // By digest: no tag is moved.
             Some(_) => {
@@ -136,6 +139,6 @@ impl FakeEngine {
             }
             None => state.put_image(&pull.reference.to_string(), id, digest),
         }
-        Ok(())
+        Ok(state.images != before)
     }
 }
