@@ -84,6 +84,8 @@ words! {
         SameKeyRefused,
         /// What is known is from before; the agent is away.
         Stale,
+        /// The store was restored or failed over, and the agent has not connected since.
+        AwaitingReconnect,
     }
 }
 

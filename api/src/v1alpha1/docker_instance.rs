@@ -293,6 +293,9 @@ pub struct AgentStatus {
     /// Identity of its journal; a new one means the old was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal_id: Option<String>,
+    /// Which history of the store it was connected in last. A store that was restored begins a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_incarnation: Option<i64>,
     /// Public id of the join token it enrolled with. Until that token's time is over, the same key gets its certificate again with it,
     /// in case the first answer was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_api::agent_v1::OperationReport;
+use gantry_api::agent_v1::{OperationReport, Token};
 use gantry_api::v1alpha1::DockerInstance;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::{Api, Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,7 @@ struct Context {
     wake: mpsc::Sender<ObjectRef<DockerInstance>>,
     /// Checks at the same time, in the order they came.
     checks: Semaphore,
+    leadership: watch::Receiver<Option<Token>>,
     /// Since when this replica looks.
     started: Instant,
     memory: Mutex<HashMap<InstanceUid, Memory>>,
@@ -72,6 +73,7 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
         recorder: recorder.clone(),
         instances,
         wake,
+        leadership: parts.leadership.clone(),
         checks: Semaphore::new(parts.config.health_check_concurrency.max(1)),
         started: Instant::now(),
         memory: Mutex::default(),
@@ -240,7 +242,9 @@ fn next(
         plan::Plan::Check if matches!(outcome, act::Outcome::Away) => plan::GRACE.min(Duration::from_secs(1)),
         plan::Plan::Check => interval,
         plan::Plan::Later(due) => *due,
-        plan::Plan::Archive | plan::Plan::Away | plan::Plan::Never => Duration::from_secs(60),
+        plan::Plan::Archive | plan::Plan::Away | plan::Plan::Never | plan::Plan::AwaitReconnect => {
+            Duration::from_secs(60)
+        }
     };
     let due = if context.link.duplicate(uid).is_some() { due.min(Duration::from_secs(10)) } else { due };
     tracing::trace!(health = health.as_str(), ?due, "looked at");

@@ -59,7 +59,12 @@ async fn f23_a_restored_backup_repeats_nothing_that_hosts_have_done_since() -> a
     world.postgres.put_back(&backup).await?;
     let said = world.controller.declare_restored().await?;
     ensure!(said.contains("history 2 begins"), "it says: {said}");
+    world.host_mut("nuc-01")?.agent.kill().await?;
     world.controller.resume().await?;
+    let reason = r#"jsonpath={.status.conditions[?(@.type=="AgentConnected")].reason}=AwaitingReconnect"#;
+    world.kubectl().wait("dockerinstance/nuc-01", reason).await?;
+    assert_eq!(world.kubectl().get("di", "nuc-01").await?["status"]["health"], "Unknown");
+    world.host_mut("nuc-01")?.agent.resume()?;
 
     goes_on(&world).await
 }

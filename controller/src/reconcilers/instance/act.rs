@@ -39,7 +39,7 @@ pub(super) async fn act(
             Outcome::NotAsked
         }
         Plan::Check => check(instance, uid, context).await,
-        Plan::Later(_) | Plan::Away | Plan::Never => Outcome::NotAsked,
+        Plan::Later(_) | Plan::Away | Plan::Never | Plan::AwaitReconnect => Outcome::NotAsked,
     }
 }
 

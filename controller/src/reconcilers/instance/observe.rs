@@ -15,6 +15,8 @@ pub(super) struct Observed {
     pub(super) checked_ago: Option<Duration>,
     pub(super) is_new_session: bool,
     pub(super) has_changed: bool,
+    /// Which history of the store this is; `None` while this replica does not lead.
+    pub(super) incarnation: Option<i64>,
 }
 
 pub(super) fn observe(uid: InstanceUid, context: &Context) -> Observed {
@@ -26,5 +28,6 @@ pub(super) fn observe(uid: InstanceUid, context: &Context) -> Observed {
         checked_ago: checked.map(|checked| checked.elapsed()),
         is_new_session,
         has_changed,
+        incarnation: context.leadership.borrow().and_then(|token| i64::try_from(token.incarnation).ok()),
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Plan {
     Away,
     /// No agent was ever here.
     Never,
+    /// What is known is from before the store was set back, and the agent has not been here since.
+    AwaitReconnect,
 }
 
 pub(super) fn plan(instance: &DockerInstance, observed: &Observed) -> Plan {
@@ -34,6 +36,10 @@ pub(super) fn plan(instance: &DockerInstance, observed: &Observed) -> Plan {
     if observed.session.is_none() {
         if status.last_health_check_time.is_none() {
             return Plan::Never;
+        }
+        let met_in = status.agent.as_ref().and_then(|agent| agent.store_incarnation);
+        if met_in.is_some_and(|met_in| observed.incarnation.is_some_and(|now| met_in < now)) {
+            return Plan::AwaitReconnect;
         }
         return match GRACE.checked_sub(observed.away_for) {
             Some(left)
@@ -132,6 +138,23 @@ mod tests {
         let observed = Observed { away_for: secs(1000), ..Observed::default() };
 
         assert_eq!(plan(&instance(Health::Unknown), &observed), Plan::Never);
+    }
+
+    #[test]
+    fn after_the_store_was_set_back_an_instance_is_not_taken_for_online_or_offline_before_its_agent_is_back()
+    {
+        let mut known = instance(Health::Online);
+        let status = known.status.get_or_insert_default();
+        status.agent.get_or_insert_default().store_incarnation = Some(1);
+        let away = |incarnation| Observed {
+            away_for: secs(1),
+            incarnation: Some(incarnation),
+            ..Observed::default()
+        };
+
+        assert_eq!(plan(&known, &away(2)), Plan::AwaitReconnect);
+        assert_eq!(plan(&known, &away(1)), Plan::Later(secs(29)));
+        assert_eq!(plan(&known, &Observed { is_new_session: true, ..here() }), Plan::Check);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) fn status_after(
     let mut status = instance.status.clone().unwrap_or_default();
     status.observed_generation = instance.metadata.generation;
     if let Some(session) = &observed.session {
-        take_session(&mut status, session);
+        take_session(&mut status, session, observed.incarnation);
     }
     if !matches!(outcome, Outcome::NotAsked | Outcome::Away) {
         status.last_health_check_time = Some(Time(now));
@@ -105,6 +105,16 @@ pub(super) fn status_after(
             }
             away(&mut status, &mut conditions);
         }
+        (Plan::AwaitReconnect, _) => {
+            if status.health != Health::Archived {
+                status.health = Health::Unknown;
+            }
+            let why = "the store was set back, and the agent has not connected since";
+            for kind in [Condition::AgentConnected, Condition::EngineReachable] {
+                conditions.set_word(kind.as_str(), "Unknown", Reason::AwaitingReconnect.as_str(), why);
+            }
+            conditions.set(Condition::Ready.as_str(), false, Reason::AwaitingReconnect.as_str(), why);
+        }
         (Plan::Never, _) => {
             if status.health == Health::Archived {
                 status.health = Health::Unknown;
@@ -131,8 +141,9 @@ fn word(told: &str) -> String {
     shorten(told, 256)
 }
 
-fn take_session(status: &mut DockerInstanceStatus, session: &SessionFacts) {
+fn take_session(status: &mut DockerInstanceStatus, session: &SessionFacts, incarnation: Option<i64>) {
     let agent = status.agent.get_or_insert_with(AgentStatus::default);
+    agent.store_incarnation = incarnation.or(agent.store_incarnation);
     agent.version = Some(word(&session.agent_version)).filter(|version| !version.is_empty());
     agent.journal_id = Some(word(&session.journal_id)).filter(|journal| !journal.is_empty());
     agent.policy = match session.policy {

@@ -103,6 +103,7 @@ fn context(link: Arc<Agents>) -> Context {
         instances: reflector::store().0,
         wake: mpsc::channel(1).0,
         checks: Semaphore::new(10),
+        leadership: tokio::sync::watch::Sender::default().subscribe(),
         started: Instant::now(),
         memory: Mutex::default(),
         leaving: Mutex::default(),
