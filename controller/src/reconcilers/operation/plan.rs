@@ -346,6 +346,10 @@ fn without_report(
         return match &observed.remembered {
             None => Step::Remember,
             Some(Err(error)) => wait(Reason::Submitting, error.to_string(), LATER),
+            // Its reports may still be under way, as from another replica.
+            Some(Ok(Some(report))) if is_under_way(report) => {
+                follow(operation, status, observed, report, now)
+            }
             Some(Ok(Some(report))) if report.outcome() != Outcome::Unknown && is_over(report) => {
                 ended(operation, status, observed, report, now)
             }
@@ -356,6 +360,11 @@ fn without_report(
         return Step::Withdraw(instance.uid);
     }
     Step::Submit(instance.uid)
+}
+
+/// True if the agent has it and has not ended it.
+fn is_under_way(report: &OperationReport) -> bool {
+    matches!(report.state(), OperationState::Accepted | OperationState::Started)
 }
 
 /// The agent said something about the present attempt.

@@ -756,6 +756,18 @@ fn an_outcome_that_the_agent_still_remembers_is_believed_before_any_look_at_the_
 }
 
 #[test]
+fn what_the_agent_has_under_way_is_not_taken_for_lost_while_its_report_has_not_arrived() {
+    for state in [OperationState::Accepted, OperationState::Started] {
+        let remembered = Some(Ok(Some(report(state, Outcome::Unspecified))));
+        let observed = Observed { remembered, found: Some(Ok(found())), ..well() };
+
+        let step = plan(&running(operation(Action::Kill)), &observed, at(10));
+
+        assert!(matches!(step, Step::Follow { .. }), "{state:?}: {step:?}");
+    }
+}
+
+#[test]
 fn with_the_journal_lost_what_can_be_seen_decides_and_all_else_is_unknown() {
     let gone = || Some(refused(tonic::Code::NotFound, "no"));
     let in_state = |state: &str| Some(Ok(Target { state: state.to_owned(), ..found() }));
