@@ -7,7 +7,7 @@ NEWEST := target/newest-docker
 
 SEEDS ?= 0..1000
 
-.PHONY: help quickstart quickstart-down test simulate chaos bench schemas fmt lint
+.PHONY: help quickstart quickstart-down test simulate chaos mutants bench schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,12 +25,16 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
 	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
 	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi
+	@$(MAKE) --no-print-directory simulate
 
 simulate: ## Seeds of the simulation: make simulate SEEDS=0..20000; one alone is told step by step with gantry-simulate -v
 	cargo run --locked --release -p gantry-e2e --bin gantry-simulate -- --seeds $(SEEDS)
 
 chaos: ## The table of faults, row by row, on real engines: what is required and what was measured
 	@e2e/scripts/chaos.sh
+
+mutants: ## Plant twelve mistakes, one after the other, and say which level of tests catches each
+	@e2e/scripts/mutants.sh $(MUTANTS)
 
 bench: ## How fast the API is on this machine, beside raw Postgres
 	cargo build --locked --release --bins

@@ -1,12 +1,17 @@
-//! Seeds of the simulation, as many as a minute takes. `make simulate SEEDS=…` runs others; one that failed is kept here.
+//! The first seeds of the simulation in a build with debug assertions, and those that once failed. `make simulate` runs a thousand.
 
 use std::process::Command;
+
+/// What they found is told in the history of the code that was mended for them.
+const KEPT: [&str; 2] = ["1132", "1259"];
 
 #[test]
 fn no_seed_breaks_a_promise() {
     let program = env!("CARGO_BIN_EXE_gantry-simulate");
-    let output = Command::new(program).args(["--seeds", "0..40"]).output().expect("it runs");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}");
-    println!("{told}");
+    for seeds in ["0..10"].into_iter().chain(KEPT) {
+        let output = Command::new(program).args(["--seeds", seeds]).output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{told}");
+        println!("{told}");
+    }
 }
