@@ -7,7 +7,7 @@ NEWEST := target/newest-docker
 
 SEEDS ?= 0..1000
 
-.PHONY: help quickstart quickstart-down test simulate chaos mutants bench schemas fmt lint
+.PHONY: help quickstart quickstart-down test simulate model chaos mutants bench schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
 	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi
 	@$(MAKE) --no-print-directory simulate
+
+model: ## The model of operations and the link, explored further than `make test` does
+	cargo run --locked --release -p gantry-model
 
 simulate: ## Seeds of the simulation: make simulate SEEDS=0..20000; one alone is told step by step with gantry-simulate -v
 	cargo run --locked --release -p gantry-e2e --bin gantry-simulate -- --seeds $(SEEDS)
