@@ -16,7 +16,7 @@ mod out;
 pub mod peers;
 mod reports;
 mod session;
-mod standing;
+pub mod standing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@ mod events;
 mod garbage_collection;
 mod instance;
 mod machine;
-mod operation;
+pub mod operation;
 
 use std::sync::Arc;
 

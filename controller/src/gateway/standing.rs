@@ -10,20 +10,20 @@ use uuid::Uuid;
 
 /// Facts from one list of the instance's Operations.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Standing {
+pub struct Standing {
     /// Those that have a resource.
-    pub(super) known: HashSet<Uuid>,
+    pub known: HashSet<Uuid>,
     /// Those the agent may have and must not start.
-    pub(super) withdrawn: Vec<String>,
+    pub withdrawn: Vec<String>,
     /// The only ones that may still start from the agent's journal.
-    pub(super) permits: Vec<Permit>,
+    pub permits: Vec<Permit>,
     /// The newest record of that journal anybody was told of.
     newest_record: u64,
 }
 
 impl Standing {
     /// Weighs Operations that name the instance with that uid, whose agent has that journal.
-    pub(super) fn of(operations: &[Operation], instance: Uuid, journal_id: &str, now: Timestamp) -> Self {
+    pub fn of(operations: &[Operation], instance: Uuid, journal_id: &str, now: Timestamp) -> Self {
         let mut standing = Self::default();
         for operation in operations {
             let Some(uid) = operation.uid().and_then(|uid| uid.parse().ok()) else { continue };
@@ -50,7 +50,7 @@ impl Standing {
     }
 
     /// True if a journal that ends there has lost records that the agent once told of.
-    pub(super) fn is_ahead_of(&self, journal_sequence: u64) -> bool {
+    pub fn is_ahead_of(&self, journal_sequence: u64) -> bool {
         self.newest_record > journal_sequence
     }
 }

@@ -4,7 +4,7 @@
 
 mod act;
 mod observe;
-mod plan;
+pub mod plan;
 mod report;
 mod roster;
 mod wire;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::agent_v1::{OperationReport, Token};
-use gantry_api::v1alpha1::{DockerInstance, Operation};
+use gantry_api::v1alpha1::{DockerInstance, Operation, OperationStatus};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::{Api, Resource as _, ResourceExt as _};
@@ -110,6 +110,20 @@ impl Context {
             self.roster.lock().remove(uid)
         };
         self.wake(freed);
+    }
+}
+
+/// The status after a step for which no agent has to be asked, or before it is.
+pub fn status_after(
+    operation: &Operation,
+    step: &Step,
+    observed: &plan::Observed,
+    token: Token,
+    now: jiff::Timestamp,
+) -> OperationStatus {
+    match step {
+        Step::Dispatch { .. } => report::dispatched(operation, step, token, now),
+        _ => report::status_after(operation, step, observed, &act::Outcome::Nothing, now),
     }
 }
 

@@ -9,7 +9,7 @@ use gantry_api::condition::OperationReason as Reason;
 use gantry_api::v1alpha1::{Action, Health, Operation, OperationStatus, Phase, TargetKind};
 use jiff::{SignedDuration, Timestamp};
 
-use super::roster::Neighbours;
+pub use super::roster::Neighbours;
 use crate::gateway::link::{InstanceUid, LinkError, SessionFacts};
 use ending::{Why, by_evidence, end_for, ended, why_end, withdrawn};
 
@@ -24,36 +24,41 @@ const LATER: Duration = Duration::from_secs(5);
 
 /// What is so.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Observed {
+pub struct Observed {
     /// The instance that `spec.instanceRef` names now.
-    pub(super) instance: Option<InstanceFacts>,
+    pub instance: Option<InstanceFacts>,
     /// The open session of that instance.
-    pub(super) session: Option<SessionFacts>,
+    pub session: Option<SessionFacts>,
     /// The agent's newest word on this Operation.
-    pub(super) report: Option<OperationReport>,
+    pub report: Option<OperationReport>,
     /// Others on the same target.
-    pub(super) neighbours: Neighbours,
+    pub neighbours: Neighbours,
     /// What the agent said the target is; absent until it was asked in this pass.
-    pub(super) found: Option<Result<Target, LinkError>>,
+    pub found: Option<Result<Target, LinkError>>,
     /// What the agent remembers of an Operation it sent no report on; absent until it was asked in this pass.
-    pub(super) remembered: Option<Result<Option<OperationReport>, LinkError>>,
+    pub remembered: Option<Result<Option<OperationReport>, LinkError>>,
     /// The digest of what would be submitted.
-    pub(super) digest: Option<String>,
+    pub digest: Option<String>,
 }
 
 /// What is known of an instance.
 #[derive(Clone, Debug)]
-pub(super) struct InstanceFacts {
-    pub(super) uid: InstanceUid,
-    pub(super) is_archived: bool,
-    pub(super) is_paused: bool,
-    pub(super) is_engine_unreachable: bool,
-    pub(super) health: Health,
+pub struct InstanceFacts {
+    /// Its identity.
+    pub uid: InstanceUid,
+    /// `spec.archived`.
+    pub is_archived: bool,
+    /// `spec.paused`.
+    pub is_paused: bool,
+    /// Its agent says so.
+    pub is_engine_unreachable: bool,
+    /// As its status has it.
+    pub health: Health,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
+pub enum Step {
     /// Ask the agent what this means, then plan again.
     Look(String),
     /// Ask the agent whether it remembers this Operation, then plan again.
@@ -78,10 +83,13 @@ pub(super) enum Step {
 
 /// How an Operation ends.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ending {
-    pub(super) phase: Phase,
-    pub(super) reason: Reason,
-    pub(super) message: String,
+pub struct Ending {
+    /// A final one.
+    pub phase: Phase,
+    /// For machines.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
 }
 
 fn failed(reason: Reason, message: impl Into<String>) -> Step {
@@ -100,7 +108,7 @@ fn wait(reason: Reason, message: impl Into<String>, again: Duration) -> Step {
 ///
 /// Before the first dispatch, and between a proven failure and the next one, the controller decides alone. In between only the
 /// agent does: cancel, deletion, deadline and archive become a withdrawal that it has to answer.
-pub(super) fn plan(operation: &Operation, observed: &Observed, now: Timestamp) -> Step {
+pub fn plan(operation: &Operation, observed: &Observed, now: Timestamp) -> Step {
     let status = operation.status.clone().unwrap_or_default();
     if status.phase.is_final() {
         return Step::Settle;

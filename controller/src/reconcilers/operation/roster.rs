@@ -72,11 +72,11 @@ struct Crowd {
 
 /// Names of others that matter to an Operation.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Neighbours {
+pub struct Neighbours {
     /// An unfinished one on the same target whose turn it is.
-    pub(super) goes_first: Option<String>,
+    pub goes_first: Option<String>,
     /// The newest Remove of the same name that succeeded since this one was created.
-    pub(super) removed_by: Option<String>,
+    pub removed_by: Option<String>,
 }
 
 #[derive(Default)]
