@@ -1,6 +1,6 @@
 //! Planted mistakes: each is caught by the invariant that is there for it.
 
-use gantry_model::{Mistake, find, worlds};
+use gantry_model::{Action, Left, Mistake, Settings, Wish, find, worlds};
 
 /// Generated states of a world, at most.
 const MOST: usize = 6_000_000;
@@ -38,4 +38,22 @@ fn every_mistake_breaks_the_invariant_that_is_there_for_it() {
         .collect();
 
     assert!(not_caught.is_empty(), "{}", not_caught.join("\n"));
+}
+
+/// What is not promised, so that nobody takes it for proven: both need a host that was copied or set back by its owner.
+#[test]
+fn a_copied_host_may_do_once_more_what_the_first_did_and_a_journal_set_back_in_silence_what_it_forgot() {
+    let journals = worlds().into_iter().find(|settings| settings.name == "journals").expect("there is one");
+    let copied = Settings { clones_share_the_count: true, ..journals.clone() };
+    let set_back = Settings {
+        rollbacks_may_be_silent: true,
+        wishes: journals.wishes.iter().map(|wish| Wish { action: Action::Restart, ..*wish }).collect(),
+        left: Left { rollbacks: 1, crashes: 1, ..Left::default() },
+        ..journals
+    };
+
+    for settings in [copied, set_back] {
+        let moves = find(&settings, "I1 once", MOST).expect("it is not promised");
+        println!("{moves:?}");
+    }
 }
