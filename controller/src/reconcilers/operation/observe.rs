@@ -67,7 +67,7 @@ pub(super) async fn remember(uid: Uuid, observed: &mut Observed, context: &Conte
         Some(_permit) => context.link.query(instance, uid).await,
         None => Err(too_many_calls()),
     };
-    observed.remembered = Some(remembered);
+    observed.remembers(remembered);
 }
 
 /// What is said while enough calls wait for one agent.

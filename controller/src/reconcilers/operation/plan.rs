@@ -41,6 +41,19 @@ pub struct Observed {
     pub digest: Option<String>,
 }
 
+impl Observed {
+    /// Takes in what the agent said it remembers. What it has under way is its newest word: the report itself may be on its way yet,
+    /// as from another replica.
+    pub(super) fn remembers(&mut self, answer: Result<Option<OperationReport>, LinkError>) {
+        if let Ok(Some(report)) = &answer
+            && matches!(report.state(), OperationState::Accepted | OperationState::Started)
+        {
+            self.report = Some(report.clone());
+        }
+        self.remembered = Some(answer);
+    }
+}
+
 /// What is known of an instance.
 #[derive(Clone, Debug)]
 pub struct InstanceFacts {
@@ -354,10 +367,6 @@ fn without_report(
         return match &observed.remembered {
             None => Step::Remember,
             Some(Err(error)) => wait(Reason::Submitting, error.to_string(), LATER),
-            // Its reports may still be under way, as from another replica.
-            Some(Ok(Some(report))) if is_under_way(report) => {
-                follow(operation, status, observed, report, now)
-            }
             Some(Ok(Some(report))) if report.outcome() != Outcome::Unknown && is_over(report) => {
                 ended(operation, status, observed, report, now)
             }
@@ -368,11 +377,6 @@ fn without_report(
         return Step::Withdraw(instance.uid);
     }
     Step::Submit(instance.uid)
-}
-
-/// True if the agent has it and has not ended it.
-fn is_under_way(report: &OperationReport) -> bool {
-    matches!(report.state(), OperationState::Accepted | OperationState::Started)
 }
 
 /// The agent said something about the present attempt.

@@ -758,8 +758,8 @@ fn an_outcome_that_the_agent_still_remembers_is_believed_before_any_look_at_the_
 #[test]
 fn what_the_agent_has_under_way_is_not_taken_for_lost_while_its_report_has_not_arrived() {
     for state in [OperationState::Accepted, OperationState::Started] {
-        let remembered = Some(Ok(Some(report(state, Outcome::Unspecified))));
-        let observed = Observed { remembered, found: Some(Ok(found())), ..well() };
+        let mut observed = Observed { found: Some(Ok(found())), ..well() };
+        observed.remembers(Ok(Some(report(state, Outcome::Unspecified))));
 
         let step = plan(&running(operation(Action::Kill)), &observed, at(10));
 
