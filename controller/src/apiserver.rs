@@ -42,7 +42,7 @@ pub use router::{OTHER_ROUTES, Route, Verb, router, routes};
 
 use failure::{Failure, Outcome};
 use limits::Limits;
-use request::Freshness;
+use request::{Call, Freshness};
 use uids::Uids;
 
 /// Longest a consistent read waits for the database.
@@ -92,6 +92,15 @@ impl ApiServer {
                 Err(unreadable())
             }
             Err(_) => Err(unreadable()),
+        }
+    }
+
+    /// As [`ApiServer::reach`], for a read that is better answered from memory than not at all; how old that may be, where the
+    /// database does not answer. Our own parts want to know instead.
+    async fn reach_or_age(&self, call: &Call, freshness: Freshness) -> Outcome<Option<Duration>> {
+        match self.reach(freshness).await {
+            Err(failure) if failure.is_unavailable() && !call.is_ours => Ok(Some(self.store.cache().age())),
+            outcome => outcome.map(|()| None),
         }
     }
 

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::storage::{Change, Key, Object, Resource, Version};
 
@@ -47,6 +48,8 @@ pub struct WatchCache(Arc<Shared>);
 struct Shared {
     state: RwLock<State>,
     reached: watch::Sender<Version>,
+    /// When the database last said that there is no more than this.
+    confirmed: Mutex<Instant>,
 }
 
 struct State {
@@ -73,12 +76,18 @@ impl WatchCache {
                 window: Window::new(limits),
             }),
             reached: watch::Sender::new(Version::default()),
+            confirmed: Mutex::new(Instant::now()),
         }))
     }
 
     /// How far the log was read.
     pub fn version(&self) -> Version {
         self.0.state.read().version
+    }
+
+    /// How long ago the database last confirmed what is here.
+    pub fn age(&self) -> Duration {
+        self.0.confirmed.lock().elapsed()
     }
 
     /// The present state of an object.
@@ -144,6 +153,7 @@ impl WatchCache {
 
     /// Replaces everything; every subscription ends as too slow, because what it missed is not known.
     pub(crate) fn reset(&self, objects: Vec<Arc<Object>>, version: Version) {
+        *self.0.confirmed.lock() = Instant::now();
         let mut state = self.0.state.write();
         state.wake_all();
         let limits = state.window.limits();
@@ -166,6 +176,7 @@ impl WatchCache {
 
     /// Takes changes in, in order, and declares that all up to `version` are there.
     pub(crate) fn extend(&self, changes: Vec<Change>, version: Version) {
+        *self.0.confirmed.lock() = Instant::now();
         if changes.is_empty() && version == self.version() {
             return;
         }

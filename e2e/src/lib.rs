@@ -10,12 +10,14 @@ pub mod controller;
 pub mod engine;
 pub mod fake_engine;
 pub mod figures;
+pub mod fleet;
 pub mod kubectl;
 pub mod manifest;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod rest;
 pub mod scratch;
 #[cfg(feature = "simulation")]
 pub mod simulation;

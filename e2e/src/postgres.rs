@@ -17,25 +17,54 @@ pub struct Postgres {
     bin: PathBuf,
     dir: PathBuf,
     port: u16,
+    settings: Vec<String>,
     server: Option<Process>,
 }
 
 impl Postgres {
     /// Makes and starts a cluster in that directory.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(dir, &["max_connections=200"]).await
+    }
+
+    /// As [`Postgres::start`], with these settings.
+    pub async fn start_with(dir: &Path, settings: &[&str]) -> anyhow::Result<Self> {
+        let mut postgres = Self::place(dir, settings).await?;
+        let mut initdb = postgres.tool("initdb")?;
+        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"]);
+        initdb.arg(postgres.dir.join("data"));
+        run(initdb).await?;
+        postgres.resume().await?;
+        Ok(postgres)
+    }
+
+    /// Makes and starts a hot standby of this cluster in that directory.
+    pub async fn standby(&self, dir: &Path) -> anyhow::Result<Self> {
+        let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
+        let mut standby = Self::place(dir, &settings).await?;
+        let mut copy = self.tool("pg_basebackup")?;
+        copy.args(["-d", &self.url(), "-R", "-c", "fast", "-D"]).arg(standby.dir.join("data"));
+        run(copy).await?;
+        standby.resume().await?;
+        Ok(standby)
+    }
+
+    async fn place(dir: &Path, settings: &[&str]) -> anyhow::Result<Self> {
         let bin = PathBuf::from(run(pg_config()).await?.trim());
         std::fs::create_dir_all(dir)?;
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
         if let Some((uid, gid)) = account()? {
             chown(dir, Some(uid), Some(gid))?;
         }
-        let mut postgres = Self { bin, dir: dir.to_owned(), port: crate::free_port()?, server: None };
-        let mut initdb = postgres.tool("initdb")?;
-        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"]);
-        initdb.arg(dir.join("data"));
-        run(initdb).await?;
-        postgres.resume().await?;
-        Ok(postgres)
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Ok(Self { bin, dir: dir.to_owned(), port: crate::free_port()?, settings, server: None })
+    }
+
+    /// Takes the address of a cluster that is stopped, as a failover to it does.
+    pub async fn takes_the_place_of(&mut self, other: &mut Self) -> anyhow::Result<()> {
+        self.stop().await?;
+        std::mem::swap(&mut self.port, &mut other.port);
+        self.resume().await
     }
 
     /// Starts the server of a stopped cluster.
@@ -45,7 +74,10 @@ impl Postgres {
             .arg("-D")
             .arg(self.dir.join("data"))
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .args(["-c", &format!("port={}", self.port), "-c", "max_connections=200"]);
+            .args(["-c", &format!("port={}", self.port)]);
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
         self.server = Some(Process::spawn("postgres", command, &self.dir.with_extension("log"))?);
         crate::eventually("postgres", Duration::from_secs(20), async || {
             let mut psql = Command::new(self.bin.join("psql"));
@@ -64,8 +96,19 @@ impl Postgres {
     /// Runs one statement and gives its rows, a line each.
     pub async fn query(&self, sql: &str) -> anyhow::Result<String> {
         let mut psql = Command::new(self.bin.join("psql"));
-        psql.args([&self.url(), "-Atc", sql]);
+        // Also where writes are forbidden to who does not ask for them.
+        psql.env("PGOPTIONS", "-c default_transaction_read_only=off").args([&self.url(), "-Atc", sql]);
         run(psql).await
+    }
+
+    /// Changes a setting for every session from now on; `None` for the default.
+    pub async fn set(&self, setting: &str, value: Option<&str>) -> anyhow::Result<()> {
+        let statement = match value {
+            Some(value) => format!("ALTER SYSTEM SET {setting} = '{value}'"),
+            None => format!("ALTER SYSTEM RESET {setting}"),
+        };
+        self.query(&statement).await?;
+        self.query("SELECT pg_reload_conf()").await.map(drop)
     }
 
     /// Writes everything into a file, as a nightly backup does.
@@ -97,6 +140,29 @@ impl Postgres {
         let mut server = self.server.take().context("it is not running")?;
         server.signal(Signal::SIGQUIT)?;
         server.ended(Duration::from_secs(20)).await.map(drop)
+    }
+
+    /// Ends the server in order; its clients are cut.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut server = self.server.take().context("it is not running")?;
+        server.signal(Signal::SIGINT)?;
+        server.ended(Duration::from_secs(20)).await.map(drop)
+    }
+
+    /// Waits until the server has ended by itself.
+    pub async fn ends(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let mut server = self.server.take().context("it is not running")?;
+        server.ended(patience).await.map(drop)
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
     }
 
     fn tool(&self, name: &str) -> anyhow::Result<Command> {

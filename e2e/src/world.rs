@@ -47,6 +47,11 @@ impl World {
         ensure!(nix::unistd::geteuid().is_root(), "these tests start Docker Engines: run them as root");
         let dir = Scratch::new()?;
         let postgres = Postgres::start(&dir.path().join("pg")).await?;
+        Self::over(dir, postgres, flags).await
+    }
+
+    /// A control plane without hosts on that Postgres.
+    pub async fn over(dir: Scratch, postgres: Postgres, flags: &[&str]) -> anyhow::Result<Self> {
         let controller = Controller::start(&dir.path().join("controller"), &postgres.url(), flags).await?;
         Ok(Self { hosts: BTreeMap::new(), controller, postgres, dir })
     }

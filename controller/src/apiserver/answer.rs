@@ -1,11 +1,12 @@
 //! Answers: one object or many, in the form that was asked for, from the stored bytes where that is possible.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, WARNING};
+use http::header::{AGE, CONTENT_TYPE, WARNING};
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
@@ -26,6 +27,8 @@ pub(super) struct Page {
     /// Where the next page begins.
     pub resume: Option<String>,
     pub remaining: Option<i64>,
+    /// How old it may be, where the database did not answer.
+    pub age: Option<Duration>,
 }
 
 /// One object.
@@ -45,6 +48,7 @@ pub(super) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes)
 
 /// Many objects.
 pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response> {
+    let age = page.age;
     let metadata = serde_json::to_value(ListMeta {
         resource_version: Some(page.version.to_string()),
         continue_: page.resume,
@@ -80,7 +84,7 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
             text(&table(&metadata, Some(rows.definitions()), all.map_err(broken)?))?
         }
     };
-    Ok(respond(StatusCode::OK, body))
+    Ok(aged(respond(StatusCode::OK, body), age))
 }
 
 fn joined<T: AsRef<[u8]>>(head: String, items: impl ExactSizeIterator<Item = T> + Clone) -> Bytes {
@@ -118,6 +122,16 @@ pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
             response.headers_mut().append(WARNING, value);
         }
     }
+    response
+}
+
+/// Says of an answer from memory how old it may be, to caches and to people.
+pub(super) fn aged(response: Response, age: Option<Duration>) -> Response {
+    let Some(age) = age else { return response };
+    let seconds = age.as_secs();
+    let warning = format!("the database does not answer: this is what was known {seconds} s ago");
+    let mut response = warn(response, &[warning]);
+    response.headers_mut().insert(AGE, HeaderValue::from(seconds));
     response
 }
 

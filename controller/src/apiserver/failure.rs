@@ -368,6 +368,11 @@ impl Failure {
         self.reason == Reason::AlreadyExists
     }
 
+    /// True for [`Failure::unavailable`].
+    pub fn is_unavailable(&self) -> bool {
+        self.reason == Reason::ServiceUnavailable
+    }
+
     /// True for [`Failure::not_found`].
     pub fn is_not_found(&self) -> bool {
         self.reason == Reason::NotFound

@@ -7,6 +7,7 @@ use axum::extract::Query;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 
+use super::client::InProcess;
 use super::failure::{CauseReason, Failure, Outcome};
 use super::kinds::Kind;
 use super::selectors::Selector;
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub format: Format,
     /// True if the client asked for the media type of streams by name.
     pub wants_stream: bool,
+    /// True if a part of this controller asks.
+    pub is_ours: bool,
     /// True if nothing is to be stored.
     pub is_dry_run: bool,
     /// Media type of the body.
@@ -66,6 +69,7 @@ impl Call {
             params,
             format,
             wants_stream,
+            is_ours: parts.extensions.get::<InProcess>().is_some(),
             is_dry_run,
             content_type,
         })

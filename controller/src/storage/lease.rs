@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gantry_api::agent_v1::Token;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions as _, PgConnection, Postgres};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use tracing::{info, instrument, warn};
 use uuid::Uuid;
 
 use super::StorageError;
-use super::postgres::{prepare, within};
+use super::postgres::{pool, within};
 use crate::clock::Entropy;
 
 /// How long a lease lasts without renewal, by the database's clock.
@@ -39,11 +39,7 @@ impl Leadership {
     ///
     /// The schema must be up to date.
     pub fn start(options: &PgConnectOptions, name: &'static str, entropy: &dyn Entropy) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(RETRY)
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_lazy_with(options.clone().disable_statement_logging());
+        let pool = pool(2, RETRY).connect_lazy_with(options.clone().disable_statement_logging());
         let (sender, token) = watch::channel(None);
         let (newest_sender, newest) = watch::channel(None);
         let stop = CancellationToken::new();

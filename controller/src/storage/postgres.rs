@@ -46,12 +46,7 @@ impl Postgres {
     ) -> Result<Arc<Self>, StorageError> {
         let options = options.disable_statement_logging();
         within(LONG_PATIENCE, migrate(&options)).await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(CONNECT_PATIENCE)
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_with(options)
-            .await?;
+        let pool = pool(CONNECTIONS, CONNECT_PATIENCE).connect_with(options).await?;
         let notices = watch::Sender::new(0);
         let listener = tokio::spawn(notify::listen(pool.clone(), notices.clone()));
         let compaction = tokio::spawn(compaction::run(pool.clone(), retention));
@@ -134,22 +129,37 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Connections to a server that takes writes: each is made ready by [`prepare`], and given up when it is found on a server that has
+/// become read-only since.
+pub(super) fn pool(connections: u32, patience: Duration) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(patience)
+        .after_connect(|connection, _| Box::pin(prepare(connection)))
+        // The question shows as well as a ping that somebody answers.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(async { Ok(!is_read_only(connection).await?) }))
+}
+
 /// Makes a new connection ready: turns away a standby and a read-only server, notices when this is another database than the
 /// last time, and turns JIT off.
 ///
 /// Compiling a plan costs 50 ms and more, and Postgres would do it for tables it has no statistics of yet.
 pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let is_read_only =
-        sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
-            .fetch_one(&mut *connection)
-            .await?;
-    if is_read_only {
+    if is_read_only(connection).await? {
         return Err(sqlx::Error::Configuration("this Postgres is read-only".into()));
     }
     sqlx::query!("SELECT recognize_cluster() IS NULL AS done, set_config('jit', 'off', false) AS jit")
         .fetch_one(connection)
         .await?;
     Ok(())
+}
+
+/// True on a standby, and where somebody has forbidden writes.
+async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
+        .fetch_one(connection)
+        .await
 }
 
 /// An answer in time, or the error that stands for a server that hangs.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{instrument, warn};
 use uuid::Uuid;
 
 use super::StorageError;
-use super::postgres::{prepare, within};
+use super::postgres::{pool, within};
 
 /// How long a replica counts as serving after it last said so, by the database's clock.
 const LEASE_SECONDS: f64 = 15.0;
@@ -93,11 +93,7 @@ pub struct Replicas {
 impl Replicas {
     /// Enters this replica. The schema must be up to date.
     pub async fn enter(options: &PgConnectOptions, me: Replica) -> Result<Arc<Self>, StorageError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(PATIENCE)
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_lazy_with(options.clone().disable_statement_logging());
+        let pool = pool(2, PATIENCE).connect_lazy_with(options.clone().disable_statement_logging());
         within(PATIENCE, renew(&pool, &me)).await?;
         let renewing = AbortOnDropHandle::new(tokio::spawn(keep(pool.clone(), me.clone())));
         Ok(Arc::new(Self { pool, me, renewing }))

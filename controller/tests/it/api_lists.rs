@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use insta::assert_snapshot;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::world::api::{Answer, Api, CONFIG_MAPS, OPERATIONS, config_map, operation};
 
@@ -88,17 +90,26 @@ async fn a_version_says_how_new_a_list_must_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_database_memory_still_answers_who_asks_for_no_more() {
+async fn without_the_database_reads_are_answered_from_memory_and_say_how_old_that_may_be() {
     let api = Api::new().await;
     api.post(CONFIG_MAPS, &config_map("a")).await;
     api.database.set_away(true);
+    tokio::time::sleep(Duration::from_secs(30)).await;
 
     let newest = api.get(CONFIG_MAPS).await;
+    let one = api.get(&format!("{CONFIG_MAPS}/a")).await;
     let any = api.get(&format!("{CONFIG_MAPS}?resourceVersion=0")).await;
     let write = api.post(CONFIG_MAPS, &config_map("b")).await;
 
-    assert_eq!((newest.code, write.code), (503, 503));
-    assert_eq!(newest.headers["retry-after"], "1");
+    for aged in [&newest, &one] {
+        assert_eq!(aged.code, 200);
+        assert_eq!(aged.headers["age"], "30");
+        let warning = "299 - \"the database does not answer: this is what was known 30 s ago\"";
+        assert_eq!(aged.headers["warning"], warning);
+    }
+    assert_eq!(names(&newest), ["a"]);
     assert_eq!(names(&any), ["a"]);
-    assert_eq!(newest.body["status"], Value::from("Failure"));
+    assert!(any.headers.get("age").is_none());
+    assert_eq!(write.code, 503);
+    assert_eq!(write.headers["retry-after"], "1");
 }

@@ -10,11 +10,11 @@ use crate::apiserver::request::{Call, Freshness};
 use crate::apiserver::{ApiServer, answer};
 use crate::storage::{Key, Object};
 
-/// Answers the newest state, from memory.
+/// Answers the newest state, from memory; without a database what is there, and how old it may be.
 pub(crate) async fn get(server: &ApiServer, call: &Call) -> Outcome<Response> {
     let key = call.target()?;
     let freshness = call.params.freshness()?;
-    server.reach(freshness).await?;
+    let age = server.reach_or_age(call, freshness).await?;
     let object = find(server, &key)?;
     if let Freshness::Exact(version) = freshness
         && object.version > version
@@ -24,7 +24,8 @@ pub(crate) async fn get(server: &ApiServer, call: &Call) -> Outcome<Response> {
             None,
         ));
     }
-    answer::object(call, server.clock.now(), StatusCode::OK, object.json.clone())
+    let answer = answer::object(call, server.clock.now(), StatusCode::OK, object.json.clone())?;
+    Ok(answer::aged(answer, age))
 }
 
 /// The object as the cache has it.

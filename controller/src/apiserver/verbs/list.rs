@@ -1,5 +1,7 @@
 //! Reading a collection, page by page from one state.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -32,14 +34,14 @@ pub(crate) async fn list(server: &ApiServer, call: &Call) -> Outcome<Response> {
 pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -> Outcome<Page> {
     let limit = call.params.number("limit")?.unwrap_or(0);
     let resume = call.params.get("continue").map(Continue::read).transpose()?;
-    let listing = match &resume {
+    let (listing, age) = match &resume {
         Some(resume) => {
             if call.params.get("resourceVersion").is_some_and(|version| version != "0") {
                 return Err(Failure::bad_request(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            continued(server, call, resume).await?
+            (continued(server, call, resume).await?, None)
         }
         None => first(server, call).await?,
     };
@@ -57,7 +59,7 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let left = if limit == 0 { 0 } else { objects.len().saturating_sub(limit) };
     if left == 0 {
-        return Ok(Page { objects, version, resume: None, remaining: None });
+        return Ok(Page { objects, version, resume: None, remaining: None, age });
     }
     objects.truncate(limit);
     let resume = objects.last().map(|last| {
@@ -69,19 +71,21 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
         .write()
     });
     let remaining = selector.is_everything().then(|| i64::try_from(left).unwrap_or(i64::MAX));
-    Ok(Page { objects, version, resume, remaining })
+    Ok(Page { objects, version, resume, remaining, age })
 }
 
-async fn first(server: &ApiServer, call: &Call) -> Outcome<Listing> {
+/// The collection, and how old it may be where the database did not answer.
+async fn first(server: &ApiServer, call: &Call) -> Outcome<(Listing, Option<Duration>)> {
     let freshness = call.params.freshness()?;
-    server.reach(freshness).await?;
+    let age = server.reach_or_age(call, freshness).await?;
     let (cache, resource, namespace) = (server.store.cache(), call.resource(), call.namespace.as_deref());
-    match freshness {
+    let listing = match freshness {
         Freshness::Exact(version) => cache.list_at(&resource, namespace, version).map_err(|_| {
             Failure::expired(format!("The resourceVersion for the provided list is too old: {version}"), None)
-        }),
-        _ => Ok(cache.list(&resource, namespace)),
-    }
+        })?,
+        _ => cache.list(&resource, namespace),
+    };
+    Ok((listing, age))
 }
 
 async fn continued(server: &ApiServer, call: &Call, resume: &Continue) -> Outcome<Listing> {

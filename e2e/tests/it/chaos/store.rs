@@ -1,1 +1,110 @@
 //! A Postgres that is full, crashes, turns read-only, has no connections left, or holds poison.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use gantry_e2e::eventually;
+use gantry_e2e::figures::tell;
+use gantry_e2e::manifest::operation;
+use gantry_e2e::rest::{Answer, CONFIG_MAPS, Rest, config_map};
+use gantry_e2e::world::World;
+use tokio::time::Instant;
+
+/// How long it takes until the controller is ready, or is not.
+async fn until_ready_is(rest: &Rest, is_ready: bool) -> anyhow::Result<Duration> {
+    let since = Instant::now();
+    eventually("/readyz to tell", Duration::from_secs(60), async || {
+        let said = rest.get("/readyz").await?;
+        ensure!(said.is_done() == is_ready, "it answers {} {}", said.code, said.body);
+        Ok(())
+    })
+    .await?;
+    Ok(since.elapsed())
+}
+
+/// How long it takes until the controller has said that a number of times.
+async fn until_said(world: &World, what: &str, times: usize) -> anyhow::Result<Duration> {
+    let since = Instant::now();
+    eventually(what, Duration::from_secs(60), async || {
+        let said = world.controller.log().matches(what).count();
+        ensure!(said >= times, "it was said {said} times");
+        Ok(())
+    })
+    .await?;
+    Ok(since.elapsed())
+}
+
+/// A write that has to be refused, and a read that has to be answered from memory.
+async fn refuses_writes_and_reads_from_memory(rest: &Rest) -> anyhow::Result<(Answer, Answer)> {
+    let write = rest.post(CONFIG_MAPS, &config_map("refused", "x")).await?;
+    ensure!(write.is_unavailable(), "a write was answered {} {}", write.code, write.body);
+    let read = rest.get(CONFIG_MAPS).await?;
+    ensure!(read.code == 200 && read.number("age").is_some(), "a read was answered {read:?}");
+    Ok((write, read))
+}
+
+const LOST: &str = "this replica leads no longer";
+const WON: &str = "this replica leads ";
+
+#[tokio::test]
+async fn f12_a_database_that_turns_read_only_is_let_go_of_until_it_takes_writes_again() -> anyhow::Result<()>
+{
+    let world = World::with_hosts(["nuc-01"]).await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    until_ready_is(&rest, true).await?;
+
+    world.postgres.set("default_transaction_read_only", Some("on")).await?;
+    let unready = until_ready_is(&rest, false).await?;
+    let yielded = unready + until_said(&world, LOST, 1).await?;
+    let (write, read) = refuses_writes_and_reads_from_memory(&rest).await?;
+    world.postgres.set("default_transaction_read_only", None).await?;
+    let ready = until_ready_is(&rest, true).await?;
+    until_said(&world, WON, 2).await?;
+
+    world.kubectl().apply(&operation("stop", "nuc-01", "Stop", "web", "")).await?;
+    world.kubectl().wait("operation/stop", "condition=Complete").await?;
+    tell("F12", "read-only: /readyz is false after", "<= 5 s", format!("{:.1} s", unready.as_secs_f64()))?;
+    tell("F12", "read-only: the leader yields after", "yields", format!("{:.1} s", yielded.as_secs_f64()))?;
+    tell("F12", "read-only: a write is answered", "503, Retry-After", write.code)?;
+    tell(
+        "F12",
+        "read-only: a read is answered",
+        "from memory, with Age",
+        format!("{} s old", read.number("age").unwrap_or_default()),
+    )?;
+    tell("F12", "ready again after", "-", format!("{:.1} s", ready.as_secs_f64()))?;
+    assert!(unready <= Duration::from_secs(5), "it took {unready:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn f12_a_standby_in_the_place_of_the_database_is_not_used_before_it_is_promoted() -> anyhow::Result<()>
+{
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let mut standby = world.postgres.standby(&world.path("standby")).await?;
+    until_ready_is(&rest, true).await?;
+
+    world.postgres.stop().await?;
+    standby.takes_the_place_of(&mut world.postgres).await?;
+    let unready = until_ready_is(&rest, false).await?;
+    let yielded = unready + until_said(&world, LOST, 1).await?;
+    let is_standby = standby.query("SELECT pg_is_in_recovery()").await?;
+    ensure!(is_standby.trim() == "t", "there is no standby");
+    refuses_writes_and_reads_from_memory(&rest).await?;
+    standby.query("SELECT pg_promote()").await?;
+    let ready = until_ready_is(&rest, true).await?;
+
+    until_said(&world, WON, 2).await?;
+    world.kubectl().apply(&operation("stop", "nuc-01", "Stop", "web", "")).await?;
+    world.kubectl().wait("operation/stop", "condition=Complete").await?;
+    let incarnation = standby.query("SELECT incarnation FROM counter").await?;
+    tell("F12", "standby: /readyz is false after", "<= 5 s", format!("{:.1} s", unready.as_secs_f64()))?;
+    tell("F12", "standby: the leader yields after", "yields", format!("{:.1} s", yielded.as_secs_f64()))?;
+    tell("F12", "standby: ready after its promotion", "-", format!("{:.1} s", ready.as_secs_f64()))?;
+    assert!(unready <= Duration::from_secs(5), "it took {unready:?}");
+    assert_eq!(incarnation.trim(), "2", "a promoted standby is another history");
+    Ok(())
+}
