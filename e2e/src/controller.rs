@@ -83,6 +83,11 @@ impl Controller {
         self.process.as_ref().context("it is not running")
     }
 
+    /// An error with the end of its log if it has ended.
+    pub fn check_alive(&mut self) -> anyhow::Result<()> {
+        self.process.as_mut().context("it is not running")?.check_alive()
+    }
+
     /// Clean stop.
     pub async fn stop(&mut self) -> anyhow::Result<std::process::ExitStatus> {
         self.process.take().context("it is not running")?.stop().await

@@ -21,6 +21,7 @@ pub mod rest;
 pub mod scratch;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub mod small_disk;
 pub mod world;
 
 use std::time::Duration;

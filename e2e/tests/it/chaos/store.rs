@@ -6,7 +6,10 @@ use anyhow::ensure;
 use gantry_e2e::eventually;
 use gantry_e2e::figures::tell;
 use gantry_e2e::manifest::operation;
-use gantry_e2e::rest::{Answer, CONFIG_MAPS, Rest, config_map};
+use gantry_e2e::postgres::Postgres;
+use gantry_e2e::rest::{Answer, CONFIG_MAPS, OPERATIONS, Rest, config_map};
+use gantry_e2e::scratch::Scratch;
+use gantry_e2e::small_disk::SmallDisk;
 use gantry_e2e::world::World;
 use tokio::time::Instant;
 
@@ -107,4 +110,83 @@ async fn f12_a_standby_in_the_place_of_the_database_is_not_used_before_it_is_pro
     assert!(unready <= Duration::from_secs(5), "it took {unready:?}");
     assert_eq!(incarnation.trim(), "2", "a promoted standby is another history");
     Ok(())
+}
+
+/// Large objects until one is refused; its answer.
+async fn write_until_refused(rest: &Rest) -> anyhow::Result<Answer> {
+    for number in 0..2_000 {
+        // Postgres compresses what repeats.
+        let value: String = (0..20_000).map(|_| format!("{:x}", rand::random::<u32>())).collect();
+        let answer = rest.post(CONFIG_MAPS, &config_map(&format!("large-{number}"), &value)).await?;
+        if !answer.is_done() {
+            return Ok(answer);
+        }
+    }
+    anyhow::bail!("the disk takes everything")
+}
+
+#[tokio::test]
+async fn f09_a_full_database_is_told_of_costs_nothing_and_is_worked_with_again_once_it_has_room()
+-> anyhow::Result<()> {
+    let dir = Scratch::new()?;
+    let disk = SmallDisk::mount(&dir.path().join("pg"), 128).await?;
+    let postgres = Postgres::start(&dir.path().join("pg")).await?;
+    let mut world = World::over(dir, postgres, &[]).await?;
+    world.enroll("nuc-01", None).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    world.host_mut("nuc-01")?.agent.stop().await?;
+    let waiting = operation("stop", "nuc-01", "Stop", "web", "  startDeadlineSeconds: 3600");
+    world.kubectl().apply(&waiting).await?;
+    let pid = world.controller.process()?.pid();
+
+    disk.fill()?;
+    let refused = write_until_refused(&rest).await?;
+    let read = rest.get(CONFIG_MAPS).await?;
+    // Its log needs room too: from the next segment on it cannot even run.
+    world.postgres.query("SELECT pg_switch_wal()").await.ok();
+    rest.post(CONFIG_MAPS, &config_map("last", "x")).await?;
+    world.postgres.ends(Duration::from_secs(60)).await?;
+    world.host_mut("nuc-01")?.agent.resume()?;
+    let (gone, aged) = refuses_writes_and_reads_from_memory(&rest).await?;
+    let asked = rest.post(OPERATIONS, &kill_of("web")).await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let untouched = world.host("nuc-01")?.engine.state("web").await;
+    disk.free()?;
+    world.postgres.resume().await?;
+    let since = Instant::now();
+    eventually("writes to work again", Duration::from_secs(60), async || {
+        let write = rest.post(CONFIG_MAPS, &config_map("again", "x")).await?;
+        ensure!(write.is_done(), "it answers {} {}", write.code, write.body);
+        Ok(())
+    })
+    .await?;
+    let recovered = since.elapsed();
+
+    world.kubectl().wait("operation/stop", "condition=Complete").await?;
+    world.controller.check_alive()?;
+    tell("F09", "no room: a write is answered", "503, Retry-After", refused.code)?;
+    tell("F09", "no room: a read is answered", "200", read.code)?;
+    tell("F09", "down: a write is answered", "503, Retry-After", gone.code)?;
+    tell(
+        "F09",
+        "down: a read is answered",
+        "from memory, with Age",
+        format!("{} s old", aged.number("age").unwrap_or_default()),
+    )?;
+    tell("F09", "down: an action on a host is answered", "refused", asked.code)?;
+    tell("F09", "writes work again after", "<= 10 s", format!("{:.1} s", recovered.as_secs_f64()))?;
+    assert!(refused.is_unavailable() && asked.is_unavailable(), "{refused:?} {asked:?}");
+    assert_eq!(read.code, 200, "{}", read.body);
+    assert_eq!(untouched, "running", "the waiting operation was begun and could not be recorded");
+    assert_eq!(world.controller.process()?.pid(), pid, "the controller was restarted");
+    assert!(recovered <= Duration::from_secs(10), "it took {recovered:?}");
+    assert_eq!(world.host("nuc-01")?.engine.events("stop").await?, ["web"]);
+    Ok(())
+}
+
+fn kill_of(container: &str) -> serde_json::Value {
+    serde_json::json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": "kill"},
+        "spec": {"instanceRef": {"name": "nuc-01"}, "action": "Kill", "target": {"kind": "Container", "name": container}}})
 }
