@@ -3,7 +3,7 @@
 //! Fed by the follower of the change log, read by everyone. A read takes a short lock and no I/O; a watch is a cursor over the
 //! shared window, so a thousand watchers keep one copy, and each is woken only for its own resource and namespace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::storage::{Change, Key, Object, Resource, Version};
+use crate::storage::{Change, Damaged, Key, Object, Resource, Version};
 
 mod shelf;
 mod subscription;
@@ -37,6 +37,8 @@ pub struct Expired {
 pub struct Listing {
     /// The objects.
     pub objects: Vec<Arc<Object>>,
+    /// Objects that should be among them and cannot be read now.
+    pub damaged: Vec<Key>,
     /// The version they are the state at.
     pub version: Version,
 }
@@ -61,6 +63,8 @@ struct State {
     closed: bool,
     shelves: HashMap<Resource, Shelf>,
     window: Window,
+    /// What cannot be read, and is shown to nobody.
+    damaged: BTreeMap<Key, Damaged>,
 }
 
 impl WatchCache {
@@ -74,6 +78,7 @@ impl WatchCache {
                 closed: false,
                 shelves: HashMap::new(),
                 window: Window::new(limits),
+                damaged: BTreeMap::new(),
             }),
             reached: watch::Sender::new(Version::default()),
             confirmed: Mutex::new(Instant::now()),
@@ -92,14 +97,23 @@ impl WatchCache {
 
     /// The present state of an object.
     pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
-        self.0.state.read().shelves.get(&key.resource)?.get(&key.namespace, &key.name)
+        let state = self.0.state.read();
+        if state.damaged.contains_key(key) {
+            return None;
+        }
+        state.shelves.get(&key.resource)?.get(&key.namespace, &key.name)
+    }
+
+    /// What is wrong with an object that cannot be read.
+    pub fn damage_of(&self, key: &Key) -> Option<Damaged> {
+        self.0.state.read().damaged.get(key).cloned()
     }
 
     /// The present objects of a resource, of one namespace or of all.
     pub fn list(&self, resource: &Resource, namespace: Option<&str>) -> Listing {
         let state = self.0.state.read();
         let objects = state.shelves.get(resource).map(|shelf| shelf.list(namespace)).unwrap_or_default();
-        Listing { objects, version: state.version }
+        state.listing(resource, namespace, objects, state.version)
     }
 
     /// The objects as they were at an earlier version within the window.
@@ -118,7 +132,7 @@ impl WatchCache {
         }
         let objects =
             state.shelves.get(resource).map(|shelf| shelf.list_at(namespace, version)).unwrap_or_default();
-        Ok(Listing { objects, version: version.min(state.version) })
+        Ok(state.listing(resource, namespace, objects, version.min(state.version)))
     }
 
     /// Waits until the cache holds that version; false if it did not within the time.
@@ -152,7 +166,7 @@ impl WatchCache {
     }
 
     /// Replaces everything; every subscription ends as too slow, because what it missed is not known.
-    pub(crate) fn reset(&self, objects: Vec<Arc<Object>>, version: Version) {
+    pub(crate) fn reset(&self, objects: Vec<Arc<Object>>, damaged: Vec<Damaged>, version: Version) {
         *self.0.confirmed.lock() = Instant::now();
         let mut state = self.0.state.write();
         state.wake_all();
@@ -166,12 +180,21 @@ impl WatchCache {
             closed,
             shelves: HashMap::new(),
             window: Window::new(limits),
+            damaged: damaged.into_iter().map(|damaged| (damaged.key.clone(), damaged)).collect(),
         };
         for object in objects {
             state.shelf(&object.key.resource).put(object);
         }
         drop(state);
         self.0.reached.send_replace(version);
+    }
+
+    /// Hides objects whose newest state cannot be read, until they get one that can.
+    pub(crate) fn damage(&self, damaged: Vec<Damaged>) {
+        if !damaged.is_empty() {
+            let damaged = damaged.into_iter().map(|damaged| (damaged.key.clone(), damaged));
+            self.0.state.write().damaged.extend(damaged);
+        }
     }
 
     /// Takes changes in, in order, and declares that all up to `version` are there.
@@ -183,6 +206,13 @@ impl WatchCache {
         let mut state = self.0.state.write();
         for change in changes {
             let resource = change.object.key.resource.clone();
+            if state
+                .damaged
+                .get(&change.object.key)
+                .is_some_and(|damaged| damaged.version < change.object.version)
+            {
+                state.damaged.remove(&change.object.key);
+            }
             let bytes = change.object.json.len();
             state.shelf(&resource).extend(change);
             state.window.entered(resource, bytes);
@@ -214,6 +244,23 @@ impl State {
     /// The oldest version whose every later change is in the window.
     fn oldest(&self, resource: &Resource, namespace: Option<&str>) -> Version {
         self.shelves.get(resource).map_or(self.began, |shelf| shelf.oldest(namespace))
+    }
+
+    fn listing(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        mut objects: Vec<Arc<Object>>,
+        version: Version,
+    ) -> Listing {
+        let is_here = |key: &&Key| {
+            key.resource == *resource && namespace.is_none_or(|namespace| *key.namespace == *namespace)
+        };
+        let damaged: Vec<Key> = self.damaged.keys().filter(is_here).cloned().collect();
+        if !damaged.is_empty() {
+            objects.retain(|object| !damaged.contains(&object.key));
+        }
+        Listing { objects, damaged, version }
     }
 
     fn wake_all(&self) {

@@ -17,7 +17,7 @@ use super::failure::{Failure, Outcome};
 use super::partial::partial_text;
 use super::request::{Call, Format};
 use super::table::{Rows, table};
-use crate::storage::{Object, Version};
+use crate::storage::{Key, Object, Version};
 
 /// A page of a collection.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Page {
     /// Where the next page begins.
     pub resume: Option<String>,
     pub remaining: Option<i64>,
+    /// Objects that cannot be read and are not among them.
+    pub damaged: Vec<Key>,
     /// How old it may be, where the database did not answer.
     pub age: Option<Duration>,
 }
@@ -49,6 +51,8 @@ pub(super) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes)
 /// Many objects.
 pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response> {
     let age = page.age;
+    let left_out: Vec<String> =
+        page.damaged.iter().map(|key| format!("{key} cannot be read and is left out")).collect();
     let metadata = serde_json::to_value(ListMeta {
         resource_version: Some(page.version.to_string()),
         continue_: page.resume,
@@ -84,7 +88,7 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
             text(&table(&metadata, Some(rows.definitions()), all.map_err(broken)?))?
         }
     };
-    Ok(aged(respond(StatusCode::OK, body), age))
+    Ok(aged(warn(respond(StatusCode::OK, body), &left_out), age))
 }
 
 fn joined<T: AsRef<[u8]>>(head: String, items: impl ExactSizeIterator<Item = T> + Clone) -> Bytes {

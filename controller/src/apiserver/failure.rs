@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 
-use crate::storage::{Resource, WriteError};
+use crate::storage::{Damaged, Resource, WriteError};
 
 /// Why a request was refused, in the words kubectl prints.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -329,6 +329,16 @@ impl Failure {
     /// 500: a mistake of ours; `message` holds nothing secret.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(Reason::InternalError, format!("Internal error occurred: {message}"))
+    }
+
+    /// 500: what is stored under this name cannot be read.
+    pub fn damaged(damaged: &Damaged) -> Self {
+        let Damaged { key, why, .. } = damaged;
+        let message = format!(
+            "{key} cannot be read: {why}; mend its row in the database, or delete it with \
+             ignoreStoreReadErrorWithClusterBreakingPotential=true"
+        );
+        Self::new(Reason::InternalError, message).about(&key.resource, &key.name)
     }
 
     /// 503 with `Retry-After`.

@@ -7,6 +7,7 @@ use gantry_api::names::{
 use gantry_api::v1alpha1::{DockerInstance, DockerInstanceSpec, Operation};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
@@ -119,9 +120,15 @@ impl Directory for ApiDirectory {
     }
 
     async fn operations(&self, namespace: &str, name: &str) -> Result<Vec<Operation>, DirectoryError> {
-        let operations: Api<Operation> = Api::namespaced(self.client.clone(), namespace);
+        let operations: Api<DeserializeGuard<Operation>> = Api::namespaced(self.client.clone(), namespace);
         let of_instance = ListParams::default().fields(&format!("spec.instanceRef.name={name}"));
-        Ok(operations.list(&of_instance).await?.items)
+        // One that cannot be read must not keep the agent away.
+        Ok(operations
+            .list(&of_instance)
+            .await?
+            .into_iter()
+            .filter_map(|operation| operation.0.ok())
+            .collect())
     }
 
     async fn token(&self, namespace: &str, id: &str) -> Result<Option<StoredToken>, DirectoryError> {

@@ -13,7 +13,7 @@ use gantry_api::agent_v1::{OperationReport, Token};
 use gantry_api::v1alpha1::DockerInstance;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
@@ -81,7 +81,7 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
     });
     let machine = Machine {
         kind: "DockerInstance",
-        api: Api::all(parts.client.clone()),
+        client: parts.client.clone(),
         writer,
         // Passes mostly wait for their turn at a check.
         concurrency: 0,

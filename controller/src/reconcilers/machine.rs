@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use kube::core::{DeserializeGuard, ObjectMeta, error_boundary::InvalidObject};
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::utils::{Backoff, StreamBackoff};
@@ -54,7 +55,7 @@ pub(super) enum Notice<'a, K> {
 /// What a reconciler hands to the machine.
 pub(super) struct Machine<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(super) kind: &'static str,
-    pub(super) api: Api<K>,
+    pub(super) client: kube::Client,
     pub(super) writer: Writer<K>,
     /// Passes at the same time; 0 for no limit.
     pub(super) concurrency: u16,
@@ -83,9 +84,9 @@ where
         F: Fn(Arc<K>, Arc<C>) -> Fut + Send + Sync + Clone + 'static,
         Fut: Future<Output = Result<Action, ReconcileError>> + Send + 'static,
     {
-        let Self { kind, api, writer, concurrency, metrics } = self;
+        let Self { kind, client, writer, concurrency, metrics } = self;
         let reader = writer.as_reader();
-        let changes = changes(api, writer, reader.clone(), context.clone(), notice);
+        let changes = changes(client, writer, reader.clone(), context.clone(), notice);
         let queue =
             futures::stream::select(changes, wakes.map(Ok)).take_until(stop.clone().cancelled_owned());
         let failures: Arc<Mutex<HashMap<String, u32>>> = Arc::default();
@@ -158,9 +159,9 @@ fn tell<E: std::error::Error + 'static>(
     }
 }
 
-/// Changed objects, after the store has them.
+/// Changed objects, after the store has them. One that cannot be read is as good as gone until it can.
 fn changes<K, C>(
-    api: Api<K>,
+    client: kube::Client,
     mut writer: Writer<K>,
     reader: Store<K>,
     context: Arc<C>,
@@ -171,17 +172,19 @@ where
     C: Send + Sync + 'static,
 {
     let mut known: HashMap<String, Arc<K>> = HashMap::new();
+    let api: Api<DeserializeGuard<K>> = Api::all(client);
     let events = StreamBackoff::new(watcher(api, watcher::Config::default()), Quick::default());
     events.flat_map(move |event| {
-        let event = match event {
-            Ok(event) => event,
+        let event = match event.map(|event| readable(event, &known)) {
+            Ok(Some(event)) => event,
+            Ok(None) => return futures::stream::iter(Vec::new()),
             Err(error) => return futures::stream::iter(vec![Err(error)]),
         };
         writer.apply_watcher_event(&event);
         let refs = match &event {
             Event::Apply(object) => {
                 let object = Arc::new(object.clone());
-                if let Some(before) = known.insert(key(&*object), object.clone())
+                if let Some(before) = known.insert(key(object.meta()), object.clone())
                     && before.uid() != object.uid()
                 {
                     notice(&context, Notice::Gone(&before));
@@ -190,14 +193,14 @@ where
                 vec![ObjectRef::from_obj(&*object)]
             }
             Event::Delete(object) => {
-                known.remove(&key(object));
+                known.remove(&key(object.meta()));
                 notice(&context, Notice::Gone(object));
                 Vec::new()
             }
             Event::Init | Event::InitApply(_) => Vec::new(),
             Event::InitDone => {
                 let present: HashMap<String, Arc<K>> =
-                    reader.state().into_iter().map(|object| (key(&*object), object)).collect();
+                    reader.state().into_iter().map(|object| (key(object.meta()), object)).collect();
                 for (key, before) in &known {
                     if present.get(key).is_none_or(|now| now.uid() != before.uid()) {
                         notice(&context, Notice::Gone(before));
@@ -214,8 +217,33 @@ where
     })
 }
 
-fn key<K: Resource<DynamicType = ()>>(object: &K) -> String {
-    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+/// The event without what cannot be read as its kind; where that could be read before, it goes.
+fn readable<K>(event: Event<DeserializeGuard<K>>, known: &HashMap<String, Arc<K>>) -> Option<Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let last = |broken: &InvalidObject| {
+        let place = key(&broken.metadata);
+        tracing::warn!(kind = %K::kind(&()), object = place, error = broken.error, "an object cannot be read and is left alone");
+        known.get(&place).map(|object| K::clone(object))
+    };
+    match event {
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(object) => {
+            object.0.inspect_err(|broken| drop(last(broken))).ok().map(Event::InitApply)
+        }
+        Event::Apply(object) => match object.0 {
+            Ok(object) => Some(Event::Apply(object)),
+            Err(broken) => last(&broken).map(Event::Delete),
+        },
+        Event::Delete(object) => object.0.or_else(|broken| last(&broken).ok_or(())).ok().map(Event::Delete),
+    }
+}
+
+fn key(metadata: &ObjectMeta) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
 }
 
 /// Delays between attempts to watch: the server is in this process, so they begin short.
@@ -240,7 +268,7 @@ impl Backoff for Quick {
 
 /// Keeps a copy of a kind, telling of each change after the copy has it, until `stop`.
 pub(super) async fn follow<K>(
-    api: Api<K>,
+    client: kube::Client,
     writer: Writer<K>,
     changed: impl Fn(&K) + Send + Sync + 'static,
     stop: CancellationToken,
@@ -248,7 +276,7 @@ pub(super) async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, changed) = (writer.as_reader(), Arc::new(changed));
-    let changes = changes(api, writer, reader.clone(), changed.clone(), |changed, notice| match notice {
+    let changes = changes(client, writer, reader.clone(), changed.clone(), |changed, notice| match notice {
         Notice::Gone(object) => changed(object),
         Notice::Present(_) => {}
     });

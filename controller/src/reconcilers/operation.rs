@@ -17,7 +17,7 @@ use gantry_api::agent_v1::{OperationReport, Token};
 use gantry_api::v1alpha1::{DockerInstance, Operation, OperationStatus};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio::time::Instant;
@@ -150,7 +150,7 @@ pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: 
     });
     let machine = Machine {
         kind: "Operation",
-        api: Api::all(parts.client.clone()),
+        client: parts.client.clone(),
         writer,
         concurrency: CONCURRENCY,
         metrics: parts.metrics.clone(),
@@ -159,7 +159,7 @@ pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: 
     let notice = |context: &Context, notice: Notice<'_, Operation>| context.notice(&notice);
     let passes = machine.run(context.clone(), wakes, notice, reconcile, stop.clone());
     let follow = machine::follow(
-        Api::all(parts.client.clone()),
+        parts.client.clone(),
         instance_writer,
         {
             let context = context.clone();
@@ -206,7 +206,7 @@ async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<A
             return Ok(Action::requeue(Duration::from_millis(50)));
         }
     }
-    let mut observed = observe::observe(&operation, uid, &context).await;
+    let mut observed = observe::observe(&operation, uid, &context).await?;
     let mut step = plan::plan(&operation, &observed, context.clock.now());
     // What the agent remembers may leave open what the target is, so both may have to be asked.
     for _ in 0..2 {

@@ -1,11 +1,11 @@
 //! The ordered log of changes, read by the follower.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
+use serde_json::Value;
 use sqlx::types::Json;
 
 use super::postgres::Postgres;
+use super::types::texts;
 use super::{
     ChangeKind, Identity, Key, LoggedChange, Position, Resource, StorageError, Stored, Tail, Version,
 };
@@ -21,7 +21,7 @@ impl Postgres {
             r#"
             SELECT counter.version AS "newest!", incarnation AS "incarnation!", floor AS "floor!",
                 changes.version AS "version?", kind AS "kind?", resource AS "resource?", namespace AS "namespace?",
-                name AS "name?", uid AS "uid?", labels AS "labels?: Json<BTreeMap<String, String>>", data AS "data?",
+                name AS "name?", uid AS "uid?", labels AS "labels?: Json<Value>", data AS "data?",
                 (extract(epoch FROM committed_at) * 1000000)::bigint AS "committed_at?"
             FROM counter CROSS JOIN change_log
             LEFT JOIN LATERAL (SELECT * FROM changes WHERE version > $1 ORDER BY version LIMIT $2) AS changes ON true
@@ -58,7 +58,7 @@ impl Postgres {
                         },
                         uid: row.uid?,
                         version: Version(row.version?),
-                        labels: row.labels?.0,
+                        labels: texts(&row.labels?.0),
                         text: row.data?,
                     },
                     committed_at: Timestamp::from_microsecond(row.committed_at?).unwrap_or_default(),

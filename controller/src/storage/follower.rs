@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::types::object;
-use super::{Backend, Change, FieldPaths, LoggedChange, Position, Resource, StorageError, Stored, Tail};
+use super::{
+    Backend, Change, Damaged, FieldPaths, LoggedChange, Position, Resource, StorageError, Stored, Tail,
+};
 use crate::clock::SharedClock;
 use crate::telemetry::metrics::Metrics;
 use crate::watch_cache::WatchCache;
@@ -56,14 +59,15 @@ impl Follower {
     pub(super) async fn load(&mut self) -> Result<(), StorageError> {
         let snapshot = self.backend.snapshot().await?;
         let mut objects = Vec::with_capacity(snapshot.objects.len());
+        let mut damaged = Vec::new();
         for stored in snapshot.objects {
             match self.object(stored) {
                 Ok(object) => objects.push(Arc::new(object)),
                 // One damaged row must not hide the others.
-                Err(error) => warn!(%error, "left out of the watch cache"),
+                Err(damage) => damaged.push(damage),
             }
         }
-        self.cache.reset(objects, snapshot.position.version);
+        self.cache.reset(objects, damaged, snapshot.position.version);
         self.reached = snapshot.position;
         self.metrics.watch_cache_version.set(self.reached.version.0);
         Ok(())
@@ -142,20 +146,31 @@ impl Follower {
             self.metrics.watch_cache_lag.observe(lag.as_secs_f64().max(0.0));
         }
         let mut changes = Vec::with_capacity(logged.len());
+        let mut damaged = Vec::new();
         for LoggedChange { kind, stored, .. } in logged {
             match self.object(stored) {
                 Ok(object) => changes.push(Change { kind, object: Arc::new(object), before: None }),
-                Err(error) => warn!(%error, "left out of the watch cache"),
+                Err(damage) => damaged.push(damage),
             }
         }
+        self.cache.damage(damaged);
         self.cache.extend(changes, position.version);
         self.reached = position;
         self.metrics.watch_cache_version.set(position.version.0);
     }
 
-    fn object(&self, mut stored: Stored) -> Result<super::Object, StorageError> {
+    fn object(&self, mut stored: Stored) -> Result<super::Object, Damaged> {
         self.share_resource(&mut stored.key.resource);
-        object(stored.key, stored.uid, stored.version, stored.labels, &stored.text, &self.fields)
+        let Stored { key, uid, version, labels, text } = stored;
+        let damaged = |why: String| {
+            warn!(object = %key, %version, why, "a stored object cannot be read");
+            Damaged { key: key.clone(), uid, version, why }
+        };
+        if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
+            return Err(damaged(error.to_string()));
+        }
+        object(key.clone(), uid, version, labels, &text, &self.fields)
+            .map_err(|_| damaged("it does not begin with its metadata".to_owned()))
     }
 
     /// One allocation for each resource's name, not one for each object.

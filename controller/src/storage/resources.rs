@@ -1,15 +1,16 @@
 //! The table of resources: the group commit, and reading all of it.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::types::Json;
 use tokio::time::Instant;
 use tracing::{info, instrument, warn};
 use uuid::Uuid;
 
 use super::postgres::{Postgres, within};
+use super::types::texts;
 use super::{
     Batch, Effect, Expects, Identity, Key, Position, Resource, Snapshot, StorageError, Stored, Version,
 };
@@ -146,7 +147,7 @@ struct Row {
     name: String,
     uid: Uuid,
     version: i64,
-    labels: Json<BTreeMap<String, String>>,
+    labels: Json<Value>,
     data: String,
 }
 
@@ -160,7 +161,7 @@ impl From<Row> for Stored {
             },
             uid: row.uid,
             version: Version(row.version),
-            labels: row.labels.0,
+            labels: texts(&row.labels.0),
             text: row.data,
         }
     }

@@ -96,16 +96,7 @@ impl Body {
         let fields = metadata.as_object_mut()?;
         fields.remove("resourceVersion");
         let uid = fields.get("uid")?.as_str()?.parse().ok()?;
-        let labels = fields
-            .get("labels")
-            .and_then(|labels| labels.as_object())
-            .map(|labels| {
-                labels
-                    .iter()
-                    .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-                    .collect()
-            })
-            .unwrap_or_default();
+        let labels = fields.get("labels").map(texts).unwrap_or_default();
         let rest = object.to_string();
         let text = match rest.strip_prefix('{') {
             Some("}") | None => format!("{{\"metadata\":{metadata}}}"),
@@ -113,6 +104,12 @@ impl Body {
         };
         Some(Self { uid, labels, text })
     }
+}
+
+/// The members of an object that are texts, and nothing of what is none.
+pub(super) fn texts(object: &serde_json::Value) -> BTreeMap<String, String> {
+    let members = object.as_object().into_iter().flatten();
+    members.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// Puts the version into a text that [`Body::new`] made.
@@ -133,6 +130,19 @@ pub(super) fn object(
     let Some(json) = with_version(text, version) else { return Err(StorageError::Damaged(key)) };
     let fields = Arc::new(fields.extract(&key.resource, text));
     Ok(Object { key, uid, version, labels: Arc::new(labels), fields, json })
+}
+
+/// A stored row that cannot be read, and what is known of it all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Where it stands.
+    pub key: Key,
+    /// Its identity.
+    pub uid: Uuid,
+    /// The commit that made this state.
+    pub version: Version,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// What must be so for a write to happen.

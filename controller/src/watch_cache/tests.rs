@@ -245,7 +245,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Reset => {
                 let objects = model.reset();
-                cache.reset(objects, Version(model.version));
+                cache.reset(objects, Vec::new(), Version(model.version));
             }
             Step::Watch(number, in_, named, back) => {
                 let scope = Scope {

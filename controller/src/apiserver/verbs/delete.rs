@@ -12,7 +12,7 @@ use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{CauseReason, Failure, Outcome};
 use crate::apiserver::request::Call;
 use crate::apiserver::{ApiServer, answer};
-use crate::storage::{Expects, Key, Object};
+use crate::storage::{Damaged, Expects, Key, Object};
 
 /// Deletions of one `deletecollection` at the same time.
 const AT_ONCE: usize = 32;
@@ -69,6 +69,11 @@ enum Removed {
 }
 
 async fn remove(server: &ApiServer, call: &Call, key: &Key, options: &Options) -> Outcome<Removed> {
+    if options.ignores_damage
+        && let Some(damaged) = server.store.cache().damage_of(key)
+    {
+        return remove_damaged(server, call, &damaged, options).await;
+    }
     for attempt in 1..=ATTEMPTS {
         let object = current(server, key, attempt > 1).await?;
         match try_remove(server, call, &object, options).await {
@@ -82,6 +87,31 @@ async fn remove(server: &ApiServer, call: &Call, key: &Key, options: &Options) -
         }
     }
     Err(Failure::conflict(&key.resource, &key.name))
+}
+
+/// Removes a row that cannot be read. Nobody can tell who holds it, so nobody does.
+async fn remove_damaged(
+    server: &ApiServer,
+    call: &Call,
+    damaged: &Damaged,
+    options: &Options,
+) -> Outcome<Removed> {
+    let Damaged { key, uid, version, why } = damaged;
+    let namespace = Some(&key.namespace).filter(|namespace| !namespace.is_empty());
+    let metadata = json!({"name": key.name, "namespace": namespace, "uid": uid});
+    let rest = json!({"apiVersion": call.kind.api_version(), "kind": call.kind.kind, "metadata": metadata});
+    let object = Object {
+        key: key.clone(),
+        uid: *uid,
+        version: *version,
+        labels: std::sync::Arc::default(),
+        fields: std::sync::Arc::default(),
+        json: bytes::Bytes::new(),
+    };
+    options.check(&object)?;
+    tracing::warn!(object = %key, why, "an object that cannot be read is deleted without regard to its finalizers");
+    store(server, call, key, Expects::Version(*version), rest, true).await?;
+    Ok(Removed::Gone(std::sync::Arc::new(object)))
 }
 
 async fn try_remove(
@@ -98,7 +128,12 @@ async fn try_remove(
     let is_dying = dying.pointer("/metadata/deletionTimestamp").is_some();
     let before = dying.clone();
     options.propagation.apply(&mut dying)?;
-    if !is_held(&dying) {
+    // Those who hold an object that cannot be read as its kind cannot let go of it either.
+    let is_lost = options.ignores_damage && (call.kind.reads)(&dying).is_err();
+    if is_lost {
+        tracing::warn!(object = %object.key, "an object that cannot be read as its kind is deleted without regard to its finalizers");
+    }
+    if is_lost || !is_held(&dying) {
         let expects = Expects::Version(object.version);
         store(server, call, &object.key, expects, dying, true).await?;
         return Ok(Removed::Gone(object.clone()));
@@ -172,6 +207,8 @@ struct Options {
     uid: Option<String>,
     version: Option<String>,
     propagation: Propagation,
+    /// What cannot be read is deleted all the same, held or not.
+    ignores_damage: bool,
     is_dry_run: bool,
 }
 
@@ -217,8 +254,17 @@ impl Options {
                 ));
             }
         };
+        let ignores_damage = given
+            .ignore_store_read_error_with_cluster_breaking_potential
+            .unwrap_or_else(|| call.params.is_set("ignoreStoreReadErrorWithClusterBreakingPotential"));
         let preconditions = given.preconditions.unwrap_or_default();
-        Ok(Self { uid: preconditions.uid, version: preconditions.resource_version, propagation, is_dry_run })
+        Ok(Self {
+            uid: preconditions.uid,
+            version: preconditions.resource_version,
+            propagation,
+            ignores_damage,
+            is_dry_run,
+        })
     }
 
     /// The call, dry if the body says so.

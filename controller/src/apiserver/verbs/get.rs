@@ -30,5 +30,9 @@ pub(crate) async fn get(server: &ApiServer, call: &Call) -> Outcome<Response> {
 
 /// The object as the cache has it.
 pub(super) fn find(server: &ApiServer, key: &Key) -> Outcome<Arc<Object>> {
-    server.store.cache().get(key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))
+    let cache = server.store.cache();
+    cache.get(key).ok_or_else(|| match cache.damage_of(key) {
+        Some(damaged) => Failure::damaged(&damaged),
+        None => Failure::not_found(&key.resource, &key.name),
+    })
 }

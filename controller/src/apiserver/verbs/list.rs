@@ -45,7 +45,7 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
         }
         None => first(server, call).await?,
     };
-    let version = listing.version;
+    let (version, damaged) = (listing.version, listing.damaged);
     let start = resume.as_ref().map_or(0, |resume| {
         listing.objects.partition_point(|object| {
             (&*object.key.namespace, &*object.key.name) <= (resume.namespace.as_str(), resume.name.as_str())
@@ -59,7 +59,7 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let left = if limit == 0 { 0 } else { objects.len().saturating_sub(limit) };
     if left == 0 {
-        return Ok(Page { objects, version, resume: None, remaining: None, age });
+        return Ok(Page { objects, version, resume: None, remaining: None, damaged, age });
     }
     objects.truncate(limit);
     let resume = objects.last().map(|last| {
@@ -71,7 +71,7 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
         .write()
     });
     let remaining = selector.is_everything().then(|| i64::try_from(left).unwrap_or(i64::MAX));
-    Ok(Page { objects, version, resume, remaining, age })
+    Ok(Page { objects, version, resume, remaining, damaged, age })
 }
 
 /// The collection, and how old it may be where the database did not answer.

@@ -11,10 +11,15 @@ use super::plan::{InstanceFacts, Observed, is_over};
 use super::roster::Neighbours;
 use super::{CALLS_PER_AGENT, Context, MOST_REMEMBERED, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
+use crate::reconcilers::machine::ReconcileError;
 
-/// Looks at everything near; asks no agent.
-pub(super) async fn observe(operation: &Operation, uid: Uuid, context: &Context) -> Observed {
-    let instance = instance(operation, context).await;
+/// Looks at everything near; asks no agent. Fails only where the instance cannot be read.
+pub(super) async fn observe(
+    operation: &Operation,
+    uid: Uuid,
+    context: &Context,
+) -> Result<Observed, ReconcileError> {
+    let instance = instance(operation, context).await?;
     let session = instance.as_ref().and_then(|instance| context.link.session(instance.uid));
     let report = newest_report(operation, uid, instance.as_ref(), context);
     let status = operation.status.clone().unwrap_or_default();
@@ -31,7 +36,7 @@ pub(super) async fn observe(operation: &Operation, uid: Uuid, context: &Context)
     if !status.phase.is_final() && (status.dispatch.is_none() || status.next_attempt_time.is_some()) {
         observed.neighbours = context.roster.lock().neighbours(operation, uid, target_id);
     }
-    observed
+    Ok(observed)
 }
 
 /// Asks the agent what a name or id means now.
@@ -90,23 +95,15 @@ pub(super) fn permit(instance: InstanceUid, context: &Context) -> Option<OwnedSe
     calls.try_acquire_owned().ok()
 }
 
-/// The instance, asked of the API itself where our copy has none: absence ends Operations.
-async fn instance(operation: &Operation, context: &Context) -> Option<InstanceFacts> {
+/// The instance, asked of the API itself where our copy has none: absence ends Operations. One that cannot be read is no absence.
+async fn instance(operation: &Operation, context: &Context) -> Result<Option<InstanceFacts>, ReconcileError> {
     let namespace = operation.namespace().unwrap_or_default();
     let name = &operation.spec.instance_ref.name;
     if let Some(known) = context.instances.get(&ObjectRef::new(name).within(&namespace)) {
-        return facts(&known);
+        return Ok(facts(&known));
     }
     let api: Api<DockerInstance> = Api::namespaced(context.client.clone(), &namespace);
-    loop {
-        match api.get_opt(name).await {
-            Ok(found) => return found.as_ref().and_then(facts),
-            Err(error) => {
-                tracing::debug!(%error, "the API did not tell whether an instance exists");
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            }
-        }
-    }
+    Ok(api.get_opt(name).await?.as_ref().and_then(facts))
 }
 
 fn facts(instance: &DockerInstance) -> Option<InstanceFacts> {

@@ -11,6 +11,7 @@ use gantry_e2e::rest::{Answer, CONFIG_MAPS, OPERATIONS, Rest, config_map};
 use gantry_e2e::scratch::Scratch;
 use gantry_e2e::small_disk::SmallDisk;
 use gantry_e2e::world::World;
+use serde_json::json;
 use tokio::time::Instant;
 
 /// How long it takes until the controller is ready, or is not.
@@ -116,7 +117,8 @@ async fn f12_a_standby_in_the_place_of_the_database_is_not_used_before_it_is_pro
 async fn write_until_refused(rest: &Rest) -> anyhow::Result<Answer> {
     for number in 0..2_000 {
         // Postgres compresses what repeats.
-        let value: String = (0..20_000).map(|_| format!("{:x}", rand::random::<u32>())).collect();
+        let letter = || char::from(b'a' + rand::random::<u8>() % 26);
+        let value: String = std::iter::repeat_with(letter).take(160_000).collect();
         let answer = rest.post(CONFIG_MAPS, &config_map(&format!("large-{number}"), &value)).await?;
         if !answer.is_done() {
             return Ok(answer);
@@ -187,6 +189,114 @@ async fn f09_a_full_database_is_told_of_costs_nothing_and_is_worked_with_again_o
 }
 
 fn kill_of(container: &str) -> serde_json::Value {
-    serde_json::json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": "kill"},
+    json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": "kill"},
         "spec": {"instanceRef": {"name": "nuc-01"}, "action": "Kill", "target": {"kind": "Container", "name": container}}})
+}
+
+/// The names in a list, and what it warns of.
+fn names(list: &Answer) -> (Vec<&str>, Vec<&str>) {
+    let items = list.body["items"].as_array().into_iter().flatten();
+    let warnings = list.headers.get_all("warning").iter().filter_map(|warning| warning.to_str().ok());
+    (items.filter_map(|item| item["metadata"]["name"].as_str()).collect(), warnings.collect())
+}
+
+/// Stops a new container by an Operation; how long that took from its creation on.
+async fn stops_one(world: &World, rest: &Rest, container: &str) -> anyhow::Result<Duration> {
+    world.host("nuc-01")?.engine.runs(container).await?;
+    let since = Instant::now();
+    world.kubectl().apply(&operation(container, "nuc-01", "Stop", container, "")).await?;
+    eventually("it to be stopped", Duration::from_secs(30), async || {
+        let found = rest.get(&format!("{OPERATIONS}/{container}")).await?;
+        ensure!(found.body["status"]["phase"] == "Succeeded", "{}", found.body);
+        Ok(())
+    })
+    .await?;
+    Ok(since.elapsed())
+}
+
+#[tokio::test]
+async fn f22_objects_that_cannot_be_read_are_named_harm_no_other_and_go_when_that_is_asked_for()
+-> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    for container in ["web-a", "web-b"] {
+        world.host("nuc-01")?.engine.runs(container).await?;
+    }
+    let before = stops_one(&world, &rest, "before").await?;
+    world.host_mut("nuc-01")?.agent.stop().await?;
+    for (name, container) in [("bad-json", "web-a"), ("bad-kind", "web-b")] {
+        let more = "  startDeadlineSeconds: 3600";
+        world.kubectl().apply(&operation(name, "nuc-01", "Stop", container, more)).await?;
+    }
+    for name in ["live", "broken", "labels"] {
+        ensure!(rest.post(CONFIG_MAPS, &config_map(name, "x")).await?.is_done(), "{name} was not made");
+    }
+    world.controller.stop().await?;
+    for edit in [
+        "UPDATE resources SET data = left(data, 100) WHERE name = 'bad-json'",
+        "UPDATE resources SET data = replace(data, '\"action\":\"Stop\"', '\"action\":7') WHERE name = 'bad-kind'",
+        "UPDATE resources SET data = 'encrypted with a lost key' WHERE name = 'broken'",
+        "UPDATE resources SET labels = '[1]' WHERE name = 'labels'",
+    ] {
+        ensure!(world.postgres.query(edit).await?.trim() == "UPDATE 1", "nothing was changed by {edit}");
+    }
+
+    world.controller.resume().await?;
+    world.host_mut("nuc-01")?.agent.resume()?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    // What another version of us might write while we run.
+    world
+        .postgres
+        .query(
+            "SELECT write_batch(gen_random_uuid(), 1, '{M}', '{configmaps}', '{default}', '{live}', ARRAY[uid], ARRAY[version],
+            '{\"{}\"}', '{later}') FROM resources WHERE name = 'live'",
+        )
+        .await?;
+    let during = stops_one(&world, &rest, "during").await?;
+
+    let operations = rest.get(OPERATIONS).await?;
+    let config_maps = rest.get(CONFIG_MAPS).await?;
+    let (there, warned) = names(&operations);
+    assert_eq!(there, ["bad-kind", "before", "during"]);
+    assert_eq!(
+        warned,
+        ["299 - \"operations.gantry.dev \\\"default/bad-json\\\" cannot be read and is left out\""]
+    );
+    let (there, warned) = names(&config_maps);
+    assert_eq!(there, ["labels"]);
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    let said = rest.get(&format!("{OPERATIONS}/bad-json")).await?;
+    ensure!(
+        said.code == 500 && said.body["message"].as_str().is_some_and(|text| text.contains("bad-json")),
+        "{said:?}"
+    );
+    assert_eq!(rest.get(&format!("{CONFIG_MAPS}/live")).await?.code, 500);
+
+    let (asked, unasked) = (json!({"ignoreStoreReadErrorWithClusterBreakingPotential": true}), json!({}));
+    for path in
+        [format!("{OPERATIONS}/bad-json"), format!("{CONFIG_MAPS}/broken"), format!("{CONFIG_MAPS}/live")]
+    {
+        assert_eq!(rest.delete(&path, &unasked).await?.code, 500, "{path} went without being asked for");
+        let deleted = rest.delete(&path, &asked).await?;
+        ensure!(deleted.is_done(), "{path}: {deleted:?}");
+        assert_eq!(rest.get(&path).await?.code, 404, "{path}");
+    }
+    let path = format!("{OPERATIONS}/bad-kind");
+    let deleted = rest.delete(&path, &asked).await?;
+    ensure!(deleted.is_done() && rest.get(&path).await?.code == 404, "{deleted:?}");
+    let (there, warned) = (rest.get(OPERATIONS).await?, rest.get(CONFIG_MAPS).await?);
+    assert_eq!((names(&there).1.len(), names(&warned).1.len()), (0, 0), "{there:?} {warned:?}");
+    ensure!(rest.post(CONFIG_MAPS, &config_map("broken", "mended")).await?.is_done(), "its name stays taken");
+    for container in ["web-a", "web-b"] {
+        assert_eq!(world.host("nuc-01")?.engine.state(container).await, "running");
+    }
+    tell("F22", "lists with unreadable rows", "the rest, the bad one named", "3 of 3 named")?;
+    tell("F22", "deleted when asked for, refused when not", "explicit option", "4 of 4")?;
+    tell(
+        "F22",
+        "another operation takes, before / during",
+        "unchanged",
+        format!("{:.1} s / {:.1} s", before.as_secs_f64(), during.as_secs_f64()),
+    )?;
+    Ok(())
 }
