@@ -1,8 +1,11 @@
 //! A Postgres that is full, crashes, turns read-only, has no connections left, or holds poison.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use futures::StreamExt as _;
 use gantry_e2e::eventually;
 use gantry_e2e::figures::tell;
 use gantry_e2e::manifest::operation;
@@ -11,8 +14,14 @@ use gantry_e2e::rest::{Answer, CONFIG_MAPS, OPERATIONS, Rest, config_map};
 use gantry_e2e::scratch::Scratch;
 use gantry_e2e::small_disk::SmallDisk;
 use gantry_e2e::world::World;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
+use kube::api::{Api, WatchEvent, WatchParams};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long it takes until the controller is ready, or is not.
 async fn until_ready_is(rest: &Rest, is_ready: bool) -> anyhow::Result<Duration> {
@@ -299,4 +308,154 @@ async fn f22_objects_that_cannot_be_read_are_named_harm_no_other_and_go_when_tha
         format!("{:.1} s / {:.1} s", before.as_secs_f64(), during.as_secs_f64()),
     )?;
     Ok(())
+}
+
+/// What became of the objects that one writer made, by name.
+#[derive(Default)]
+struct Told {
+    stored: BTreeSet<String>,
+    refused: BTreeSet<String>,
+    unknown: BTreeSet<String>,
+}
+
+/// Makes one object after the other until told to stop.
+async fn make(rest: Rest, writer: usize, stop: CancellationToken) -> Told {
+    let mut told = Told::default();
+    let mut number = 0;
+    while !stop.is_cancelled() {
+        number += 1;
+        let name = format!("made-{writer}-{number}");
+        let into = match rest.post(CONFIG_MAPS, &config_map(&name, "x")).await {
+            Ok(answer) if answer.is_done() => &mut told.stored,
+            Ok(answer) if answer.is_later() => &mut told.refused,
+            _ => &mut told.unknown,
+        };
+        into.insert(name);
+    }
+    told
+}
+
+/// Follows from a version on, from where it was whenever the stream ends, and writes down every version it is sent.
+fn follow(rest: &Rest, from: String) -> (Arc<Mutex<Vec<i64>>>, AbortOnDropHandle<()>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let api: Api<ConfigMap> = Api::default_namespaced(rest.client());
+    let into = Arc::clone(&seen);
+    let following = tokio::spawn(async move {
+        let mut at = from;
+        loop {
+            if let Ok(stream) = api.watch(&WatchParams::default().disable_bookmarks(), &at).await {
+                let mut stream = std::pin::pin!(stream);
+                while let Some(Ok(event)) = stream.next().await {
+                    let (WatchEvent::Added(object)
+                    | WatchEvent::Modified(object)
+                    | WatchEvent::Deleted(object)) = event
+                    else {
+                        // An error is a gap, and shows as one.
+                        continue;
+                    };
+                    at = object.resource_version().unwrap_or_default();
+                    into.lock().push(at.parse().unwrap_or_default());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    (seen, AbortOnDropHandle::new(following))
+}
+
+async fn crash_postgres(times: usize) -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    let version = rest.get(CONFIG_MAPS).await?.body["metadata"]["resourceVersion"].clone();
+    let from = version.as_str().unwrap_or_default().to_owned();
+    let mut watchers = Vec::new();
+    for _ in 0..4 {
+        watchers.push(follow(&Rest::new(&world.controller.kubeconfig()).await?, from.clone()));
+    }
+    let stop = CancellationToken::new();
+    let writers: Vec<_> =
+        (0..16).map(|writer| tokio::spawn(make(rest.clone(), writer, stop.clone()))).collect();
+
+    let mut outages = Vec::new();
+    for number in 0..times {
+        tokio::time::sleep(Duration::from_millis(300 + 37 * (number as u64 % 7))).await;
+        world.postgres.crash().await?;
+        world.postgres.resume().await?;
+        let since = Instant::now();
+        eventually("a write after the restart", Duration::from_secs(30), async || {
+            let write = rest.post(CONFIG_MAPS, &config_map(&format!("after-{number}"), "x")).await?;
+            ensure!(write.is_done(), "it answers {} {}", write.code, write.body);
+            Ok(())
+        })
+        .await?;
+        outages.push(since.elapsed());
+    }
+    stop.cancel();
+    let mut told = Told::default();
+    for writer in writers {
+        let of_one = writer.await?;
+        told.stored.extend(of_one.stored);
+        told.refused.extend(of_one.refused);
+        told.unknown.extend(of_one.unknown);
+    }
+
+    let sql = |what: &str| format!("SELECT {what} WHERE resource = 'configmaps' AND version > {from}");
+    let logged = world.postgres.query(&(sql("version FROM changes") + " ORDER BY version")).await?;
+    let logged: Vec<i64> = logged.lines().map(str::parse).collect::<Result<_, _>>()?;
+    for (seen, _following) in &watchers {
+        eventually("a watcher to see the last change", Duration::from_secs(20), async || {
+            let seen = seen.lock();
+            ensure!(seen.len() >= logged.len(), "it saw {} of {}", seen.len(), logged.len());
+            Ok(())
+        })
+        .await?;
+        assert_eq!(*seen.lock(), logged, "a watcher saw other changes than there were");
+    }
+    let names = world.postgres.query(&(sql("name FROM resources") + " AND name LIKE 'made-%'")).await?;
+    let names: BTreeSet<String> = names.lines().map(str::to_owned).collect();
+    let worst = outages.iter().max().copied().unwrap_or_default();
+    let resolved = world.controller.log().matches("the fate of a commit is known").count();
+    let lost = told.stored.difference(&names).count();
+    let undead = told.refused.intersection(&names).count();
+    tell(
+        "F10",
+        &format!("{times} restarts: acknowledged writes lost"),
+        "0",
+        format!("{lost} of {}", told.stored.len()),
+    )?;
+    tell("F10", "refused writes that were stored", "0", format!("{undead} of {}", told.refused.len()))?;
+    tell(
+        "F10",
+        "commits in flight whose fate was found",
+        "all",
+        format!("{resolved}, {} clients not told", told.unknown.len()),
+    )?;
+    tell("F10", "outage beyond the restart, longest", "<= 3 s", format!("{:.2} s", worst.as_secs_f64()))?;
+    tell(
+        "F10",
+        "watchers: changes seen once, in order",
+        "each",
+        format!("{} x {}", watchers.len(), logged.len()),
+    )?;
+    assert_eq!((lost, undead), (0, 0));
+    assert!(told.unknown.is_empty(), "of {:?} nobody was told", told.unknown);
+    assert!(
+        told.stored.len() > 100 && resolved > 0,
+        "{} writes, {resolved} in flight: this proved nothing",
+        told.stored.len()
+    );
+    assert!(worst <= Duration::from_secs(3), "{outages:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f10_commits_cut_by_a_crash_of_postgres_are_resolved_and_watchers_see_each_change_once()
+-> anyhow::Result<()> {
+    crash_postgres(8).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: make chaos"]
+async fn f10_fifty_crashes_of_postgres_lose_and_double_nothing() -> anyhow::Result<()> {
+    crash_postgres(50).await
 }
