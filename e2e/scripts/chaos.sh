@@ -3,6 +3,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 e2e/scripts/needs.sh || exit
+e2e/scripts/newer-pgbouncer.sh target/newer-pgbouncer || exit
+export GANTRY_E2E_PGBOUNCER="$PWD/target/newer-pgbouncer/pgbouncer"
 
 mkdir -p target/chaos
 export GANTRY_FIGURES="$PWD/target/chaos/figures.tsv"

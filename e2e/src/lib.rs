@@ -13,6 +13,7 @@ pub mod figures;
 pub mod fleet;
 pub mod kubectl;
 pub mod manifest;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -64,6 +64,11 @@ impl StorageError {
         }
     }
 
+    /// True if no connection was to be had.
+    pub(super) fn is_without_connection(&self) -> bool {
+        matches!(self, Self::Unavailable(error) if matches!(**error, sqlx::Error::PoolTimedOut))
+    }
+
     /// This error and what caused it, as one line.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();

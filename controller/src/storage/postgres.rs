@@ -18,6 +18,8 @@ use crate::clock::Entropy;
 
 /// Connections of one replica: the writer, the listener, the follower, readers' shared question, compaction, and some to spare.
 const CONNECTIONS: u32 = 8;
+/// Those of them that are kept open, so that the first four have theirs when a server has none to give any more.
+const KEPT: u32 = 4;
 /// How long anyone waits for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a small question may take before its connection is given up as dead.
@@ -46,7 +48,7 @@ impl Postgres {
     ) -> Result<Arc<Self>, StorageError> {
         let options = options.disable_statement_logging();
         within(LONG_PATIENCE, migrate(&options)).await?;
-        let pool = pool(CONNECTIONS, CONNECT_PATIENCE).connect_with(options).await?;
+        let pool = pool(CONNECTIONS, CONNECT_PATIENCE).min_connections(KEPT).connect_with(options).await?;
         let notices = watch::Sender::new(0);
         let listener = tokio::spawn(notify::listen(pool.clone(), notices.clone()));
         let compaction = tokio::spawn(compaction::run(pool.clone(), retention));

@@ -57,12 +57,22 @@ impl Writer {
                 }
             }
             let (now, later) = batch(waiting);
-            self.commit(now).await;
+            let outcome = self.commit(now).await;
             waiting = later;
+            if let Err(error) = outcome
+                && error.is_without_connection()
+            {
+                // Who came while a connection was waited for would only wait as long again.
+                while let Ok(next) = pending.try_recv() {
+                    waiting.push(next);
+                }
+                refuse(waiting.drain(..).map(|pending| pending.answer).collect(), &error);
+            }
         }
     }
 
-    async fn commit(&self, pending: Vec<Pending>) {
+    /// Commits these and answers them; the error is that of the whole batch, for the caller to know.
+    async fn commit(&self, pending: Vec<Pending>) -> Result<(), StorageError> {
         self.metrics.commit_size.observe(pending.len() as f64);
         let timer = self.metrics.commit_duration.start_timer();
         let (writes, answers): (Vec<_>, Vec<_>) =
@@ -81,8 +91,12 @@ impl Writer {
                     }
                 }
             }
-            Err(error) => refuse(answers, &error),
+            Err(error) => {
+                refuse(answers, &error);
+                return Err(error);
+            }
         }
+        Ok(())
     }
 
     fn answer(
@@ -124,6 +138,9 @@ fn is_about_one_write(error: &StorageError) -> bool {
 }
 
 fn refuse(answers: Vec<oneshot::Sender<Result<Arc<Object>, WriteError>>>, error: &StorageError) {
+    if answers.is_empty() {
+        return;
+    }
     let why: Arc<str> = error.chain().into();
     warn!(writes = answers.len(), error = %why, "writes were not committed");
     let refusal = match error {

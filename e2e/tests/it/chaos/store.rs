@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -9,6 +10,7 @@ use futures::StreamExt as _;
 use gantry_e2e::eventually;
 use gantry_e2e::figures::tell;
 use gantry_e2e::manifest::operation;
+use gantry_e2e::pgbouncer::PgBouncer;
 use gantry_e2e::postgres::Postgres;
 use gantry_e2e::rest::{Answer, CONFIG_MAPS, OPERATIONS, Rest, config_map};
 use gantry_e2e::scratch::Scratch;
@@ -19,6 +21,8 @@ use kube::ResourceExt as _;
 use kube::api::{Api, WatchEvent, WatchParams};
 use parking_lot::Mutex;
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -458,4 +462,163 @@ async fn f10_commits_cut_by_a_crash_of_postgres_are_resolved_and_watchers_see_ea
 #[ignore = "long: make chaos"]
 async fn f10_fifty_crashes_of_postgres_lose_and_double_nothing() -> anyhow::Result<()> {
     crash_postgres(50).await
+}
+
+#[tokio::test]
+#[ignore = "needs pgbouncer 1.21 or later: make chaos"]
+async fn f13_behind_a_pooler_that_lends_connections_by_transaction_everything_works() -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let bouncer = PgBouncer::start(&world.path("pgbouncer"), &world.postgres, 6).await?;
+    world.controller.stop().await?;
+    world.controller.set_database(&bouncer.url());
+    world.controller.resume().await?;
+
+    world.enroll("nuc-01", None).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    let took = stops_one(&world, &rest, "web").await?;
+    tell(
+        "F13",
+        "pgbouncer, transaction mode: an operation takes",
+        "works",
+        format!("{:.1} s", took.as_secs_f64()),
+    )?;
+    Ok(())
+}
+
+/// Connections that take every slot that becomes free, until dropped.
+fn hogs(url: &str, count: usize) -> (Arc<AtomicUsize>, JoinSet<()>) {
+    let held = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..count {
+        let (url, held) = (format!("{url}?application_name=hog"), Arc::clone(&held));
+        tasks.spawn(async move {
+            let _connection = loop {
+                if let Ok(connection) = PgConnection::connect(&url).await {
+                    break connection;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            };
+            held.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        });
+    }
+    (held, tasks)
+}
+
+/// How that many clients fared who each asked for one write and one read at the same time.
+#[derive(Default)]
+struct Fared {
+    done: usize,
+    later: usize,
+    others: Vec<String>,
+    longest: Duration,
+}
+
+async fn clients(rests: &[Rest], count: usize, round: usize) -> anyhow::Result<Fared> {
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        let rest = rests[number % rests.len()].clone();
+        tasks.spawn(async move {
+            let write = rest.post(CONFIG_MAPS, &config_map(&format!("c-{round}-{number}"), "x")).await;
+            [write, rest.get(&format!("{CONFIG_MAPS}/c-{round}-{number}")).await]
+        });
+    }
+    let mut fared = Fared::default();
+    while let Some(answers) = tasks.join_next().await {
+        for answer in answers? {
+            match answer {
+                Ok(answer) => {
+                    fared.longest = fared.longest.max(answer.took);
+                    match answer {
+                        // What was not written is not there.
+                        answer if answer.is_done() || answer.code == 404 => fared.done += 1,
+                        answer if answer.is_later() => fared.later += 1,
+                        answer => fared.others.push(format!("{} {}", answer.code, answer.body)),
+                    }
+                }
+                Err(error) => fared.others.push(format!("{error:#}")),
+            }
+        }
+    }
+    Ok(fared)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f13_without_connections_clients_are_told_soon_and_the_leader_keeps_its_lease() -> anyhow::Result<()>
+{
+    let dir = Scratch::new()?;
+    let settings = ["max_connections=10", "superuser_reserved_connections=0", "max_wal_senders=0"];
+    let postgres = Postgres::start_with(&dir.path().join("pg"), &settings).await?;
+    let world = World::over(dir, postgres, &[]).await?;
+    let mut rests = Vec::new();
+    for _ in 0..20 {
+        rests.push(Rest::new(&world.controller.kubeconfig()).await?);
+    }
+    until_said(&world, WON, 1).await?;
+    let mut admin = PgConnection::connect(&world.postgres.url()).await?;
+
+    let (held, tasks) = hogs(&world.postgres.url(), 500);
+    eventually("every connection to be taken", Duration::from_secs(20), async || {
+        ensure!(PgConnection::connect(&world.postgres.url()).await.is_err(), "one was free");
+        Ok(())
+    })
+    .await?;
+    let scarce = clients(&rests, 500, 1).await?;
+    // Now what the store has goes too; what the lease and the list of replicas are kept by stays.
+    let taken = sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend'
+        AND pid <> pg_backend_pid() AND application_name <> 'hog' AND query NOT LIKE '%leases%' AND query NOT LIKE '%replicas%'",
+    )
+    .fetch_all(&mut admin)
+    .await?
+    .len();
+    eventually("the hogs to have them", Duration::from_secs(10), async || {
+        let held = held.load(Ordering::Relaxed);
+        ensure!(held >= taken, "they have {held}");
+        Ok(())
+    })
+    .await?;
+    let mut none = Fared::default();
+    let since = Instant::now();
+    let mut round = 2;
+    // Longer than a lease lasts.
+    while since.elapsed() < Duration::from_secs(18) {
+        let fared = clients(&rests, 500, round).await?;
+        none.done += fared.done;
+        none.later += fared.later;
+        none.others.extend(fared.others);
+        none.longest = none.longest.max(fared.longest);
+        round += 1;
+    }
+    drop(tasks);
+    let since = Instant::now();
+    eventually("writes to work again", Duration::from_secs(30), async || {
+        let write = rests[0].post(CONFIG_MAPS, &config_map("again", "x")).await?;
+        ensure!(write.is_done(), "it answers {} {}", write.code, write.body);
+        Ok(())
+    })
+    .await?;
+    let recovered = since.elapsed();
+
+    let lost = world.controller.log().matches(LOST).count();
+    let counts =
+        |fared: &Fared| format!("{} done, {} later, {} else", fared.done, fared.later, fared.others.len());
+    tell("F13", "10 connections, 500 clients: answers", "done, or 503/429 to come again", counts(&scarce))?;
+    tell("F13", "none left for the store: answers", "done from memory, or 503/429", counts(&none))?;
+    tell(
+        "F13",
+        "longest wait for an answer",
+        "acquire <= 2 s",
+        format!("{:.1} s", none.longest.as_secs_f64()),
+    )?;
+    tell("F13", "leases lost in 18 s without connections", "0", lost)?;
+    tell("F13", "writes work again after", "-", format!("{:.1} s", recovered.as_secs_f64()))?;
+    assert!(scarce.others.is_empty() && none.others.is_empty(), "{:?} {:?}", scarce.others, none.others);
+    assert!(taken > 0 && none.later > 500, "{taken} connections were taken: this proved nothing");
+    assert!(scarce.done >= 900, "only {} were served on the connections there were", scarce.done);
+    assert_eq!(lost, 0, "the lease was lost");
+    // The acquire, a read that follows the one before, and this machine.
+    assert!(none.longest <= Duration::from_secs(4), "somebody waited {:?}", none.longest);
+    Ok(())
 }
