@@ -15,6 +15,7 @@ use crate::eventually;
 use crate::manifest::operation;
 use crate::postgres::Postgres;
 use crate::process::run;
+use crate::proxy::Proxy;
 use crate::scratch::Scratch;
 
 /// The hosts of a fleet.
@@ -29,8 +30,10 @@ pub struct Fleet {
     pub hosts: Vec<(Engine, Agent)>,
     /// Their store.
     pub postgres: Postgres,
-    /// Where the agents dial.
+    /// Before the controllers.
     pub balancer: Balancer,
+    /// Each host's way to the balancer.
+    pub links: Vec<Proxy>,
     dir: Scratch,
 }
 
@@ -57,15 +60,16 @@ impl Fleet {
             controllers.push(Controller::start(&place, &postgres.url(), &[]).await?);
         }
         let balancer = Balancer::start(controllers.iter().map(Controller::address).collect()).await?;
-        Ok(Self { controllers, hosts: Vec::new(), postgres, balancer, dir })
+        Ok(Self { controllers, hosts: Vec::new(), postgres, balancer, links: Vec::new(), dir })
     }
 
     async fn enroll(&mut self, name: &str) -> anyhow::Result<()> {
         let place = self.dir.path().join(name);
         let engine = Engine::start(&place, None).await?;
+        let link = Proxy::start(self.balancer.address()).await?;
         let first = self.controllers.first().context("there is no controller")?;
         let settings = AgentSettings {
-            controller: format!("https://{}", self.balancer.address()),
+            controller: format!("https://{}", link.address()),
             token: first.token(&[]).await?,
             ca_hash: first.ca_hash().await?,
             instance: name.to_owned(),
@@ -74,6 +78,7 @@ impl Fleet {
         };
         let agent = Agent::start(&self.dir.path().join(format!("{name}-agent")), settings)?;
         self.hosts.push((engine, agent));
+        self.links.push(link);
         Ok(())
     }
 

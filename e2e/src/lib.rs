@@ -12,6 +12,7 @@ pub mod fake_engine;
 pub mod figures;
 pub mod fleet;
 pub mod kubectl;
+pub mod ledger;
 pub mod manifest;
 pub mod pgbouncer;
 pub mod postgres;
