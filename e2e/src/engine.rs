@@ -121,6 +121,11 @@ impl Engine {
         self.daemon.take().context("it is not running")?.stop().await.map(drop)
     }
 
+    /// `kill -9` of the daemon; its containers go on until the next start.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.daemon.take().context("it is not running")?.kill().await
+    }
+
     /// The daemon's process.
     pub fn daemon(&self) -> anyhow::Result<&Process> {
         self.daemon.as_ref().context("it is not running")

@@ -16,8 +16,16 @@ const OF_A_KIND: usize = 3;
 /// A container that costs nothing, ends at once when asked to, and says each HUP.
 const SCRIPT: &str = "trap 'exit 0' TERM; trap 'echo hup' HUP; while true; do sleep 100000 & wait $!; done";
 
-/// Actions whose outcome may stay unknown when an agent or engine dies in the middle of them: classes B and C, and a start.
-const MAY_STAY_UNKNOWN: [&str; 3] = ["Restart", "Kill", "Start"];
+/// True where an outcome may stay unknown when an agent or engine dies in the middle: classes B and C, a start, and whether a container
+/// was paused that its engine took along.
+fn may_stay_unknown(action: &str, operation: &Value) -> bool {
+    let message = operation.pointer("/status/message").and_then(Value::as_str).unwrap_or_default();
+    match action {
+        "Restart" | "Kill" | "Start" => true,
+        "Pause" | "Unpause" => message.contains("does not run any more"),
+        _ => false,
+    }
+}
 
 /// One Operation.
 #[derive(Clone, Debug)]
@@ -162,8 +170,8 @@ impl Ledger {
         for asked in &self.asked {
             let named =
                 |one: &&Value| one.pointer("/metadata/name").and_then(Value::as_str) == Some(&asked.name);
-            let end = items.iter().find(named).and_then(end_of);
-            let Some(end) = end else {
+            let found = items.iter().find(named).and_then(|one| Some((one, end_of(one)?)));
+            let Some((operation, end)) = found else {
                 balance.lost.push(asked.name.clone());
                 continue;
             };
@@ -173,8 +181,9 @@ impl Ledger {
                 "OutcomeUnknown" => count.1 += 1,
                 _ => {}
             }
-            if end == "OutcomeUnknown" && !MAY_STAY_UNKNOWN.contains(&asked.action) {
-                balance.needlessly_unknown.push(asked.name.clone());
+            if end == "OutcomeUnknown" && !may_stay_unknown(asked.action, operation) {
+                let message = operation.pointer("/status/message").unwrap_or_default();
+                balance.needlessly_unknown.push(format!("{}: {message}", asked.name));
             }
             *balance.ends.entry(end).or_default() += 1;
         }

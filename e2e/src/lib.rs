@@ -7,6 +7,8 @@ pub mod agent;
 pub mod balancer;
 pub mod collector;
 pub mod controller;
+#[cfg(feature = "simulation")]
+pub mod crowd;
 pub mod engine;
 pub mod fake_engine;
 pub mod figures;

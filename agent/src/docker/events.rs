@@ -5,12 +5,15 @@ use std::time::Duration;
 use ::bollard::query_parameters::EventsOptionsBuilder;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{Address, Connection};
 
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How often an engine that says nothing is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -48,8 +51,12 @@ impl Watcher {
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 continue;
             };
-            if events.next().await.is_none() {
-                tracing::debug!(status = connection.status(), "the engine's event stream ended");
+            let has_ended = tokio::select! {
+                event = events.next() => event.is_none(),
+                () = silence(&self.address) => true,
+            };
+            if has_ended {
+                tracing::debug!(status = connection.status(), "the engine's event stream ended, or it hangs");
                 self.stream = None;
                 sleep_until(self.next).await;
                 self.next = Instant::now() + AT_MOST_EVERY;
@@ -97,6 +104,17 @@ impl Watcher {
         let options = EventsOptionsBuilder::default().filters(&filters).build();
         let events: BoxStream<'static, _> = stream(&connection, options).fuse().boxed();
         self.stream = Some((connection, events));
+    }
+}
+
+/// Returns once the engine does not answer: one that hangs keeps its event stream open and says nothing there.
+async fn silence(address: &Address) {
+    loop {
+        sleep(PING_EVERY).await;
+        let Ok(connection) = Connection::new(address) else { continue };
+        if !matches!(tokio::time::timeout(PING_WITHIN, connection.docker.ping()).await, Ok(Ok(_))) {
+            return;
+        }
     }
 }
 

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
+use gantry_e2e::crowd::Crowd;
 use gantry_e2e::eventually;
+use gantry_e2e::fake_engine::FakeEngine;
 use gantry_e2e::figures::tell;
 use gantry_e2e::fleet::{Fleet, HOSTS};
 use gantry_e2e::ledger::Ledger;
 use gantry_e2e::rest::{CONFIG_MAPS, OPERATIONS, Rest, config_map};
+use gantry_e2e::world::World;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::api::{Api, WatchEvent, WatchParams};
@@ -334,4 +337,105 @@ async fn f03_leaders_that_flap_do_nothing_twice_and_leave_nothing_undone() -> an
 #[ignore = "long: make chaos"]
 async fn f03_ten_minutes_of_flapping_leaders_do_nothing_twice() -> anyhow::Result<()> {
     flap_leaders(Duration::from_secs(600)).await
+}
+
+/// Connections a controller has to its database at most: of the store, the lease, and the list of replicas.
+const MOST_CONNECTIONS: usize = 8 + 2 + 2;
+
+async fn agents_return(count: usize) -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let engine = FakeEngine::start(&world.path("docker.sock"), "1.41")?;
+    let token = world.controller.token(&["--uses", &count.to_string()]).await?;
+    let controller = format!("https://{}", world.controller.address());
+    let ca_hash = world.controller.ca_hash().await?;
+    let begun = Instant::now();
+    let _crowd =
+        Crowd::enroll(&world.path("crowd"), count, &controller, &token, &ca_hash, &engine.host()).await?;
+    let all_here = async |world: &World, patience: u64| {
+        eventually("every agent to be here", Duration::from_secs(patience), async || {
+            let here = world
+                .postgres
+                .query("SELECT count(*) FROM sessions WHERE replica = (SELECT replica FROM replicas ORDER BY expires_at DESC LIMIT 1)")
+                .await?;
+            ensure!(here.trim() == count.to_string(), "{} are", here.trim());
+            Ok(())
+        })
+        .await
+    };
+    all_here(&world, 120).await?;
+    eprintln!("{count} agents enrolled and came in {:?}", begun.elapsed());
+    // Each is looked at once when it comes.
+    eventually("every agent to be looked at", Duration::from_secs(180), async || {
+        let healthy = world.metric("gantry_instance_health{health=\"Online\"}").await.unwrap_or_default();
+        let online = world.postgres.query("SELECT count(*) FROM resources WHERE resource = 'dockerinstances.gantry.dev' AND data LIKE '%\"health\":\"Online\"%'").await?;
+        ensure!(online.trim() == count.to_string(), "{} are Online ({healthy})", online.trim());
+        Ok(())
+    })
+    .await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    ensure!(rest.post(CONFIG_MAPS, &config_map("counter-0", "0")).await?.is_done(), "it was not made");
+    let user = async |world: &World, time: Duration| -> anyhow::Result<Vec<Duration>> {
+        let rest = Rest::new(&world.controller.kubeconfig()).await?;
+        let (since, mut took) = (Instant::now(), Vec::new());
+        while since.elapsed() < time {
+            let patch = json!({"data": {"value": took.len().to_string()}});
+            let answer = rest.merge(&format!("{CONFIG_MAPS}/counter-0"), &patch).await?;
+            ensure!(answer.is_done(), "{answer:?}");
+            took.push(answer.took);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(took)
+    };
+    let mut calm = user(&world, Duration::from_secs(10)).await?;
+
+    world.controller.kill().await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.controller.resume().await?;
+    let since = Instant::now();
+    let most = AtomicUsize::new(0);
+    let back = async {
+        all_here(&world, 120).await?;
+        anyhow::Ok(since.elapsed())
+    };
+    let connections = async {
+        while since.elapsed() < Duration::from_secs(20) {
+            let now = world
+                .postgres
+                .query("SELECT count(*) - 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'psql'")
+                .await?;
+            most.fetch_max(now.trim().parse::<usize>()? + 1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        anyhow::Ok(())
+    };
+    let (back, mut busy, ()) = tokio::try_join!(back, user(&world, Duration::from_secs(20)), connections)?;
+
+    let events = world.kubectl().list("events").await?;
+    let offline = events.iter().filter(|event| event["reason"] == "Offline").count();
+    let most = most.load(Ordering::Relaxed);
+    let (calm, busy) = (percentile(&mut calm, 99), percentile(&mut busy, 99));
+    tell("F19", &format!("{count} agents back after the controller is"), "1,000 <= 15 s", seconds(back))?;
+    tell(
+        "F19",
+        "a user's write p99 meanwhile, and else",
+        "ratio <= 2",
+        format!("{} / {}", seconds(busy), seconds(calm)),
+    )?;
+    tell("F19", "connections to the database, most", &format!("<= {MOST_CONNECTIONS}"), most)?;
+    tell("F19", "false Offline", "0", offline)?;
+    assert_eq!(offline, 0);
+    assert!(most <= MOST_CONNECTIONS, "{most} connections");
+    assert!(back <= Duration::from_secs(15), "it took {back:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f19_fifty_agents_that_return_at_once_are_let_in_and_nobody_waits() -> anyhow::Result<()> {
+    agents_return(50).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: make chaos"]
+async fn f19_a_thousand_agents_that_return_at_once_are_let_in_and_nobody_waits() -> anyhow::Result<()> {
+    agents_return(1_000).await
 }
