@@ -50,7 +50,7 @@ async fn goes_on(world: &World, row: &str) -> anyhow::Result<()> {
     world.becomes_healthy("nuc-01", "Online").await?;
     world.kubectl().apply(&operation("pause", "nuc-01", "Pause", "web", "")).await?;
     world.kubectl().wait("operation/pause", "condition=Complete").await?;
-    let repeated = hups(world).await? - 1;
+    let repeated = hups(world).await?.saturating_sub(1);
     tell(row, "effects of before that were repeated", "0", repeated)?;
     tell(
         row,
