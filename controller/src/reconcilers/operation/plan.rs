@@ -269,8 +269,10 @@ fn target(operation: &Operation, status: &OperationStatus, observed: &Observed) 
     if let Some(known) = &status.target {
         return Ok(super::wire::target(spec.target.kind, known));
     }
+    let is_engine_unreachable =
+        observed.instance.as_ref().is_some_and(|instance| instance.is_engine_unreachable);
     if spec.action == Action::Pull {
-        if observed.instance.as_ref().is_some_and(|instance| instance.is_engine_unreachable) {
+        if is_engine_unreachable {
             return Err(Box::new(wait(
                 Reason::EngineUnreachable,
                 "the Docker Engine does not answer its agent",
@@ -287,6 +289,10 @@ fn target(operation: &Operation, status: &OperationStatus, observed: &Observed) 
         None => Step::Look(spec.target.name.clone()),
         Some(Ok(target)) => return Ok(target.clone()),
         Some(Err(LinkError::Away)) => wait(Reason::InstanceOffline, "the agent is away", LATER),
+        // An agent that waits for its engine may take longer than its answer is waited for.
+        Some(Err(LinkError::Silent(_))) if is_engine_unreachable => {
+            wait(Reason::EngineUnreachable, "the Docker Engine does not answer its agent", LATER)
+        }
         Some(Err(LinkError::Silent(why))) => {
             wait(Reason::InstanceOffline, format!("the agent did not answer: {why}"), LATER)
         }
