@@ -94,7 +94,7 @@ fn weigh_container(call: &Call, then: &Observed, now: &ContainerFacts, is_same_r
         }
         Call::Pause { .. } if now.paused => Verdict::Done("it is paused"),
         Call::Unpause { .. } if now.running && !now.paused => Verdict::Done("it is not paused"),
-        Call::Pause { .. } | Call::Unpause { .. } if !now.running => {
+        Call::Pause { .. } | Call::Unpause { .. } if !now.running && !is_unchanged => {
             Verdict::Unknowable("the container does not run any more")
         }
         Call::RemoveContainer { .. } if now.state == "removing" => Verdict::Open,
@@ -256,6 +256,19 @@ mod tests {
 
     fn is_unknowable(verdict: &Verdict) -> bool {
         matches!(verdict, Verdict::Unknowable(_))
+    }
+
+    #[test]
+    fn what_did_not_run_before_was_neither_paused_nor_unpaused() {
+        for call in [Call::Pause { id: "1".to_owned() }, Call::Unpause { id: "1".to_owned() }] {
+            let action = Action::Call(call);
+
+            assert!(matches!(
+                weigh(&action, &before(false, false), &there(false, "then")),
+                Verdict::Untouched
+            ));
+            assert!(is_unknowable(&weigh(&action, &before(true, false), &there(false, "then"))));
+        }
     }
 
     #[test]
