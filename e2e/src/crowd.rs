@@ -1,5 +1,6 @@
 //! Many agents in this process: their code and their links, on an engine that has nothing to do.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,16 +19,22 @@ use gantry_agent::session::readiness::Gate;
 use gantry_agent::session::{Link, Parts};
 use gantry_agent::state_dir::StateDir;
 use gantry_agent::telemetry::metrics::Metrics;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Agents that enrol at the same time.
 const AT_ONCE: usize = 24;
 
+/// Agents that come from one address: a controller takes so many enrolments from one in a minute, and no more.
+const OF_AN_ADDRESS: usize = 40;
+
 /// Running agents; they end when this is dropped.
 #[derive(Debug)]
 pub struct Crowd {
     _links: JoinSet<()>,
+    _roads: JoinSet<()>,
 }
 
 impl Crowd {
@@ -35,12 +42,19 @@ impl Crowd {
     pub async fn enroll(
         dir: &Path,
         count: usize,
-        controller: &str,
+        controller: SocketAddr,
         token: &str,
         ca_hash: &str,
         docker_host: &str,
     ) -> anyhow::Result<Self> {
-        let agents = (0..count).map(|number| {
+        let (mut roads, mut gates) = (JoinSet::new(), Vec::new());
+        for number in 0..count.div_ceil(OF_AN_ADDRESS) {
+            let from = Ipv4Addr::new(127, 1, 0, u8::try_from(number + 1)?);
+            let gate = TcpListener::bind("127.0.0.1:0").await?;
+            gates.push(format!("https://{}", gate.local_addr()?));
+            roads.spawn(road(gate, from, controller));
+        }
+        let agents = (0..count).zip(gates.iter().cycle()).map(|(number, controller)| {
             let dir = dir.join(format!("crowd-{number}"));
             async move { agent(&dir, number, controller, token, ca_hash, docker_host).await }
         });
@@ -53,7 +67,25 @@ impl Crowd {
                 drop(operations);
             });
         }
-        Ok(Self { _links: links })
+        Ok(Self { _links: links, _roads: roads })
+    }
+}
+
+/// Passes connections on, as if they came from that address.
+async fn road(gate: TcpListener, from: Ipv4Addr, to: SocketAddr) {
+    let mut connections = JoinSet::new();
+    while let Ok((mut inbound, _)) = gate.accept().await {
+        connections.spawn(async move {
+            let connect = async {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((from, 0).into())?;
+                socket.connect(to).await
+            };
+            if let Ok(mut outbound) = connect.await {
+                // Either end may go; so then does the other.
+                copy_bidirectional(&mut inbound, &mut outbound).await.ok();
+            }
+        });
     }
 }
 

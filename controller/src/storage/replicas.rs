@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{instrument, warn};
 use uuid::Uuid;
@@ -17,6 +18,10 @@ use super::postgres::{pool, within};
 const LEASE_SECONDS: f64 = 15.0;
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Connections: one for the renewal, the others for claims.
+const CONNECTIONS: u32 = 4;
+/// How long a claim waits for its turn, when many agents come at once.
+const TURN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A replica of the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,16 +92,19 @@ impl Registry for Alone {
 pub struct Replicas {
     pool: PgPool,
     me: Replica,
+    /// One for each claim under way: a thousand that wait for a connection each give up at the same time, and are cut off in the
+    /// middle.
+    turns: Semaphore,
     renewing: AbortOnDropHandle<()>,
 }
 
 impl Replicas {
     /// Enters this replica. The schema must be up to date.
     pub async fn enter(options: &PgConnectOptions, me: Replica) -> Result<Arc<Self>, StorageError> {
-        let pool = pool(2, PATIENCE).connect_lazy_with(options.clone().disable_statement_logging());
+        let pool = pool(CONNECTIONS, PATIENCE).connect_lazy_with(options.clone().disable_statement_logging());
         within(PATIENCE, renew(&pool, &me)).await?;
         let renewing = AbortOnDropHandle::new(tokio::spawn(keep(pool.clone(), me.clone())));
-        Ok(Arc::new(Self { pool, me, renewing }))
+        Ok(Arc::new(Self { pool, me, turns: Semaphore::new(CONNECTIONS as usize - 1), renewing }))
     }
 
     /// Leaves: others may take every session of this replica at once.
@@ -148,6 +156,8 @@ impl Registry for Replicas {
 
     #[instrument(name = "storage.sessions.claim", skip_all, fields(instance.uid = %instance))]
     async fn claim(&self, instance: Uuid, key: &str, seen: Option<i64>) -> Result<Claim, StorageError> {
+        let turn = async { self.turns.acquire().await.map_err(|_| StorageError::Stopped) };
+        let _turn = within(TURN_PATIENCE, turn).await?;
         let claimed = sqlx::query!(
             r#"
             WITH claimed AS (
