@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 /// Sets the seed; a random one where absent.
 const SEED: &str = "GANTRY_SOAK_SEED";
+/// How long it lasts, for who cannot wait; ten operations for each host and minute.
+const MINUTES: &str = "GANTRY_SOAK_MINUTES";
 
 const FAULTS: [&str; 9] = [
     "kill -9 of an agent",
@@ -213,11 +215,9 @@ async fn soak(of_each_host: usize, time: Duration) -> anyhow::Result<()> {
 #[ignore = "long: make chaos"]
 async fn soak_200_operations_on_each_of_3_hosts_under_random_faults_are_neither_lost_nor_done_twice()
 -> anyhow::Result<()> {
-    soak(200, Duration::from_secs(20 * 60)).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: make chaos"]
-async fn soak_three_minutes_of_it() -> anyhow::Result<()> {
-    soak(30, Duration::from_secs(3 * 60)).await
+    let minutes = match std::env::var(MINUTES) {
+        Ok(minutes) => minutes.parse().with_context(|| format!("{MINUTES} is no number"))?,
+        Err(_) => 20,
+    };
+    soak(10 * minutes, Duration::from_secs(60 * minutes as u64)).await
 }
