@@ -75,14 +75,7 @@ impl StateDir {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(unwritable)?;
         }
         refuse_links_below(path)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path.join(LOCK))
-            .map_err(unwritable)?;
+        let lock = open_lock(&path.join(LOCK)).map_err(unwritable)?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| StateError::InUse(path.to_owned()))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
@@ -136,6 +129,18 @@ impl StateDir {
         file.sync_all()?;
         fs::rename(&draft, path)?;
         File::open(&self.path)?.sync_all()
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    match options.open(path) {
+        // A disk that has become read-only still says who we are. The journal takes nothing until it can be written again.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+        }
+        opened => opened,
     }
 }
 

@@ -12,6 +12,9 @@ use crate::process::{Process, run, workspace_binary};
 pub struct Agent {
     dir: PathBuf,
     settings: AgentSettings,
+    /// What starts it, and with which further variables.
+    launcher: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -35,17 +38,32 @@ pub struct AgentSettings {
 impl Agent {
     /// Starts it; its state is kept in that directory.
     pub fn start(dir: &Path, settings: AgentSettings) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let mut agent = Self { dir: dir.to_owned(), settings, process: None };
+        let mut agent = Self::prepare(dir, settings)?;
         agent.resume()?;
         Ok(agent)
     }
 
+    /// One that is not started yet; [`Agent::resume`] does.
+    pub fn prepare(dir: &Path, settings: AgentSettings) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let (launcher, environment) = (Vec::new(), Vec::new());
+        Ok(Self { dir: dir.to_owned(), settings, launcher, environment, process: None })
+    }
+
     /// Starts it again on the same state.
     pub fn resume(&mut self) -> anyhow::Result<()> {
-        let mut command = Command::new(workspace_binary("gantry-agent")?);
+        let binary = workspace_binary("gantry-agent")?;
+        let mut command = match self.launcher.split_first() {
+            None => Command::new(binary),
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         let settings = &self.settings;
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["--controller", &settings.controller, "--ca-hash", &settings.ca_hash])
             .args(["--instance", &settings.instance, "--docker-host", &settings.docker_host])
             .arg("--state-dir")
@@ -63,6 +81,17 @@ impl Agent {
     /// Changes how it is started next time.
     pub fn settings_mut(&mut self) -> &mut AgentSettings {
         &mut self.settings
+    }
+
+    /// A program and its arguments that become the agent from its next start on, as `nsenter` does.
+    pub fn set_launcher(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
+    }
+
+    /// Sets a variable of its environment, or unsets it, from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: Option<&str>) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
     /// Where it keeps its key and journal.

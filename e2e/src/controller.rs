@@ -1,6 +1,6 @@
 //! The controller's real binary.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use crate::process::{Process, run, workspace_binary};
 #[derive(Debug)]
 pub struct Controller {
     dir: PathBuf,
+    listen: SocketAddr,
     address: SocketAddr,
+    environment: Vec<(String, String)>,
     database_url: String,
     flags: Vec<String>,
     process: Option<Process>,
@@ -25,9 +27,24 @@ impl Controller {
     pub async fn start(dir: &Path, database_url: &str, flags: &[&str]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let address = SocketAddr::from(([127, 0, 0, 1], crate::free_port()?));
+        Self::start_at(dir, address, database_url, flags).await
+    }
+
+    /// As [`Controller::start`], listening there. Where that is every address, it is asked on loopback.
+    pub async fn start_at(
+        dir: &Path,
+        listen: SocketAddr,
+        database_url: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let is_everywhere = listen.ip().is_unspecified();
+        let local = if is_everywhere { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
         let mut controller = Self {
             dir: dir.to_owned(),
-            address,
+            listen,
+            address: SocketAddr::new(local, listen.port()),
+            environment: Vec::new(),
             database_url: database_url.to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
@@ -40,13 +57,14 @@ impl Controller {
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(workspace_binary("gantry-controller")?);
         command
-            .args(["--listen", &self.address.to_string(), "--database-url", &self.database_url])
+            .args(["--listen", &self.listen.to_string(), "--database-url", &self.database_url])
             .arg("--data-dir")
             .arg(self.dir.join("data"))
             .arg("--kubeconfig-out")
             .arg(self.kubeconfig())
             .args(["--log-format", "text"])
             .args(&self.flags)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
         let mut process = Process::spawn("gantry-controller", command, &self.dir.join("controller.log"))?;
         crate::eventually("the controller", Duration::from_secs(60), async || {
@@ -56,6 +74,11 @@ impl Controller {
         .await?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Sets a variable of its environment from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Where it listens.

@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod kubectl;
 pub mod ledger;
 pub mod manifest;
+pub mod network;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod process;

@@ -18,6 +18,7 @@ pub struct Postgres {
     dir: PathBuf,
     port: u16,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
     server: Option<Process>,
 }
 
@@ -57,7 +58,8 @@ impl Postgres {
             chown(dir, Some(uid), Some(gid))?;
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Ok(Self { bin, dir: dir.to_owned(), port: crate::free_port()?, settings, server: None })
+        let (dir, port) = (dir.to_owned(), crate::free_port()?);
+        Ok(Self { bin, dir, port, settings, environment: Vec::new(), server: None })
     }
 
     /// Takes the address of a cluster that is stopped, as a failover to it does.
@@ -71,6 +73,7 @@ impl Postgres {
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         let mut command = self.tool("postgres")?;
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("-D")
             .arg(self.dir.join("data"))
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
@@ -86,6 +89,11 @@ impl Postgres {
         })
         .await
         .map(drop)
+    }
+
+    /// Sets a variable of the server's environment from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// How to connect.

@@ -1,6 +1,7 @@
 //! One control plane and its fleet.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::controller::Controller;
 use crate::engine::Engine;
 use crate::eventually;
 use crate::kubectl::Kubectl;
+use crate::network::Namespace;
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 use crate::scratch::{Scratch, tail};
@@ -56,6 +58,17 @@ impl World {
         Ok(Self { hosts: BTreeMap::new(), controller, postgres, dir })
     }
 
+    /// A control plane without hosts that can also be reached at that address of this machine.
+    pub async fn reachable_at(address: IpAddr) -> anyhow::Result<Self> {
+        let dir = Scratch::new()?;
+        let postgres = Postgres::start(&dir.path().join("pg")).await?;
+        let listen = SocketAddr::from(([0, 0, 0, 0], crate::free_port()?));
+        let san = format!("--tls-san={address}");
+        let place = dir.path().join("controller");
+        let controller = Controller::start_at(&place, listen, &postgres.url(), &[&san]).await?;
+        Ok(Self { hosts: BTreeMap::new(), controller, postgres, dir })
+    }
+
     /// A control plane and these hosts, each with a real engine, enrolled and Online.
     pub async fn with_hosts<const N: usize>(names: [&str; N]) -> anyhow::Result<Self> {
         let mut world = Self::new().await?;
@@ -86,6 +99,23 @@ impl World {
         let mut settings = self.agent_settings(name, &engine.host()).await?;
         settings.controller = format!("https://{}", proxy.address());
         self.start_agent(name, engine, settings)
+    }
+
+    /// As [`World::enroll`], from another network namespace, in which the controller has that address.
+    pub async fn enroll_from(
+        &mut self,
+        name: &str,
+        namespace: &Namespace,
+        controller: IpAddr,
+    ) -> anyhow::Result<()> {
+        let engine = Engine::start(&self.dir.path().join(name), None).await?;
+        let mut settings = self.agent_settings(name, &engine.host()).await?;
+        settings.controller = format!("https://{controller}:{}", self.controller.address().port());
+        let mut agent = Agent::prepare(&self.dir.path().join(format!("{name}-agent")), settings)?;
+        agent.set_launcher(namespace.launcher());
+        agent.resume()?;
+        self.hosts.insert(name.to_owned(), Host { agent, engine });
+        Ok(())
     }
 
     /// Starts the agent beside an engine.
