@@ -29,8 +29,9 @@ use crate::enrollment::pin::{CaHash, OtherCa, PinnedCa};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// Sent and not acknowledged for so long: the peer is gone.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+/// Sent and not acknowledged for so long: the peer is gone. The controller asks something every five seconds, so this is noticed
+/// within 20 s also where only what we send is lost.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(14);
 const PROBE: Duration = Duration::from_secs(10);
 
 /// A connection to the controller.
