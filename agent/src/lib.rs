@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod docker;
 pub mod enrollment;
+mod failpoint;
 mod hex;
 pub mod journal;
 pub mod operations;

@@ -44,6 +44,21 @@ pub enum Body {
     Tombstone(TombstoneRecord),
 }
 
+impl Body {
+    /// What it is called where a test names it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Identity(_) => "identity",
+            Self::Token(_) => "token",
+            Self::Accepted(_) => "accepted",
+            Self::Withdrawn(_) => "withdrawn",
+            Self::Started(_) => "started",
+            Self::Finished(_) => "finished",
+            Self::Tombstone(_) => "tombstone",
+        }
+    }
+}
+
 /// Whose journal this is.
 #[derive(Clone, PartialEq, Message)]
 pub struct Identity {

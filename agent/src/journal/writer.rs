@@ -13,6 +13,7 @@ use super::record::{Body, Record};
 use super::replay::{NAME, OpenFile};
 use super::storage::FileSystem;
 use super::{JournalError, What, Write, frame};
+use crate::failpoint::reached;
 
 const BATCH: usize = 256;
 const SMALLEST_TO_COMPACT: u64 = 256 << 10;
@@ -97,8 +98,13 @@ impl Writer {
         for (place, record) in (open.frames..).zip(&records) {
             frame::write(&mut bytes, place, open.frames, &record.encode_to_vec());
         }
+        let kind = records.first().and_then(|record| record.body.as_ref()).map_or("nothing", Body::kind);
+        reached(kind, "before-append").await;
         let written = match open.file.append(&bytes).await {
-            Ok(()) => open.file.sync().await,
+            Ok(()) => {
+                reached(kind, "appended").await;
+                open.file.sync().await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = written {
@@ -108,6 +114,7 @@ impl Writer {
             }
             return Err(error);
         }
+        reached(kind, "synced").await;
         open.length += bytes.len() as u64;
         open.frames += records.len() as u64;
 
@@ -136,7 +143,9 @@ impl Writer {
         match prepare(self.files.as_ref(), &ledger).await {
             Ok(fresh) => {
                 self.file = None;
+                reached("compaction", "prepared").await;
                 self.file = Some(install(self.files.as_ref(), fresh).await?);
+                reached("compaction", "installed").await;
             }
             Err(error) => tracing::warn!(%error, "journal cannot be compacted and grows on"),
         }

@@ -14,6 +14,7 @@ use super::look::look;
 use super::report::Ending;
 use super::settle::Settled;
 use crate::docker::{Answer, Call, DockerError, ImageReference, LayerUpdate, Pull};
+use crate::failpoint::reached;
 use crate::journal::{Body, Phase, PreImage, Spent, Started};
 
 const MOST_LAYERS: usize = 200;
@@ -176,7 +177,10 @@ impl Inner {
         match run.action {
             Action::Call(call) => {
                 let within = run.limit.saturating_duration_since(Instant::now());
-                match self.engine.call(call, within).await {
+                reached("call", "before").await;
+                let answer = self.engine.call(call, within).await;
+                reached("call", "answered").await;
+                match answer {
                     Ok(answer) => ended(answered(run, answer)),
                     Err(error) => self.failed(run, call, error).await,
                 }

@@ -4,6 +4,7 @@
 
 mod agents;
 mod clients;
+mod deaths;
 mod engines;
 mod network;
 mod replicas;

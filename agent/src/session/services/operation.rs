@@ -6,12 +6,13 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::operation_service_server::OperationService;
 use gantry_api::agent_v1::{
-    ForgetRequest, ForgetResponse, QueryRequest, QueryResponse, SubmitRequest, SubmitResponse, WatchRequest,
-    WatchResponse, WithdrawRequest, WithdrawResponse,
+    ForgetRequest, ForgetResponse, OperationState, QueryRequest, QueryResponse, SubmitRequest,
+    SubmitResponse, WatchRequest, WatchResponse, WithdrawRequest, WithdrawResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::Session;
+use crate::failpoint::reached;
 
 /// Operations that are named at once.
 const MOST_NAMED: usize = 1_000;
@@ -40,7 +41,12 @@ impl OperationService for Service {
 
     async fn watch(&self, _request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         self.0.require_resumed()?;
-        let reports = self.0.parts.operations.watch();
+        let reports = self.0.parts.operations.watch().then(|report| async move {
+            if report.state() == OperationState::Finished {
+                reached("report", "before").await;
+            }
+            report
+        });
         let responses = reports.map(|report| Ok(WatchResponse { report: Some(report) }));
         Ok(Response::new(responses.take_until(self.0.over.clone().cancelled_owned()).boxed()))
     }
