@@ -15,6 +15,7 @@ need busybox "busybox-static"
 need nginx "nginx-light"
 need ip "iproute2"
 need iptables "iptables"
+need faketime "faketime"
 if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
   missing+=("postgresql")
 fi

@@ -5,12 +5,14 @@
 
 pub mod agent;
 pub mod balancer;
+pub mod client;
 pub mod collector;
 pub mod controller;
 #[cfg(feature = "simulation")]
 pub mod crowd;
 pub mod engine;
 pub mod fake_engine;
+pub mod faketime;
 pub mod figures;
 pub mod fleet;
 pub mod kubectl;

@@ -4,8 +4,10 @@
 
 mod agents;
 mod clients;
+mod clocks;
 mod deaths;
 mod engines;
+mod hung_engines;
 mod network;
 mod replicas;
 mod soak;
