@@ -8,8 +8,10 @@ use tokio::sync::Notify;
 use super::WatchCache;
 use crate::storage::{Change, Resource, Version};
 
-/// Most changes handed out at once.
+/// Most changes handed out at once, and most bytes of their objects, so that a watcher that does not read holds little that has
+/// left the window.
 const BATCH: usize = 256;
+pub(super) const BATCH_BYTES: usize = 256 << 10;
 /// How often a watch without changes is told how far it is.
 const PROGRESS: Duration = Duration::from_secs(30);
 
@@ -107,10 +109,11 @@ impl Subscription {
         // The lane lives as long as its subscriptions, so its absence means a reset.
         let Some(lane) = lane else { return Some(Next::TooSlow) };
         let mut cursor = self.cursor.max(state.version);
-        let mut changes = Vec::new();
+        let (mut changes, mut bytes) = (Vec::new(), 0);
         for change in lane.after(self.cursor).filter(|change| self.concerns(change)) {
+            bytes += change.object.json.len();
             changes.push(change.clone());
-            if changes.len() == BATCH {
+            if changes.len() == BATCH || bytes >= BATCH_BYTES {
                 cursor = change.object.version;
                 break;
             }

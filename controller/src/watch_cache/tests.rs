@@ -279,6 +279,28 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_watcher_is_handed_no_more_bytes_at_once_than_it_may_hold() {
+    let cache = WatchCache::new(WindowLimits::default());
+    cache.reset(Vec::new(), Version(1));
+    let place = Place { resource: 0, namespace: 1, name: 1 };
+    let mut watch = cache.watch(&resource(0), None, None, Version(1)).unwrap();
+    let large = |version| {
+        let json = Bytes::from(vec![b'x'; 100 << 10]);
+        let object = Arc::new(Object { json, ..Arc::unwrap_or_clone(object(&place, version)) });
+        Change { kind: ChangeKind::Modified, object, before: None }
+    };
+    cache.extend((2..12).map(large).collect(), Version(11));
+
+    let mut batches = Vec::new();
+    while let Some(Next::Changes(changes)) = watch.next().now_or_never() {
+        batches.push(changes.len());
+    }
+
+    // The one that exceeds the bound is in.
+    assert_eq!(batches, [3, 3, 3, 1]);
+}
+
 proptest! {
     #[test]
     fn it_lists_and_tells_what_happened_or_says_that_it_forgot(steps in vec(step(), 0..40)) {
