@@ -90,7 +90,10 @@ impl Inner {
                 return ended(out_of_time(run, error, is_untouched));
             }
             let left = looks_until.saturating_duration_since(Instant::now());
-            self.rest_or_withdrawn(run, pause.min(left)).await;
+            // The look that settles it is not put off by pauses that have grown.
+            let unsettled = untouched.map(|(since, _)| settle.saturating_sub(since.elapsed()));
+            let unsettled = unsettled.filter(|left| !left.is_zero()).unwrap_or(pause);
+            self.rest_or_withdrawn(run, pause.min(left).min(unsettled)).await;
             pause = (pause * 2).min(self.pace.poll_at_most);
         }
     }
