@@ -10,6 +10,7 @@ pub mod collector;
 pub mod controller;
 #[cfg(feature = "simulation")]
 pub mod crowd;
+pub mod emulator;
 pub mod engine;
 pub mod fake_engine;
 pub mod faketime;

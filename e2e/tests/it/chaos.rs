@@ -5,6 +5,7 @@
 mod agents;
 mod clients;
 mod clocks;
+mod cuts;
 mod deaths;
 mod engines;
 mod hung_engines;

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use gantry_e2e::client::Api;
+use gantry_e2e::emulator::{Emulator, Road};
 use gantry_e2e::eventually;
 use gantry_e2e::figures::tell;
 use gantry_e2e::manifest::operation;
 use gantry_e2e::network::{CABLE, HERE, Namespace, command, isolate, queued};
 use gantry_e2e::proxy::{Link, Proxy};
 use gantry_e2e::world::World;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// After this both ends know that the other does not answer. A second of it is for the test's own looks.
@@ -197,4 +201,85 @@ async fn f06_an_agent_that_comes_back_beside_its_own_half_open_connection_is_let
     ensure!(back <= BACK_WITHIN, "it was let in after {back:?}");
     is_untouched(&world).await?;
     works(&world).await
+}
+
+/// 500 ms there and back, more or less, and one packet of twenty lost.
+const ROAD: Road =
+    Road { delay: Duration::from_millis(250), jitter: Duration::from_millis(50), loss: 0.05, seed: 7 };
+const OPERATIONS: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/operations";
+
+/// Works over the road for so long, an operation after the other.
+async fn works_over_a_bad_road(for_so_long: Duration, required: Option<Duration>) -> anyhow::Result<()> {
+    isolate().await?;
+    let mut world = World::reachable_at(HERE).await?;
+    let road = Emulator::start(&world.path("namespace.log"), ROAD).await?;
+    world.enroll_from("nuc-01", road.namespace(), HERE).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let mut connection = Api::of(&world.controller)?.connect(None).await?;
+
+    let (mut to_running, mut wished) = (Histogram::<u64>::new(3)?, 0_usize);
+    let begin = Instant::now();
+    while begin.elapsed() < for_so_long {
+        let action = if wished % 2 == 0 { "Pause" } else { "Unpause" };
+        let name = format!("o-{wished}");
+        wished += 1;
+        let wish = json!({
+            "apiVersion": "gantry.dev/v1alpha1", "kind": "Operation", "metadata": {"name": name},
+            "spec": {"instanceRef": {"name": "nuc-01"}, "action": action, "target": {"kind": "Container", "name": "web"}},
+        });
+        let start = Instant::now();
+        let (status, said) = connection.call("POST", OPERATIONS, &wish).await?;
+        ensure!(status == 201, "{status}: {said}");
+        let mut has_run = false;
+        loop {
+            let (_, now) = connection.call("GET", &format!("{OPERATIONS}/{name}"), &Value::Null).await?;
+            let phase = now["status"]["phase"].as_str().unwrap_or_default();
+            if matches!(phase, "Running" | "Succeeded") && !has_run {
+                has_run = true;
+                to_running.record(start.elapsed().as_millis() as u64)?;
+            }
+            ensure!(!matches!(phase, "Failed" | "Cancelled"), "{name}: {}", now["status"]);
+            if phase == "Succeeded" {
+                break;
+            }
+            ensure!(start.elapsed() < Duration::from_secs(120), "{name} does not end: {}", now["status"]);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    let events = world.kubectl().list("events").await?;
+    let offline = events.iter().filter(|event| event["reason"] == "Offline").count();
+    let p95 = Duration::from_millis(to_running.value_at_quantile(0.95));
+    let p50 = Duration::from_millis(to_running.value_at_quantile(0.5));
+    let (lost, all) = road.packets();
+    let minutes = format!("{:.1} min", for_so_long.as_secs_f64() / 60.0);
+    tell("F07", &format!("false Offline in {minutes}"), "0", offline)?;
+    tell(
+        "F07",
+        &format!("submit to Running, p95 of {wished} (p50 {p50:.1?})"),
+        "<= 3 s",
+        format!("{p95:.1?}"),
+    )?;
+    tell("F07", "operations that progressed and timed out", "0", 0)?;
+    tell("F07", "sessions (1 is none lost)", "told", sessions(&world)?.0)?;
+    tell("F07", "packets lost on the road", "5 %", format!("{lost} of {all}"))?;
+    ensure!(offline == 0, "the host was seen Offline");
+    ensure!(required.is_none_or(|required| p95 <= required), "it took {p95:?} to Running");
+    let paused = world.host("nuc-01")?.engine.events("pause").await?.len();
+    ensure!(paused == wished.div_ceil(2), "{paused} pauses for {wished} operations");
+    Ok(())
+}
+
+#[tokio::test]
+async fn f07_operations_pass_over_a_slow_and_lossy_road() -> anyhow::Result<()> {
+    // Too few for a p95 to be asserted.
+    works_over_a_bad_road(Duration::from_secs(20), None).await
+}
+
+#[tokio::test]
+#[ignore = "long: make chaos"]
+async fn f07_twenty_minutes_on_a_slow_and_lossy_road_cost_no_host_its_health() -> anyhow::Result<()> {
+    works_over_a_bad_road(Duration::from_secs(20 * 60), Some(Duration::from_secs(3))).await
 }
