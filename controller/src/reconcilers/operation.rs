@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use gantry_api::agent_v1::{OperationReport, Token};
 use gantry_api::v1alpha1::{DockerInstance, Operation, OperationStatus};
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
@@ -66,6 +67,8 @@ struct Memory {
     /// When progress was written last.
     progress: HashMap<Uuid, Instant>,
     calls: HashMap<InstanceUid, Arc<Semaphore>>,
+    /// When an Operation was first seen here, by the clock on the wall and by the one that is never set.
+    seen: HashMap<Uuid, (Timestamp, Instant)>,
 }
 
 impl Memory {
@@ -73,10 +76,20 @@ impl Memory {
         self.answers.remove(&uid);
         self.written.remove(&uid);
         self.progress.remove(&uid);
+        self.seen.remove(&uid);
     }
 }
 
 impl Context {
+    /// The time for this Operation: the time of day when it was first seen here, and what has passed since. A clock that is set
+    /// brings no deadline forward and puts none off.
+    fn now(&self, uid: Uuid) -> Timestamp {
+        let now = (self.clock.now(), Instant::now());
+        let (at, since) = *self.memory.lock().seen.entry(uid).or_insert(now);
+        let passed = SignedDuration::try_from(now.1.saturating_duration_since(since)).unwrap_or_default();
+        at.checked_add(passed).unwrap_or(now.0)
+    }
+
     fn wake(&self, places: impl IntoIterator<Item = ObjectRef<Operation>>) {
         for place in places {
             if self.wake.try_send(place).is_err() {
@@ -207,7 +220,7 @@ async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<A
         }
     }
     let mut observed = observe::observe(&operation, uid, &context).await?;
-    let mut step = plan::plan(&operation, &observed, context.clock.now());
+    let mut step = plan::plan(&operation, &observed, context.now(uid));
     // What the agent remembers may leave open what the target is, so both may have to be asked.
     for _ in 0..2 {
         match &step {
@@ -217,7 +230,7 @@ async fn reconcile(operation: Arc<Operation>, context: Arc<Context>) -> Result<A
             Step::Remember => observe::remember(uid, &mut observed, &context).await,
             _ => break,
         }
-        step = plan::plan(&operation, &observed, context.clock.now());
+        step = plan::plan(&operation, &observed, context.now(uid));
     }
     let acted = act::act(&operation, uid, &step, &observed, &context).await?;
     report::report(uid, &step, &observed, acted, &context).await

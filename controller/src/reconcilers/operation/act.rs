@@ -95,7 +95,7 @@ async fn dispatch(
         finalizers.push(OPERATION_FINALIZER.to_owned());
         patch_finalizers(operation, uid, &finalizers, context).await?
     };
-    let status = report::dispatched(&held, step, context.token, context.clock.now());
+    let status = report::dispatched(&held, step, context.token, context.now(uid));
     report::write(&held, uid, &status, context).await
 }
 
@@ -117,7 +117,7 @@ async fn patch_finalizers(
 }
 
 async fn submit(operation: &Operation, uid: Uuid, instance: InstanceUid, context: &Context) -> Outcome {
-    let Some(request) = wire::request(operation, context.token, context.clock.now()) else {
+    let Some(request) = wire::request(operation, context.token, context.now(uid)) else {
         return Outcome::Nothing;
     };
     let Some(_permit) = permit(instance, context) else {
@@ -191,7 +191,7 @@ async fn settle(
         let released = patch_finalizers(operation, uid, &rest, context).await?;
         return Ok(Acted { operation: Arc::new(released), outcome: Outcome::Settled });
     }
-    if report::time_to_live(operation, context.clock.now()).is_some_and(|left| left.is_zero())
+    if report::time_to_live(operation, context.now(uid)).is_some_and(|left| left.is_zero())
         && operation.metadata.deletion_timestamp.is_none()
     {
         let api: Api<Operation> =

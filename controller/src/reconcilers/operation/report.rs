@@ -37,7 +37,7 @@ pub(super) async fn report(
     acted: Acted,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let now = context.clock.now();
+    let now = context.now(uid);
     let operation = acted.operation;
     let before = operation.status.clone().unwrap_or_default();
     let after = status_after(&operation, step, observed, &acted.outcome, now);
