@@ -132,7 +132,7 @@ pub fn status_after(
     step: &Step,
     observed: &plan::Observed,
     token: Token,
-    now: jiff::Timestamp,
+    now: Timestamp,
 ) -> OperationStatus {
     match step {
         Step::Dispatch { .. } => report::dispatched(operation, step, token, now),

@@ -282,7 +282,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 #[tokio::test]
 async fn a_watcher_is_handed_no_more_bytes_at_once_than_it_may_hold() {
     let cache = WatchCache::new(WindowLimits::default());
-    cache.reset(Vec::new(), Version(1));
+    cache.reset(Vec::new(), Vec::new(), Version(1));
     let place = Place { resource: 0, namespace: 1, name: 1 };
     let mut watch = cache.watch(&resource(0), None, None, Version(1)).unwrap();
     let large = |version| {
