@@ -16,6 +16,7 @@ need nginx "nginx-light"
 need ip "iproute2"
 need iptables "iptables"
 need faketime "faketime"
+[ -c /dev/net/tun ] || missing+=("/dev/net/tun (modprobe tun)")
 if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
   missing+=("postgresql")
 fi

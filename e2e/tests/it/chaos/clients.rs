@@ -24,8 +24,9 @@ const PAYLOAD: usize = 128 << 10;
 const WINDOW: usize = 128 << 20;
 /// Changes after which no buffer on the way to a client that does not read takes more.
 const LARGE: usize = 120;
-/// What one watch may hold in the controller that its client does not read: a few writes of 256 KiB and what they are made from.
-const MOST_HELD: u64 = 2 << 20;
+/// What one watch may hold in the controller that its client does not read: four writes of 256 KiB
+/// and a change, and what the next are made from.
+const MOST_HELD: u64 = 3 << 20;
 /// What a watch may be left unread for, and some more.
 const CLOSED_WITHIN: Duration = Duration::from_secs(75);
 

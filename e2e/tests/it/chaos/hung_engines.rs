@@ -72,7 +72,8 @@ async fn f15_a_removal_behind_5000_events_of_which_most_were_dropped_is_found() 
 
 #[tokio::test]
 #[ignore = "long: make chaos"]
-async fn f15_a_removal_among_5000_events_that_an_agent_slept_through_is_found() -> anyhow::Result<()> {
+async fn f15_a_removal_among_events_of_a_real_engine_that_an_agent_slept_through_is_found()
+-> anyhow::Result<()> {
     let mut world = World::with_hosts(["nuc-01"]).await?;
     let engine = &world.host("nuc-01")?.engine;
     engine.runs("web").await?;
@@ -81,13 +82,14 @@ async fn f15_a_removal_among_5000_events_that_an_agent_slept_through_is_found() 
     world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGSTOP)?;
     let engine = &world.host("nuc-01")?.engine;
     let asleep = Instant::now();
-    burst(&engine.socket(), 5_000).await?;
+    // Each costs the engine a write to its disk, so there are fewer than a fake one can tell of.
+    burst(&engine.socket(), 400).await?;
     engine.docker(["rm", "-f", "web"]).await?;
     let slept = asleep.elapsed();
     world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGCONT)?;
     let found = counts(&world, "nuc-01", 0).await?;
 
-    tell("F15", "a removal after 5,000 unread events is found in", "<= 60 s", seconds(found))?;
+    tell("F15", "a removal after 400 unread events of a real engine is found in", "<= 60 s", seconds(found))?;
     tell("F15", "the agent had slept meanwhile for", "told", seconds(slept))?;
     ensure!(found <= Duration::from_secs(60), "it was found after {found:?}");
     world.becomes_healthy("nuc-01", "Online").await
@@ -197,7 +199,7 @@ async fn one_hangs(hosts: usize, times: usize) -> anyhow::Result<()> {
     let most = hung.most_waiting();
     hung.hang(false);
 
-    tell("F20", "calls that wait for the hung engine at once", "<= 10", most)?;
+    tell("F20", "calls that wait for the hung engine, but its health check", "<= 10", most)?;
     tell("F20", "further ones are told so at once", "yes", if told { "yes" } else { "no" })?;
     let figures = |histogram| {
         format!("p50 {:.0} ms, p99 {:.0} ms", milliseconds(histogram, 0.5), milliseconds(histogram, 0.99))
