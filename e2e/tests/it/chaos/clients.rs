@@ -207,8 +207,15 @@ async fn reads_on(api: &Api, mut watch: Connection) -> anyhow::Result<String> {
     let (_, version) = text.rsplit_once("\"resourceVersion\":\"").context("it was told nothing")?;
     let version = version.split('"').next().unwrap_or_default();
     let path = format!("{UNREAD}?watch=1&resourceVersion={version}");
-    let (status, _) = api.connect(None).await?.ask("GET", &path, &Value::Null).await?;
-    Ok(status.to_string())
+    let mut again = api.connect(None).await?;
+    let (status, _) = again.ask("GET", &path, &Value::Null).await?;
+    if status != 200 {
+        return Ok(status.to_string());
+    }
+    // A watch may also say so in its first event.
+    let first = timeout(Duration::from_secs(10), again.chunk()).await??.unwrap_or_default();
+    let first: Value = serde_json::from_slice(&first).unwrap_or_default();
+    Ok(first["object"]["code"].to_string())
 }
 
 async fn ends(watch: &mut Connection) {
