@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::compaction::{self, Retention};
@@ -34,6 +35,8 @@ pub struct Postgres {
     pub(super) writer: Uuid,
     /// Number of the last batch.
     pub(super) batches: AtomicI64,
+    /// The newest position that the database has told this replica.
+    seen: Arc<Mutex<Position>>,
     notices: watch::Sender<u64>,
     _listener: AbortOnDropHandle<()>,
     _compaction: AbortOnDropHandle<()>,
@@ -48,7 +51,20 @@ impl Postgres {
     ) -> Result<Arc<Self>, StorageError> {
         let options = options.disable_statement_logging();
         within(LONG_PATIENCE, migrate(&options)).await?;
-        let pool = pool(CONNECTIONS, CONNECT_PATIENCE).min_connections(KEPT).connect_with(options).await?;
+        let seen = Arc::new(Mutex::new(Position::default()));
+        let known = Arc::clone(&seen);
+        let pool = pool(CONNECTIONS, CONNECT_PATIENCE)
+            .min_connections(KEPT)
+            .after_connect(move |connection, _| {
+                // Looked at before the database is: it may be ahead of this, never behind.
+                let seen = *known.lock();
+                Box::pin(async move {
+                    prepare(connection).await?;
+                    end_rewound_history(connection, seen).await
+                })
+            })
+            .connect_with(options)
+            .await?;
         let notices = watch::Sender::new(0);
         let listener = tokio::spawn(notify::listen(pool.clone(), notices.clone()));
         let compaction = tokio::spawn(compaction::run(pool.clone(), retention));
@@ -56,6 +72,7 @@ impl Postgres {
             pool,
             writer: entropy.uuid(),
             batches: AtomicI64::new(0),
+            seen,
             notices,
             _listener: AbortOnDropHandle::new(listener),
             _compaction: AbortOnDropHandle::new(compaction),
@@ -64,6 +81,18 @@ impl Postgres {
 }
 
 impl Postgres {
+    fn saw(&self, position: Position) {
+        let mut seen = self.seen.lock();
+        *seen = position.max(*seen);
+    }
+
+    /// Notes versions that were given to writes of this replica.
+    fn saw_versions(&self, versions: &[Option<Version>]) {
+        let mut seen = self.seen.lock();
+        // Their history is the one seen last, or a later one, where versions are higher still.
+        seen.version = versions.iter().flatten().copied().fold(seen.version, Version::max);
+    }
+
     /// Begins a new history in a database that somebody has set back; its position then. No controller may run on it.
     pub async fn begin_history(options: PgConnectOptions) -> Result<Position, StorageError> {
         let options = options.disable_statement_logging();
@@ -88,19 +117,29 @@ impl Postgres {
 #[async_trait]
 impl Backend for Postgres {
     async fn commit(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
-        self.write_batch(batch).await
+        let versions = self.write_batch(batch).await?;
+        self.saw_versions(&versions);
+        Ok(versions)
     }
 
     async fn newest(&self) -> Result<Position, StorageError> {
-        within(READ_PATIENCE, self.read_position()).await
+        let position = within(READ_PATIENCE, self.read_position()).await?;
+        self.saw(position);
+        Ok(position)
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        within(LONG_PATIENCE, self.read_resources()).await
+        let snapshot = within(LONG_PATIENCE, self.read_resources()).await?;
+        self.saw(snapshot.position);
+        Ok(snapshot)
     }
 
     async fn changes(&self, after: Version, limit: usize) -> Result<Tail, StorageError> {
-        within(READ_PATIENCE, self.read_changes(after, limit)).await
+        let tail = within(READ_PATIENCE, self.read_changes(after, limit)).await?;
+        if let Tail::Changes { position, .. } = &tail {
+            self.saw(*position);
+        }
+        Ok(tail)
     }
 
     async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
@@ -162,6 +201,27 @@ async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error
     sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only') = 'on' AS "is_read_only!""#)
         .fetch_one(connection)
         .await
+}
+
+/// Begins a new history if the database is behind what this replica has seen of it, before anything is written on a connection.
+///
+/// Who puts an earlier state of a disk back has to restart the server, so every connection to that state is a new one. A disk
+/// that is put back has the same cluster and the same timeline, so nothing but the counter tells.
+async fn end_rewound_history(connection: &mut PgConnection, seen: Position) -> Result<(), sqlx::Error> {
+    let counter =
+        sqlx::query!("SELECT version, incarnation FROM counter").fetch_one(&mut *connection).await?;
+    let found = Position {
+        identity: Identity { incarnation: counter.incarnation },
+        version: Version(counter.version),
+    };
+    if found < seen {
+        warn!(?seen, ?found, "the database was rewound");
+        let incarnation = seen.identity.incarnation + 1;
+        sqlx::query!("SELECT begin_incarnation($1, $2) IS NULL AS done", incarnation, seen.version.0)
+            .fetch_one(connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// An answer in time, or the error that stands for a server that hangs.

@@ -1,17 +1,13 @@
 //! What is forgotten: compaction of the log, the bounded window, and histories that end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use gantry_controller::clock::{Entropy as _, SystemEntropy};
-use gantry_controller::storage::{
-    Backend, Batch, Position, Retention, Snapshot, StorageError, Store, Tail, Version,
-};
+use gantry_controller::storage::{Backend as _, Retention, Store, Tail, Version};
 use gantry_controller::watch_cache::{Next, WindowLimits};
-use tokio::sync::watch;
 
+use crate::world::gate::Gate;
 use crate::world::storage::{Database, create, key, resource, store_over};
 
 /// Keeps the newest hundred versions.
@@ -61,58 +57,6 @@ async fn a_watcher_too_slow_for_the_window_is_ended_and_never_skips() {
     assert!(matches!(next, Next::TooSlow), "{next:?}");
     assert!(store.cache().watch(&resource(0), None, None, Version(49)).is_err());
     assert!(store.cache().watch(&resource(0), None, None, Version(50)).is_ok());
-}
-
-/// A database whose log cannot be read while it is closed, and is read with a gap once.
-struct Gate {
-    backend: Arc<dyn Backend>,
-    is_closed: AtomicBool,
-    /// Left out of the first answer that has it.
-    hidden: AtomicI64,
-}
-
-impl Gate {
-    fn around(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { backend, is_closed: AtomicBool::new(false), hidden: AtomicI64::new(0) })
-    }
-}
-
-#[async_trait]
-impl Backend for Gate {
-    async fn commit(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
-        self.backend.commit(batch).await
-    }
-
-    async fn newest(&self) -> Result<Position, StorageError> {
-        self.backend.newest().await
-    }
-
-    async fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        self.backend.snapshot().await
-    }
-
-    async fn changes(&self, after: Version, limit: usize) -> Result<Tail, StorageError> {
-        if self.is_closed.load(Ordering::Relaxed) {
-            return Err(StorageError::Away);
-        }
-        let mut tail = self.backend.changes(after, limit).await?;
-        if let Tail::Changes { changes, .. } = &mut tail {
-            let hidden = Version(self.hidden.load(Ordering::Relaxed));
-            if let Some(place) = changes.iter().position(|change| change.stored.version == hidden) {
-                changes.remove(place);
-                self.hidden.store(0, Ordering::Relaxed);
-            }
-        }
-        Ok(tail)
-    }
-
-    async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
-        self.backend.rewound(seen).await
-    }
-
-    fn notices(&self) -> watch::Receiver<u64> {
-        self.backend.notices()
-    }
 }
 
 #[tokio::test]
@@ -187,5 +131,24 @@ async fn a_rewound_database_begins_another_history_and_no_version_means_two_stat
     store.caught_up().await.expect("Postgres answers");
     assert_eq!(store.cache().list(&resource(0), None).objects.len(), 10);
     let made = store.write(create(key(&resource(0), "n15"), SystemEntropy.uuid())).await.expect("it is gone");
+    assert!(made.version > Version(1_000_000_000), "{} was used before", made.version);
+}
+
+#[tokio::test]
+async fn the_first_write_after_an_earlier_disk_came_back_already_belongs_to_another_history() {
+    let mut database = Database::start().await;
+    let gate = Gate::around(database.connect().await);
+    let store = store_over(gate.clone(), WindowLimits::default()).await;
+    fill(&store, 0, 10).await;
+    database.save().await;
+    fill(&store, 10, 20).await;
+
+    // Whoever follows the log does not notice.
+    gate.is_closed.store(true, Ordering::Relaxed);
+    database.server.crash().await.expect("it dies");
+    database.put_saved_back().await;
+    database.server.resume().await.expect("it recovers");
+    let made = store.write(create(key(&resource(0), "n15"), SystemEntropy.uuid())).await.expect("it is gone");
+
     assert!(made.version > Version(1_000_000_000), "{} was used before", made.version);
 }

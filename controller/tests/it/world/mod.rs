@@ -3,4 +3,5 @@
 pub mod agents;
 pub mod api;
 pub mod fake_agent;
+pub mod gate;
 pub mod storage;

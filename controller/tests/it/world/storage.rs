@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// A Postgres of this test's own.
 pub struct Database {
     pub server: Server,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Database {
@@ -29,7 +29,7 @@ impl Database {
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .expect("ours");
         let server = Server::start(&Path::join(dir.path(), "pg")).await.expect("a Postgres");
-        Self { server, _dir: dir }
+        Self { server, dir }
     }
 
     pub async fn connect(&self) -> Arc<Postgres> {
@@ -51,6 +51,24 @@ impl Database {
     /// A replica.
     pub async fn store(&self) -> Store {
         store_over(self.connect().await, WindowLimits::default()).await
+    }
+
+    /// Crashes the server, keeps a copy of what is on its disk, and starts it again.
+    pub async fn save(&mut self) {
+        self.server.crash().await.expect("it dies");
+        self.on_disk("rm -rf saved && cp -a data saved").await;
+        self.server.resume().await.expect("it recovers");
+    }
+
+    /// Puts the copy in the place of what is on the disk of a crashed server: it will not know that there ever was more.
+    pub async fn put_saved_back(&self) {
+        self.on_disk("rm -rf data && cp -a saved data").await;
+    }
+
+    async fn on_disk(&self, script: &str) {
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-c", script]).current_dir(self.dir.path().join("pg"));
+        assert!(shell.status().await.expect("there is a shell").success(), "{script}");
     }
 
     pub async fn query(&self, sql: &str) -> String {
