@@ -11,7 +11,7 @@ export GANTRY_FIGURES="$PWD/target/chaos/figures.tsv"
 : >"$GANTRY_FIGURES"
 # Most of the time these tests wait, so more of them run at once than there are processors.
 cargo nextest run --locked --workspace --run-ignored all --no-fail-fast --test-threads "${JOBS:-5}" \
-  -E 'test(/(^|::)f[0-9][0-9]_/) | test(/::chaos::/) | test(/^chaos::/)'
+  -E 'test(/(^|::)f[0-9][0-9]_/) | test(/::chaos::/) | test(/^chaos::/) | test(watch_history)'
 outcome=$?
 
 printf '\n%-4s %-52s %-28s %s\n' row what required measured

@@ -23,4 +23,5 @@ mod storage_order;
 mod storage_replicas;
 mod storage_window;
 mod storage_writes;
+mod watch_history;
 mod world;

@@ -4,4 +4,6 @@ pub mod agents;
 pub mod api;
 pub mod fake_agent;
 pub mod gate;
+pub mod history;
+pub mod replicas;
 pub mod storage;
