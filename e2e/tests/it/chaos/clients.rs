@@ -208,14 +208,10 @@ async fn reads_on(api: &Api, mut watch: Connection) -> anyhow::Result<String> {
     let version = version.split('"').next().unwrap_or_default();
     let path = format!("{UNREAD}?watch=1&resourceVersion={version}");
     let mut again = api.connect(None).await?;
-    let (status, _) = again.ask("GET", &path, &Value::Null).await?;
-    if status != 200 {
-        return Ok(status.to_string());
-    }
-    // A watch may also say so in its first event.
-    let first = timeout(Duration::from_secs(10), again.chunk()).await??.unwrap_or_default();
-    let first: Value = serde_json::from_slice(&first).unwrap_or_default();
-    Ok(first["object"]["code"].to_string())
+    // A watch may also say so in its only event.
+    let answer = timeout(Duration::from_secs(10), again.call("GET", &path, &Value::Null));
+    let (status, said) = answer.await.context("a watch from there goes on")??;
+    Ok(if status == 200 { said["object"]["code"].to_string() } else { status.to_string() })
 }
 
 async fn ends(watch: &mut Connection) {
