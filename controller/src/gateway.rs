@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::agent_v1::Token;
-use gantry_api::enrollment::{EnrollFailure, EnrollRequest, EnrollResponse};
+use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason, EnrollRequest, EnrollResponse};
 use jiff::SignedDuration;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast};
@@ -242,7 +242,15 @@ impl AgentDoor for Gateway {
         request: EnrollRequest,
         from: SocketAddr,
     ) -> Result<EnrollResponse, EnrollFailure> {
-        self.decide(request, from).await
+        let stopping = || EnrollFailure {
+            reason: EnrollFailureReason::Unavailable,
+            message: "the controller is stopping: try again".to_owned(),
+        };
+        let me = self.me.upgrade().ok_or_else(stopping)?;
+        // A caller that goes away takes nothing along: between the use of a token and the instance it is for, that use would be lost.
+        // It ends by itself, since every call in it does.
+        let decided = tokio::spawn(async move { me.decide(request, from).await });
+        decided.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
 

@@ -244,6 +244,28 @@ async fn t17_who_loses_a_race_for_a_name_has_used_nothing_up() {
 }
 
 #[tokio::test]
+async fn an_agent_that_goes_away_while_it_is_decided_on_is_let_in_when_it_asks_again() {
+    for polls in 0..40 {
+        let world = World::new().await;
+        world.token(1).await;
+        let asked = request("nuc-01", &key());
+
+        let mut asking = Box::pin(world.ask(asked.clone()));
+        for _ in 0..polls {
+            if futures::poll!(&mut asking).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(asking);
+
+        let enrolled = world.ask(asked).await;
+        assert!(enrolled.is_ok(), "gone after {polls} steps: {enrolled:?}");
+        assert_eq!(world.instances().await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_use_that_came_to_nothing_is_given_back_also_the_last_one() {
     let world = World::new().await;
     let directory = ApiDirectory::new(client(&world.api.router, "test"));
