@@ -7,7 +7,7 @@ use tonic::Code;
 use crate::daemon::{C1, Daemon, Fault};
 use crate::world::{
     World, container, every_action, kill, pause, pull, remove, remove_image, rename, restart, start, stop,
-    unpause,
+    stop_within, unpause,
 };
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn a_hang_ends_at_the_deadline_as_what_can_be_seen() {
 #[tokio::test]
 async fn a_stop_that_may_take_longer_than_its_deadline_is_waited_for() {
     let world = World::with_container("running").await;
-    let mut request = stop();
+    let mut request = stop_within(1);
     request.run_within_ms = 1;
 
     assert_eq!(world.run(&request).await.outcome(), Outcome::Succeeded);

@@ -272,7 +272,11 @@ pub(crate) fn start() -> SubmitRequest {
 }
 
 pub(crate) fn stop() -> SubmitRequest {
-    container(Kind::ContainerStop(ContainerStop { timeout_seconds: Some(0) }))
+    stop_within(0)
+}
+
+pub(crate) fn stop_within(seconds: u32) -> SubmitRequest {
+    container(Kind::ContainerStop(ContainerStop { timeout_seconds: Some(seconds) }))
 }
 
 pub(crate) fn restart() -> SubmitRequest {
