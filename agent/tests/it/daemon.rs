@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -22,6 +23,8 @@ pub(crate) enum Fault {
     Cut,
     /// It is done and the connection is closed.
     LoseAnswer,
+    /// The connection is closed, and so long afterwards it is done: Docker goes on after its client has left.
+    CutThenDo(Duration),
     /// Nothing is done and there is never an answer.
     Hang,
     /// It is done and there is never an answer.
@@ -236,6 +239,14 @@ async fn serve(
         Some(Fault::Cut) => Err(std::io::ErrorKind::ConnectionReset.into()),
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Refuse(status, text)) => Ok(message(&shared.lock(), status, text)),
+        Some(Fault::CutThenDo(later)) => {
+            let (method, shared) = (request.method().clone(), shared.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(later).await;
+                change(&mut shared.lock(), &method, &path, &query);
+            });
+            Err(std::io::ErrorKind::ConnectionReset.into())
+        }
         Some(Fault::LoseAnswer) => {
             act(&shared);
             Err(std::io::ErrorKind::ConnectionReset.into())

@@ -1,5 +1,7 @@
 //! What Docker's answers mean, one action at a time.
 
+use std::time::Duration;
+
 use gantry_api::agent_v1::action::Action as Kind;
 use gantry_api::agent_v1::{ContainerRestart, OperationState, Outcome, Policy};
 use tonic::Code;
@@ -219,6 +221,20 @@ async fn what_was_cut_before_it_was_done_is_asked_again_only_where_that_can_do_n
 }
 
 #[tokio::test]
+async fn what_docker_still_does_after_its_answer_was_lost_is_waited_for_and_not_asked_for_twice() {
+    for (state, request, effect) in [("exited", start(), "start"), ("running", restart(), "restart")] {
+        let world = World::with_container(state).await;
+        world.daemon.next_call(Fault::CutThenDo(Duration::from_millis(60)));
+
+        let report = world.run(&request).await;
+
+        assert_eq!(report.outcome(), Outcome::Succeeded, "{effect}: {report:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.daemon.effects(), [effect]);
+    }
+}
+
+#[tokio::test]
 async fn a_hang_ends_at_the_deadline_as_what_can_be_seen() {
     let world = World::with_container("running").await;
     world.daemon.next_call(Fault::HangAfter);
@@ -347,7 +363,7 @@ async fn a_pull_shows_its_layers_and_stops_when_it_is_withdrawn() {
     let report = world.operations.withdraw(request.token, &request.uid).await.unwrap();
 
     assert_eq!(report.outcome(), Outcome::Cancelled, "{report:?}");
-    assert!(asked.elapsed() < std::time::Duration::from_secs(1), "it did not wait for a deadline");
+    assert!(asked.elapsed() < Duration::from_secs(1), "it did not wait for a deadline");
     world.daemon.state.lock().pull_is_held = false;
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     assert_eq!(world.daemon.effects(), Vec::<String>::new(), "Docker was told to stop");
