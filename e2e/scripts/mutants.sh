@@ -16,7 +16,7 @@ missed=0
 
 # Names of the first tests that fail, or what else went wrong.
 unit() { # crate
-  cargo nextest run --locked -p "$1" --status-level fail --failure-output never >"$place/out" 2>&1 && return 1
+  cargo nextest run --locked -p "$1" --no-fail-fast --status-level fail --failure-output never >"$place/out" 2>&1 && return 1
   sed -nE 's/^ *(FAIL|TIMEOUT|SIGABRT) \[[^]]*\] (\([^)]*\) )?//p' "$place/out" | sort -u | head -n 3
 }
 
