@@ -14,9 +14,16 @@ cd "$tree" || exit 1
 declare -a table=()
 missed=0
 
+# A mistake can make a test run for ever.
+LONGEST=900
+
 # Names of the first tests that fail, or what else went wrong.
 unit() { # crate
-  cargo nextest run --locked -p "$1" --no-fail-fast --status-level fail --failure-output never >"$place/out" 2>&1 && return 1
+  timeout --kill-after 10 "$LONGEST" cargo nextest run --locked -p "$1" --no-fail-fast --status-level fail --failure-output never >"$place/out" 2>&1
+  case $? in
+    0) return 1 ;;
+    124 | 137) echo "no end within $LONGEST s" ;;
+  esac
   sed -nE 's/^ *(FAIL|TIMEOUT|SIGABRT) \[[^]]*\] (\([^)]*\) )?//p' "$place/out" | sort -u | head -n 3
 }
 

@@ -17,33 +17,13 @@ if [ -n "$installed" ] && has_prepared_statements "$installed"; then
   exit
 fi
 
-# shellcheck disable=SC1091
-. /etc/os-release
-if [ "${ID:-}" != debian ]; then
-  echo "error: this fetches from Debian's archive and works on Debian only" >&2
-  exit 1
-fi
-mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)"
-work="$(mktemp -d)"
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/packages"
-touch "$work/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$work/sources.list"
-apt() {
-  apt-get -qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$work/lists" \
-    -o Dir::Cache="$work/cache" -o Dir::State::status="$work/status" -o APT::Sandbox::User="$(id -un)" \
-    -o Acquire::Languages=none "$@"
-}
-apt update
-(cd "$work/packages" && apt download pgbouncer libc6 libevent-2.1-7t64 libssl3t64 libcares2 libpam0g libldap2 libsystemd0)
-for package in "$work"/packages/*.deb; do
-  dpkg-deb -x "$package" "$to/root"
-done
+"$(dirname "$0")/debian-packages.sh" trixie "$to/unpacked" pgbouncer libc6 libevent-2.1-7t64 libssl3t64 libcares2 libpam0g libldap2 \
+  libsystemd0
 cat >"$to/pgbouncer" <<'WRAPPER'
 #!/bin/sh
-root="$(dirname "$0")/root"
-for lib in "$root"/usr/lib/*-linux-gnu; do libs="$lib:/usr/lib/$(basename "$lib"):/lib/$(basename "$lib")"; done
-for loader in "$lib"/ld-linux-*; do exec "$loader" --library-path "$libs" "$root/usr/sbin/pgbouncer" "$@"; done
+unpacked="$(dirname "$0")/unpacked"
+for lib in "$unpacked"/usr/lib/*-linux-gnu; do libs="$lib:/usr/lib/$(basename "$lib"):/lib/$(basename "$lib")"; done
+for loader in "$lib"/ld-linux-*; do exec "$loader" --library-path "$libs" "$unpacked/usr/sbin/pgbouncer" "$@"; done
 WRAPPER
 chmod +x "$to/pgbouncer"
 "$to/pgbouncer" --version | head -n 1

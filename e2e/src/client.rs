@@ -4,10 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
@@ -31,18 +27,9 @@ pub struct Connection {
 
 impl Api {
     /// The API of that controller, as its admin.
-    pub fn of(controller: &Controller) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(OwnServer(provider)))
-            .with_no_client_auth();
-        Ok(Self {
-            address: controller.address(),
-            token: controller.admin_token()?.into(),
-            tls: tokio_rustls::TlsConnector::from(Arc::new(config)),
-        })
+    pub async fn of(controller: &Controller) -> anyhow::Result<Self> {
+        let (address, token) = (controller.address(), controller.admin_token()?.into());
+        Ok(Self { address, token, tls: controller.tls().await? })
     }
 
     /// Connects, with that much room in the kernel for what is not read, where it is given.
@@ -120,44 +107,5 @@ impl Connection {
         let read = self.stream.read_line(&mut line).await?;
         ensure!(read > 0, "the connection ended");
         Ok(line.trim_end().to_owned())
-    }
-}
-
-/// Takes any server: it is the one we started.
-#[derive(Debug)]
-struct OwnServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for OwnServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

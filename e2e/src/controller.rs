@@ -2,10 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use rustls::RootCertStore;
 use tokio::process::Command;
+use tokio_rustls::TlsConnector;
 
 use crate::kubectl::Kubectl;
 use crate::process::{Process, run, workspace_binary};
@@ -84,6 +88,22 @@ impl Controller {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// TLS of a client that trusts this controller's authority and no other.
+    pub async fn tls(&self) -> anyhow::Result<TlsConnector> {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig())?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let mut trusted = RootCertStore::empty();
+        for certificate in config.root_cert.unwrap_or_default() {
+            trusted.add(certificate.into())?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
+        Ok(Arc::new(config).into())
     }
 
     /// The admin's kubeconfig.

@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let postgres = Postgres::start(&dir.path().join("pg")).await?;
     let controller = Controller::start(&dir.path().join("controller"), &postgres.url(), &[]).await?;
     let bench = Bench {
-        target: Target::of(&controller)?,
+        target: Target::of(&controller).await?,
         clients: args.clients,
         time: Duration::from_secs(args.seconds),
     };
@@ -130,18 +130,9 @@ struct Client {
 }
 
 impl Target {
-    fn of(controller: &Controller) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(OwnServer(provider)))
-            .with_no_client_auth();
-        Ok(Self {
-            address: controller.address(),
-            token: controller.admin_token()?.into(),
-            tls: tokio_rustls::TlsConnector::from(Arc::new(config)),
-        })
+    async fn of(controller: &Controller) -> anyhow::Result<Self> {
+        let (address, token) = (controller.address(), controller.admin_token()?.into());
+        Ok(Self { address, token, tls: controller.tls().await? })
     }
 
     async fn connect(&self) -> anyhow::Result<Client> {
@@ -510,43 +501,4 @@ fn report(what: &str, times: &Histogram<u64>, time: Duration) {
 
 fn ms(micros: u64) -> String {
     format!("{:.1} ms", micros as f64 / 1_000.0)
-}
-
-/// Trusts any certificate: the server is a child of this process on loopback, and what is measured is its work.
-#[derive(Debug)]
-struct OwnServer(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for OwnServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &rustls::pki_types::CertificateDer<'_>,
-        _intermediates: &[rustls::pki_types::CertificateDer<'_>],
-        _server_name: &rustls::pki_types::ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -242,7 +242,7 @@ pub struct List {
     pub scope: Scope,
     pub replica: usize,
     pub version: i64,
-    /// The newest version that anybody had been told of before it was asked for.
+    /// The newest version that anybody had been told of before it was asked for; 0 where it says that it is old.
     pub at_least: i64,
     pub items: Vec<State>,
 }

@@ -13,6 +13,7 @@ use gantry_controller::storage::postgres::Postgres;
 use gantry_controller::storage::{Retention, Store};
 use gantry_controller::telemetry::metrics::Metrics;
 use gantry_controller::watch_cache::WindowLimits;
+use http::response::Parts;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use parking_lot::{Mutex, RwLock};
@@ -81,10 +82,15 @@ impl Replica {
     /// A request whose answer is one JSON document.
     pub async fn call(&self, method: Method, path: &str, kind: &str, body: String) -> Option<(u16, Value)> {
         let request = Request::builder().method(method).uri(path).header("content-type", kind);
-        let response = self.send(request.body(Body::from(body)).expect("a request")).await?;
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.ok()?.to_bytes();
-        Some((code, serde_json::from_slice(&bytes).ok()?))
+        let (parts, body) = self.ask(request.body(Body::from(body)).expect("a request")).await?;
+        Some((parts.status.as_u16(), body))
+    }
+
+    /// A request, and its answer with its headers.
+    pub async fn ask(&self, request: Request<Body>) -> Option<(Parts, Value)> {
+        let (parts, body) = self.send(request).await?.into_parts();
+        let bytes = body.collect().await.ok()?.to_bytes();
+        Some((parts, serde_json::from_slice(&bytes).ok()?))
     }
 }
 

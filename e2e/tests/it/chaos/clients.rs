@@ -119,7 +119,7 @@ fn resident(pid: Pid) -> anyhow::Result<u64> {
 /// `whole` goes on until the window of changes has gone by and the unread watches are closed.
 async fn some_do_not_read(readers: usize, deaf: usize, changes: usize, whole: bool) -> anyhow::Result<()> {
     let world = World::new().await?;
-    let (api, pid) = (Api::of(&world.controller)?, world.controller.process()?.pid());
+    let (api, pid) = (Api::of(&world.controller).await?, world.controller.process()?.pid());
     let mut connection = api.connect(None).await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "loud"}});
     let mut made = vec![connection.call("POST", "/api/v1/namespaces", &namespace).await?];

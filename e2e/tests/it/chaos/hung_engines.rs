@@ -168,7 +168,7 @@ fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
 /// Of so many hosts one hangs, of which much is wished.
 async fn one_hangs(hosts: usize, times: usize) -> anyhow::Result<()> {
     let world = World::new().await?;
-    let api = Api::of(&world.controller)?;
+    let api = Api::of(&world.controller).await?;
     let mut all = Vec::new();
     for number in 0..hosts {
         let (engine, agent) = with_fake(&world, &format!("n{number}")).await?;

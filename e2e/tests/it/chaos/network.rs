@@ -216,7 +216,7 @@ async fn works_over_a_bad_road(for_so_long: Duration, required: Option<Duration>
     world.enroll_from("nuc-01", road.namespace(), HERE).await?;
     world.becomes_healthy("nuc-01", "Online").await?;
     world.host("nuc-01")?.engine.runs("web").await?;
-    let mut connection = Api::of(&world.controller)?.connect(None).await?;
+    let mut connection = Api::of(&world.controller).await?.connect(None).await?;
 
     let (mut to_running, mut wished) = (Histogram::<u64>::new(3)?, 0_usize);
     let begin = Instant::now();
