@@ -1,4 +1,7 @@
-//! Who leads: one replica at a time, by a lease in SQL time, fenced by a token that grows at each takeover.
+//! Who leads: one replica at a time, fenced by a token that grows at each takeover.
+//!
+//! No wall clock ends a term. A candidate takes the lease over once it has watched it go without renewal for long enough by its own
+//! monotonic clock; the database's time only makes that shorter for a lease that was left behind long ago.
 
 use std::time::Duration;
 
@@ -17,8 +20,11 @@ use super::StorageError;
 use super::postgres::{pool, within};
 use crate::clock::Entropy;
 
-/// How long a lease lasts without renewal, by the database's clock.
-const LEASE_SECONDS: f64 = 15.0;
+/// How long a lease lasts without renewal, by the clock of whoever waits for it.
+const LEASE: Duration = Duration::from_secs(15);
+/// How long one is watched that has run out by the database's clock too. That clock may have jumped, so a holder that lives is given the
+/// time for some renewals.
+const LEFT_BEHIND: Duration = Duration::from_secs(6);
 /// How long the holder trusts it after it last asked for a renewal that was granted, by its own monotonic clock.
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is asked for.
@@ -50,6 +56,7 @@ impl Leadership {
             holder: entropy.uuid(),
             token: sender,
             newest: newest_sender,
+            watched: None,
         };
         let task = tokio::spawn(candidate.run(stop.clone()));
         Self { pool, name, token, newest, stop, task }
@@ -102,6 +109,18 @@ struct Candidate {
     holder: Uuid,
     token: watch::Sender<Option<Token>>,
     newest: watch::Sender<Option<Token>>,
+    /// The lease of another.
+    watched: Option<Watched>,
+}
+
+/// A lease of another, as it was when it was last seen to change.
+#[derive(Debug, PartialEq, Eq)]
+struct Watched {
+    epoch: i64,
+    /// As Postgres writes it: only told apart, never read, since it is of another clock.
+    expires_at: String,
+    /// When an answer said so first.
+    since: Instant,
 }
 
 /// An answer to who leads.
@@ -110,6 +129,8 @@ struct Asked {
     newest: Option<Token>,
     /// It is ours.
     is_granted: bool,
+    /// The lease, if it is another's.
+    held: Option<(i64, String)>,
 }
 
 impl Candidate {
@@ -127,6 +148,7 @@ impl Candidate {
                     if answer.is_granted {
                         trusted_until = asked + RENEW_WITHIN;
                     }
+                    self.watch(answer.held);
                     self.newest.send_if_modified(|newest| {
                         let has_changed = *newest != answer.newest;
                         *newest = answer.newest;
@@ -140,7 +162,9 @@ impl Candidate {
             if self.leads() && Instant::now() >= trusted_until {
                 self.announce(None);
             }
-            let pause = if self.leads() { RETRY.min(trusted_until - Instant::now()) } else { RETRY };
+            let until = if self.leads() { Some(trusted_until) } else { self.takes_over_at() };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let pause = left.filter(|left| !left.is_zero()).map_or(RETRY, |left| RETRY.min(left));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => break,
@@ -174,7 +198,26 @@ impl Candidate {
         });
     }
 
-    /// Takes or renews the lease, unless another holds it. A lease that ran out is taken over, also by its last holder.
+    /// Begins to watch the lease anew if it is another than before.
+    fn watch(&mut self, held: Option<(i64, String)>) {
+        let is_same = match (&self.watched, &held) {
+            (Some(watched), Some((epoch, expires_at))) => {
+                (watched.epoch, &watched.expires_at) == (*epoch, expires_at)
+            }
+            _ => false,
+        };
+        if !is_same {
+            self.watched =
+                held.map(|(epoch, expires_at)| Watched { epoch, expires_at, since: Instant::now() });
+        }
+    }
+
+    /// When the lease of another will have been watched for long enough, whatever the database's clock says.
+    fn takes_over_at(&self) -> Option<Instant> {
+        self.watched.as_ref().map(|watched| watched.since + LEASE)
+    }
+
+    /// Takes or renews the lease, unless another holds it.
     async fn ask(&mut self) -> Result<Asked, StorageError> {
         let mut connection = if let Some(connection) = self.connection.take() {
             connection
@@ -189,24 +232,32 @@ impl Candidate {
     }
 
     async fn ask_on(&self, connection: &mut PgConnection) -> Result<Asked, sqlx::Error> {
+        let term = self.token.borrow().and_then(|token| i64::try_from(token.epoch).ok());
+        let watched = self.watched.as_ref();
         let row = sqlx::query!(
             r#"
             WITH granted AS (
             INSERT INTO leases AS held (name, holder, epoch, expires_at)
-            VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+            VALUES ($1, $2, 1, clock_timestamp() + $3::float8 * interval '1 second')
             ON CONFLICT (name) DO UPDATE SET
-                epoch = CASE WHEN held.holder = $2 AND held.expires_at > clock_timestamp() THEN held.epoch ELSE held.epoch + 1 END,
-                holder = $2,
-                expires_at = clock_timestamp() + make_interval(secs => $3)
-            WHERE held.holder = $2 OR held.expires_at <= clock_timestamp()
+                epoch = CASE WHEN held.holder = $2 AND held.epoch = $4 THEN held.epoch ELSE held.epoch + 1 END,
+                holder = excluded.holder,
+                expires_at = excluded.expires_at
+            WHERE held.holder = $2 OR held.expires_at = '-infinity' OR (
+                held.epoch = $5 AND held.expires_at::text = $6 AND ($7 OR $8 AND held.expires_at <= clock_timestamp()))
             RETURNING epoch
             )
-            SELECT incarnation, (SELECT epoch FROM granted) AS granted, (SELECT epoch FROM leases WHERE name = $1) AS known
-            FROM counter
+            SELECT incarnation, (SELECT epoch FROM granted) AS granted, known.epoch AS "known?", known.expires_at::text AS expires_at
+            FROM counter LEFT JOIN leases known ON known.name = $1
             "#,
             self.name,
             self.holder,
-            LEASE_SECONDS,
+            LEASE.as_secs_f64(),
+            term,
+            watched.map(|watched| watched.epoch),
+            watched.map(|watched| &*watched.expires_at),
+            watched.is_some_and(|watched| watched.since.elapsed() >= LEASE),
+            watched.is_some_and(|watched| watched.since.elapsed() >= LEFT_BEHIND),
         )
         .fetch_one(connection)
         .await?;
@@ -214,12 +265,14 @@ impl Candidate {
             incarnation: u64::try_from(row.incarnation).unwrap_or_default(),
             epoch: u64::try_from(epoch).unwrap_or_default(),
         });
-        Ok(Asked { newest, is_granted: row.granted.is_some() })
+        let is_granted = row.granted.is_some();
+        let held = row.known.zip(row.expires_at).filter(|_| !is_granted);
+        Ok(Asked { newest, is_granted, held })
     }
 
     async fn release(&self) -> Result<(), StorageError> {
         sqlx::query!(
-            "UPDATE leases SET expires_at = clock_timestamp() WHERE name = $1 AND holder = $2",
+            "UPDATE leases SET expires_at = '-infinity' WHERE name = $1 AND holder = $2",
             self.name,
             self.holder,
         )

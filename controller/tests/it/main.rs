@@ -19,6 +19,7 @@ mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;
 mod reconcile_loops;
+mod storage_lease;
 mod storage_order;
 mod storage_replicas;
 mod storage_window;
