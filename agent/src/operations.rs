@@ -167,10 +167,15 @@ impl Operations {
         self.detached(async move { inner.withdraw(token, &uid).await }).await
     }
 
-    /// Keeps only a tombstone of operations that have ended; others are left as they are.
-    pub async fn forget(&self, token: Option<Token>, uids: Vec<String>) -> Result<(), Refusal> {
+    /// Keeps only a tombstone of operations that have ended; others are left as they are. See `OperationService.Forget`.
+    pub async fn forget(
+        &self,
+        token: Option<Token>,
+        uids: Vec<String>,
+        recorded_at: u64,
+    ) -> Result<(), Refusal> {
         let inner = self.inner.clone();
-        self.detached(async move { inner.forget(token, &uids).await }).await
+        self.detached(async move { inner.forget(token, &uids, recorded_at).await }).await
     }
 
     /// The present state of these, forgotten ones too; one never heard of is not in the answer.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use gantry_api::agent_v1::Token;
+use gantry_api::agent_v1::{Rewind, Token};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
@@ -352,6 +352,10 @@ struct Leader {
 impl Authority for Leader {
     fn token(&self) -> Option<Token> {
         *self.newest.borrow()
+    }
+
+    fn rewinds(&self) -> Vec<Rewind> {
+        self.leadership.rewinds()
     }
 
     async fn raise_above(&self, seen: Token) -> Option<Token> {

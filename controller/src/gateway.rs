@@ -24,7 +24,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_api::agent_v1::Token;
+use gantry_api::agent_v1::{Rewind, Token};
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason, EnrollRequest, EnrollResponse};
 use jiff::SignedDuration;
 use parking_lot::Mutex;
@@ -60,6 +60,9 @@ const MOST_REMEMBERED: usize = 100_000;
 pub trait Authority: Send + Sync + 'static {
     /// The newest token of whichever replica leads or led last; `None` before the first is known.
     fn token(&self) -> Option<Token>;
+
+    /// When the store was set back, oldest first.
+    fn rewinds(&self) -> Vec<Rewind>;
 
     /// Called when an agent has seen a higher token, which means that the store was rewound: gives one above it.
     async fn raise_above(&self, seen: Token) -> Option<Token>;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use gantry_api::agent_v1::{OperationReport, OperationState, Outcome, SubmitRequest, Token};
+use gantry_api::agent_v1::{OperationReport, OperationState, Outcome, Rewind, SubmitRequest, Token};
 use uuid::Uuid;
 
 use super::Accepted;
@@ -58,11 +58,21 @@ pub struct Tombstone {
     pub outcome: Outcome,
     /// Another attempt is safe.
     pub retryable: bool,
+    /// Incarnation of the store that holds the result.
+    pub incarnation: u64,
+    /// Version of the store that holds it; 0 if nobody shall be told again.
+    pub recorded_at: u64,
 }
 
 impl Tombstone {
-    const NEVER_SEEN: Self =
-        Self { attempt: 0, digest: [0; 16], outcome: Outcome::Withdrawn, retryable: false };
+    const NEVER_SEEN: Self = Self {
+        attempt: 0,
+        digest: [0; 16],
+        outcome: Outcome::Withdrawn,
+        retryable: false,
+        incarnation: 0,
+        recorded_at: 0,
+    };
 
     fn record(&self, uid: Uuid) -> TombstoneRecord {
         TombstoneRecord {
@@ -71,7 +81,16 @@ impl Tombstone {
             digest: self.digest.to_vec(),
             outcome: self.outcome.into(),
             retryable: self.retryable,
+            incarnation: self.incarnation,
+            recorded_at: self.recorded_at,
         }
+    }
+
+    /// True if the store that held the result was set back to before it, and there is something to tell of it.
+    fn is_lost(&self, rewinds: &[Rewind]) -> bool {
+        let is_later =
+            |rewind: &Rewind| rewind.incarnation > self.incarnation && rewind.kept < self.recorded_at;
+        self.outcome != Outcome::Withdrawn && rewinds.iter().any(is_later)
     }
 }
 
@@ -122,15 +141,28 @@ impl Ledger {
         self.tombstones.get(uid)
     }
 
-    /// The record that lets go of an operation; `None` if there is none or it has not ended.
-    pub fn bury(&self, uid: &Uuid) -> Option<Body> {
+    /// Operations whose results were recorded in a state of the store that is lost, oldest first.
+    pub fn lost(&self, rewinds: &[Rewind]) -> impl Iterator<Item = Uuid> {
+        let is_lost = |uid: &&Uuid| self.tombstone(uid).is_some_and(|stone| stone.is_lost(rewinds));
+        self.order.iter().filter(is_lost).copied()
+    }
+
+    /// The record that lets go of an operation, whose result that version of the store holds; `None` if there is nothing to let go
+    /// of or it has not ended. What is forgotten already is told no more once it is let go of at version 0.
+    pub fn bury(&self, uid: &Uuid, recorded_at: u64) -> Option<Body> {
+        if let Some(stone) = self.tombstones.get(uid) {
+            let told = Tombstone { recorded_at, ..*stone };
+            return (recorded_at == 0 && stone.recorded_at != 0).then(|| Body::Tombstone(told.record(*uid)));
+        }
         let entry = self.entries.get(uid)?;
         let (outcome, retryable) = match (entry.phase, &entry.result) {
             (Phase::Withdrawn, _) => (Outcome::Withdrawn, false),
             (Phase::Finished, Some(result)) => (result.outcome(), result.retryable),
             _ => return None,
         };
-        Some(Body::Tombstone(tombstone(entry, outcome, retryable).record(*uid)))
+        let incarnation = self.token.map_or(0, |token| token.incarnation);
+        let stone = Tombstone { incarnation, recorded_at, ..tombstone(entry, outcome, retryable) };
+        Some(Body::Tombstone(stone.record(*uid)))
     }
 
     /// Takes one durable record in.
@@ -169,8 +201,11 @@ impl Ledger {
                     digest.iter_mut().zip(&stone.digest).for_each(|(byte, kept)| *byte = *kept);
                     self.entries.remove(&uid);
                     let outcome = Outcome::try_from(stone.outcome).unwrap_or(Outcome::Unknown);
-                    let (attempt, retryable) = (stone.attempt, stone.retryable);
-                    self.keep(uid, Tombstone { attempt, digest, outcome, retryable });
+                    let TombstoneRecord { attempt, retryable, incarnation, recorded_at, .. } = stone;
+                    self.keep(
+                        uid,
+                        Tombstone { attempt, digest, outcome, retryable, incarnation, recorded_at },
+                    );
                 }
             }
             Some(Body::Finished(_)) | None => {}
@@ -297,6 +332,7 @@ fn tombstone(entry: &Entry, outcome: Outcome, retryable: bool) -> Tombstone {
         digest: fingerprint(&entry.request.digest),
         outcome,
         retryable,
+        ..Tombstone::NEVER_SEEN
     }
 }
 

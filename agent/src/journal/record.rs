@@ -266,6 +266,12 @@ pub struct TombstoneRecord {
     pub(super) outcome: i32,
     #[prost(bool, tag = "5")]
     pub(super) retryable: bool,
+    /// Incarnation of the store that holds the result.
+    #[prost(uint64, tag = "6")]
+    pub(super) incarnation: u64,
+    /// Version of the store that holds it; 0 if nobody shall be told again.
+    #[prost(uint64, tag = "7")]
+    pub(super) recorded_at: u64,
 }
 
 /// What a tombstone keeps of a digest.

@@ -132,6 +132,7 @@ fn of_tombstone(ledger: &Ledger, uid: Uuid, stone: Tombstone) -> OperationReport
         state: state.into(),
         outcome: stone.outcome.into(),
         retryable: stone.retryable,
+        forgotten: true,
         journal_id: ledger.journal_id().to_owned(),
         journal_sequence: ledger.sequence(),
         ..OperationReport::default()

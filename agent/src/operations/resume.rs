@@ -46,8 +46,10 @@ impl Inner {
         for uid in over {
             self.changed(uid);
         }
+        let lost: Vec<_> =
+            self.journal.read(|ledger| ledger.lost(&request.rewinds).take(MOST_ENTRIES).collect());
         Ok(Resumed {
-            reports: self.all().into_iter().filter_map(|uid| self.report(uid)).collect(),
+            reports: self.all().into_iter().chain(lost).filter_map(|uid| self.report(uid)).collect(),
             journal_id: self.journal.read(|ledger| ledger.journal_id().to_owned()),
         })
     }

@@ -110,14 +110,23 @@ impl Inner {
         Ok(uids.into_iter().filter_map(|uid| self.report(uid)).collect())
     }
 
-    pub(super) async fn forget(&self, token: Option<Token>, uids: &[String]) -> Result<(), Refusal> {
+    pub(super) async fn forget(
+        &self,
+        token: Option<Token>,
+        uids: &[String],
+        recorded_at: u64,
+    ) -> Result<(), Refusal> {
         let uids = uids.iter().map(|uid| parse_uid(uid)).collect::<Result<Vec<_>, _>>()?;
         let _authority = self.authority(token).await?;
         let _stripes = self.every_stripe().await;
         let bodies: Vec<_> =
-            self.journal.read(|ledger| uids.iter().filter_map(|uid| ledger.bury(uid)).collect());
+            self.journal.read(|ledger| uids.iter().filter_map(|uid| ledger.bury(uid, recorded_at)).collect());
         if !bodies.is_empty() {
             self.journal.append(bodies).await?;
+        }
+        // Whoever follows from elsewhere than the one that asked drops them too.
+        for uid in uids {
+            self.changed(uid);
         }
         Ok(())
     }

@@ -155,9 +155,9 @@ async fn a_query_and_a_forget_name_a_thousand_at_most() {
 
     assert_eq!(operations.query(query(1_000)).await.unwrap().into_inner().reports, []);
     assert_eq!(operations.query(query(1_001)).await.unwrap_err().code(), Code::InvalidArgument);
-    let forget = ForgetRequest { uids: vec![UID.to_owned(); 1_001], token: Some(TOKEN) };
+    let forget = ForgetRequest { uids: vec![UID.to_owned(); 1_001], token: Some(TOKEN), recorded_at: 7 };
     assert_eq!(operations.forget(forget).await.unwrap_err().code(), Code::InvalidArgument);
-    let no_token = ForgetRequest { uids: vec![UID.to_owned()], token: None };
+    let no_token = ForgetRequest { uids: vec![UID.to_owned()], token: None, recorded_at: 7 };
     assert_eq!(operations.forget(no_token).await.unwrap_err().code(), Code::InvalidArgument);
 }
 

@@ -36,7 +36,7 @@ async fn the_same_operation_with_another_digest_is_refused() {
     request.digest = "d2".to_owned();
 
     assert_eq!(world.submit(&request).await.unwrap_err().code, Code::AlreadyExists);
-    world.operations.forget(Some(TOKEN), vec![request.uid.clone()]).await.unwrap();
+    world.operations.forget(Some(TOKEN), vec![request.uid.clone()], 7).await.unwrap();
     assert_eq!(world.submit(&request).await.unwrap_err().code, Code::AlreadyExists);
 }
 
@@ -57,7 +57,7 @@ async fn a_forgotten_operation_is_a_tombstone_for_ever() {
     let mut world = World::with_container("running").await;
     let request = restart();
     world.run(&request).await;
-    world.operations.forget(Some(TOKEN), vec![request.uid.clone()]).await.unwrap();
+    world.operations.forget(Some(TOKEN), vec![request.uid.clone()], 7).await.unwrap();
     world.agent_is_killed_and_restarted().await;
 
     let report = world.submit(&request).await.unwrap();
@@ -74,7 +74,7 @@ async fn an_operation_that_has_not_ended_cannot_be_forgotten() {
     let request = pull();
     world.submit(&request).await.unwrap();
 
-    world.operations.forget(Some(TOKEN), vec![request.uid.clone()]).await.unwrap();
+    world.operations.forget(Some(TOKEN), vec![request.uid.clone()], 7).await.unwrap();
 
     world.daemon.state.lock().pull_is_held = false;
     assert_eq!(world.ended(&request).await.outcome(), Outcome::Succeeded);
@@ -95,7 +95,7 @@ async fn a_lower_token_is_refused_even_after_a_restart() {
     refused(world.submit(&request).await.unwrap_err().code);
     refused(world.try_resume(low, &[], &[]).await.unwrap_err().code);
     refused(world.operations.withdraw(Some(low), &request.uid).await.unwrap_err().code);
-    refused(world.operations.forget(Some(low), vec![request.uid.clone()]).await.unwrap_err().code);
+    refused(world.operations.forget(Some(low), vec![request.uid.clone()], 7).await.unwrap_err().code);
     assert_eq!(world.daemon.effects(), Vec::<String>::new());
 }
 

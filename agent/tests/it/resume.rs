@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry_agent::operations::Refusal;
-use gantry_api::agent_v1::{OperationState, Outcome, ResumeRequest, SubmitRequest};
+use gantry_api::agent_v1::{OperationState, Outcome, ResumeRequest, Rewind, SubmitRequest, Token};
 use tonic::Code;
 
 use crate::daemon::Fault;
@@ -130,7 +130,7 @@ async fn a_journal_that_was_rolled_back_gives_way_to_another_and_nothing_of_it_s
     world.daemon.change(|container| container.state = "exited".to_owned());
     world.daemon.next_call(Fault::Refuse(500, "port is already allocated"));
     assert!(world.run(&retryable).await.retryable);
-    world.operations.forget(Some(TOKEN), vec![retryable.uid.clone()]).await.unwrap();
+    world.operations.forget(Some(TOKEN), vec![retryable.uid.clone()], 7).await.unwrap();
     world.daemon.stop().await;
     world.submit(&waiting_one).await.unwrap();
     let before = world.operations.identity();
@@ -178,7 +178,7 @@ async fn one_that_failed_without_effect_is_withdrawn_and_says_why_it_failed() {
         let mut request = start();
         assert!(world.run(&request).await.retryable);
         if is_forgotten {
-            world.operations.forget(Some(TOKEN), vec![request.uid.clone()]).await.unwrap();
+            world.operations.forget(Some(TOKEN), vec![request.uid.clone()], 7).await.unwrap();
         }
 
         let report = world.operations.withdraw(Some(TOKEN), &request.uid).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_query_knows_everything_and_changes_nothing() {
     let (ended, forgotten, unknown) = (restart(), kill("HUP"), remove(true));
     world.run(&ended).await;
     world.run(&forgotten).await;
-    world.operations.forget(Some(TOKEN), vec![forgotten.uid.clone()]).await.unwrap();
+    world.operations.forget(Some(TOKEN), vec![forgotten.uid.clone()], 7).await.unwrap();
     world.daemon.state.lock().pull_is_held = true;
     let running = pull();
     world.submit(&running).await.unwrap();
@@ -280,4 +280,36 @@ async fn what_an_earlier_session_asked_for_does_nothing_after_the_next_has_begun
     assert_eq!(second.unwrap().reports, []);
     assert_eq!(world.known(&late), None);
     assert_eq!(world.daemon.calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_store_forgot_that_was_set_back_is_told_again_until_somebody_has_heard_it() {
+    let mut world = World::with_container("running").await;
+    let (kept, lost, withdrawn) = (restart(), kill("HUP"), stop());
+    for (request, recorded_at) in [(&kept, 100), (&lost, 101)] {
+        world.run(request).await;
+        world.operations.forget(Some(TOKEN), vec![request.uid.clone()], recorded_at).await.unwrap();
+    }
+    world.operations.withdraw(Some(TOKEN), &withdrawn.uid).await.unwrap();
+    world.operations.forget(Some(TOKEN), vec![withdrawn.uid.clone()], 101).await.unwrap();
+    world.agent_is_killed_and_restarted().await;
+    let token = Token { incarnation: TOKEN.incarnation + 1, epoch: 1 };
+    let told = async |world: &World, incarnation, kept| {
+        let rewinds = vec![Rewind { incarnation, kept }];
+        let request = ResumeRequest { token: Some(token), rewinds, ..ResumeRequest::default() };
+        let reports = world.operations.resume(request).await.unwrap().reports;
+        reports.into_iter().map(|report| (report.uid.clone(), report.outcome())).collect::<Vec<_>>()
+    };
+
+    assert_eq!(told(&world, TOKEN.incarnation, 50).await, [], "that was before");
+    assert_eq!(told(&world, token.incarnation, 101).await, []);
+    for _ in 0..2 {
+        let outcome = [(lost.uid.clone(), Outcome::Succeeded)];
+        assert_eq!(told(&world, token.incarnation, 100).await, outcome, "what never ran has nothing to tell");
+        world.agent_is_killed_and_restarted().await;
+    }
+    world.operations.forget(Some(token), vec![lost.uid.clone()], 0).await.unwrap();
+    world.agent_is_killed_and_restarted().await;
+    assert_eq!(told(&world, token.incarnation, 100).await, []);
+    assert_eq!(world.known(&lost).unwrap().state(), OperationState::Tombstone);
 }

@@ -180,7 +180,7 @@ impl World {
             token: Some(token),
             withdrawn_uids: withdrawn.iter().map(|request| request.uid.clone()).collect(),
             permits: permitted.iter().map(permit).collect(),
-            journal_was_rolled_back: false,
+            ..ResumeRequest::default()
         };
         self.operations.resume(request).await
     }

@@ -52,10 +52,15 @@ impl Contact {
         }
     }
 
-    /// Lets the agent drop what is recorded.
-    pub(super) async fn forget(&self, token: Token, operations: &[Uuid]) -> Result<(), LinkError> {
+    /// Lets the agent drop what is recorded, at that version of the store.
+    pub(super) async fn forget(
+        &self,
+        token: Token,
+        operations: &[Uuid],
+        recorded_at: u64,
+    ) -> Result<(), LinkError> {
         for some in operations.chunks(MOST_FORGOTTEN) {
-            let request = ForgetRequest { uids: as_text(some), token: Some(token) };
+            let request = ForgetRequest { uids: as_text(some), token: Some(token), recorded_at };
             let grpc = self.grpc();
             let call = async { calls::operations(grpc).forget(calls::request(request)).await };
             calls::within(SHORT, call).await?;

@@ -140,8 +140,13 @@ impl Gateway {
             );
         }
         let Standing { known, withdrawn, permits, .. } = standing;
-        let resume =
-            ResumeRequest { token: Some(token), withdrawn_uids: withdrawn, permits, journal_was_rolled_back };
+        let resume = ResumeRequest {
+            token: Some(token),
+            withdrawn_uids: withdrawn,
+            permits,
+            journal_was_rolled_back,
+            rewinds: self.parts.authority.rewinds(),
+        };
         let mut sessions = calls::sessions(session.grpc.clone());
         let resumed = calls::within(self.parts.timing.call, sessions.resume(calls::request(resume))).await?;
         let facts = SessionFacts {

@@ -66,7 +66,7 @@ pub enum LinkEvent {
     Reported(InstanceUid, Uuid),
     /// A second agent was turned away.
     DuplicateRefused(InstanceUid, DuplicateRefusal),
-    /// An agent holds the result of an Operation that does not exist any more; it is told once, then the agent forgets it.
+    /// An agent holds the result of an Operation that does not exist any more; told again until the agent was let forget it.
     Orphaned(InstanceUid, Box<OperationReport>),
     /// An agent did what none of ours does; the words say what.
     Misbehaved(InstanceUid, String),
@@ -132,9 +132,15 @@ pub trait AgentLink: Send + Sync + 'static {
         operation: Uuid,
     ) -> Result<Option<OperationReport>, LinkError>;
 
-    /// Lets the agent drop results that are committed.
-    async fn forget(&self, instance: InstanceUid, token: Token, operations: &[Uuid])
-    -> Result<(), LinkError>;
+    /// Lets the agent drop results that are committed. `recorded_at` is a version of the store that holds them; 0 if their resources
+    /// do not exist, so that nobody is ever told of them again.
+    async fn forget(
+        &self,
+        instance: InstanceUid,
+        token: Token,
+        operations: &[Uuid],
+        recorded_at: u64,
+    ) -> Result<(), LinkError>;
 
     /// The newest report on an operation in the present session; `None` when its agent is away or never heard of it.
     fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport>;

@@ -94,9 +94,10 @@ impl AgentLink for Gateway {
         instance: InstanceUid,
         token: Token,
         operations: &[Uuid],
+        recorded_at: u64,
     ) -> Result<(), LinkError> {
         let agent = self.contact(instance).ok_or(LinkError::Away)?;
-        agent.forget(token, operations).await?;
+        agent.forget(token, operations, recorded_at).await?;
         if matches!(agent, Contact::Here(_)) {
             self.announce(LinkEvent::Forgotten(instance, operations.to_vec()));
         }

@@ -155,27 +155,25 @@ impl Session {
         }
     }
 
-    /// Tells of results that have no resource any more and lets the agent forget them. Never ends.
+    /// Tells of results that have no resource any more, again and again until whoever leads has let the agent forget them. What never
+    /// ran is forgotten without a word. Never ends.
     async fn bury_orphans(self: &Arc<Self>, gateway: &Gateway) {
-        let mut told = 0;
         loop {
             let over: Vec<OperationReport> = {
-                let (orphans, reports) = (self.orphans.lock(), self.reports());
+                let (mut orphans, reports) = (self.orphans.lock(), self.reports());
+                orphans.retain(|uid| reports.get(*uid).is_some());
                 orphans.iter().filter_map(|uid| reports.get(*uid)).filter(is_over).collect()
             };
-            let uids: Vec<Uuid> = over.iter().filter_map(|report| report.uid.parse().ok()).collect();
-            for report in over.into_iter().filter(|report| report.state() == OperationState::Finished) {
-                told += 1;
-                if told <= MOST_ORPHANS_TOLD {
-                    gateway.announce(LinkEvent::Orphaned(self.identity.uid, Box::new(report)));
-                }
+            let (results, others): (Vec<_>, Vec<_>) = over.into_iter().partition(has_result);
+            for report in results.into_iter().take(MOST_ORPHANS_TOLD) {
+                gateway.announce(LinkEvent::Orphaned(self.identity.uid, Box::new(report)));
             }
+            let uids: Vec<Uuid> = others.iter().filter_map(|report| report.uid.parse().ok()).collect();
             let token = gateway.parts.authority.token();
-            if let (false, Some(token)) = (uids.is_empty(), token) {
-                match gateway.forget(self.identity.uid, token, &uids).await {
-                    Ok(()) => self.orphans.lock().retain(|uid| !uids.contains(uid)),
-                    Err(error) => tracing::debug!(%error, "the agent does not forget what nobody knows"),
-                }
+            if let (false, Some(token)) = (uids.is_empty(), token)
+                && let Err(error) = gateway.forget(self.identity.uid, token, &uids, 0).await
+            {
+                tracing::debug!(%error, "the agent does not forget what nobody knows");
             }
             if self.orphans.lock().is_empty() {
                 return std::future::pending().await;
@@ -213,8 +211,11 @@ impl Session {
             }
             match stream.message().await {
                 Ok(Some(message)) => {
-                    let news = message.report.and_then(|report| self.reports.lock().take(report));
-                    if let Some(operation) = news {
+                    let Some(report) = message.report else { continue };
+                    if let (true, Ok(operation)) = (report.forgotten, report.uid.parse()) {
+                        self.reports.lock().forget(&[operation]);
+                        gateway.announce(LinkEvent::Forgotten(self.identity.uid, vec![operation]));
+                    } else if let Some(operation) = self.reports.lock().take(report) {
                         gateway.announce(LinkEvent::Reported(self.identity.uid, operation));
                     }
                 }
@@ -296,6 +297,11 @@ impl Session {
 
 fn is_over(report: &OperationReport) -> bool {
     matches!(report.state(), OperationState::Finished | OperationState::Withdrawn | OperationState::Tombstone)
+}
+
+/// True of a result, also if the agent has kept no more of it than that.
+fn has_result(report: &OperationReport) -> bool {
+    matches!(report.state(), OperationState::Finished | OperationState::Tombstone)
 }
 
 /// The uids as the protocol writes them.

@@ -2,6 +2,7 @@
 
 mod act;
 mod observe;
+mod orphans;
 mod plan;
 mod report;
 
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Parts;
 use super::events::Recorder;
@@ -46,6 +48,8 @@ struct Context {
     /// Since when this replica looks.
     started: Instant,
     memory: Mutex<HashMap<InstanceUid, Memory>>,
+    /// Results that nobody's resource speaks of any more, until the next pass.
+    orphans: Mutex<HashMap<InstanceUid, HashMap<Uuid, OperationReport>>>,
     /// Archived instances whose agents still have Operations, and since when.
     leaving: Mutex<HashMap<InstanceUid, Instant>>,
 }
@@ -77,6 +81,7 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
         checks: Semaphore::new(parts.config.health_check_concurrency.max(1)),
         started: Instant::now(),
         memory: Mutex::default(),
+        orphans: Mutex::default(),
         leaving: Mutex::default(),
     });
     let machine = Machine {
@@ -133,6 +138,7 @@ fn retire(context: &Context, instance: &DockerInstance) {
     if let Some(uid) = uid(instance) {
         context.link.disconnect(uid, "the instance was deleted");
         context.memory.lock().remove(&uid);
+        context.orphans.lock().remove(&uid);
     }
     report::remove_series(context, instance);
 }
@@ -164,8 +170,8 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
             Ok(LinkEvent::Disconnected(uid) | LinkEvent::DuplicateRefused(uid, _)) => wake(context, uid),
             Ok(LinkEvent::Reported(..) | LinkEvent::Forgotten(..)) => {}
             Ok(LinkEvent::Orphaned(uid, report)) => {
-                context.metrics.orphaned_results.inc();
-                tell(context, uid, "OrphanedResult", &orphan(&report));
+                orphans::note(context, uid, *report);
+                wake(context, uid);
             }
             Ok(LinkEvent::Misbehaved(uid, what)) => tell(context, uid, "AgentMisbehaves", &what),
             Ok(LinkEvent::StoreRewound(uid)) => tell(
@@ -186,17 +192,6 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
             Err(broadcast::error::RecvError::Closed) => return stop.cancelled().await,
         }
     }
-}
-
-/// The outcome of something that nobody's resource speaks of any more.
-fn orphan(report: &OperationReport) -> String {
-    let target = report.before.as_ref().or(report.after.as_ref()).map_or("", |target| target.name.as_str());
-    format!(
-        "the host ended operation {} on \"{target}\" as {}, and its resource does not exist any more: {}",
-        report.uid,
-        report.outcome().as_str_name().trim_start_matches("OUTCOME_"),
-        if report.error.is_empty() { &report.message } else { &report.error },
-    )
 }
 
 fn find(context: &Context, uid: InstanceUid) -> Option<Arc<DockerInstance>> {
@@ -222,6 +217,7 @@ fn wake(context: &Context, uid: InstanceUid) {
 #[tracing::instrument(name = "reconcile.instance", skip_all, fields(object.kind = "DockerInstance", object.name = instance.name_any()))]
 async fn reconcile(instance: Arc<DockerInstance>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = uid(&instance).ok_or(ReconcileError::NoUid)?;
+    orphans::tell(&instance, uid, &context).await;
     let observed = observe::observe(uid, &context);
     let plan = plan::plan(&instance, &observed);
     let outcome = act::act(&instance, uid, &plan, &context).await;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use gantry_api::agent_v1::Token;
+use gantry_api::agent_v1::{Rewind, Token};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions as _, PgConnection, Postgres};
@@ -36,6 +36,7 @@ pub struct Leadership {
     name: &'static str,
     token: watch::Receiver<Option<Token>>,
     newest: watch::Receiver<Option<Token>>,
+    rewinds: watch::Receiver<Vec<Rewind>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -48,6 +49,7 @@ impl Leadership {
         let pool = pool(2, RETRY).connect_lazy_with(options.clone().disable_statement_logging());
         let (sender, token) = watch::channel(None);
         let (newest_sender, newest) = watch::channel(None);
+        let (rewinds_sender, rewinds) = watch::channel(Vec::new());
         let stop = CancellationToken::new();
         let candidate = Candidate {
             pool: pool.clone(),
@@ -56,15 +58,21 @@ impl Leadership {
             holder: entropy.uuid(),
             token: sender,
             newest: newest_sender,
+            rewinds: rewinds_sender,
             watched: None,
         };
         let task = tokio::spawn(candidate.run(stop.clone()));
-        Self { pool, name, token, newest, stop, task }
+        Self { pool, name, token, newest, rewinds, stop, task }
     }
 
     /// The newest token of whichever replica leads or led last, as far as this one has heard. `None` before the first.
     pub fn newest(&self) -> watch::Receiver<Option<Token>> {
         self.newest.clone()
+    }
+
+    /// When the store was set back, oldest first; as fresh as the newest token.
+    pub fn rewinds(&self) -> Vec<Rewind> {
+        self.rewinds.borrow().clone()
     }
 
     /// The token while this replica leads. It may change without a `None` between when leadership was lost and won again.
@@ -109,6 +117,7 @@ struct Candidate {
     holder: Uuid,
     token: watch::Sender<Option<Token>>,
     newest: watch::Sender<Option<Token>>,
+    rewinds: watch::Sender<Vec<Rewind>>,
     /// The lease of another.
     watched: Option<Watched>,
 }
@@ -131,6 +140,7 @@ struct Asked {
     is_granted: bool,
     /// The lease, if it is another's.
     held: Option<(i64, String)>,
+    rewinds: Vec<Rewind>,
 }
 
 impl Candidate {
@@ -149,6 +159,7 @@ impl Candidate {
                         trusted_until = asked + RENEW_WITHIN;
                     }
                     self.watch(answer.held);
+                    self.rewinds.send_replace(answer.rewinds);
                     self.newest.send_if_modified(|newest| {
                         let has_changed = *newest != answer.newest;
                         *newest = answer.newest;
@@ -247,7 +258,9 @@ impl Candidate {
                 held.epoch = $5 AND held.expires_at::text = $6 AND ($7 OR $8 AND held.expires_at <= clock_timestamp()))
             RETURNING epoch
             )
-            SELECT incarnation, (SELECT epoch FROM granted) AS granted, known.epoch AS "known?", known.expires_at::text AS expires_at
+            SELECT incarnation, (SELECT epoch FROM granted) AS granted, known.epoch AS "known?", known.expires_at::text AS expires_at,
+                ARRAY(SELECT incarnation FROM incarnations ORDER BY incarnation) AS "incarnations!",
+                ARRAY(SELECT kept FROM incarnations ORDER BY incarnation) AS "kept!"
             FROM counter LEFT JOIN leases known ON known.name = $1
             "#,
             self.name,
@@ -261,13 +274,18 @@ impl Candidate {
         )
         .fetch_one(connection)
         .await?;
-        let newest = row.granted.or(row.known).map(|epoch| Token {
-            incarnation: u64::try_from(row.incarnation).unwrap_or_default(),
-            epoch: u64::try_from(epoch).unwrap_or_default(),
-        });
+        let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+        let newest = row
+            .granted
+            .or(row.known)
+            .map(|epoch| Token { incarnation: unsigned(row.incarnation), epoch: unsigned(epoch) });
+        let rewinds = row.incarnations.into_iter().zip(row.kept);
+        let rewinds = rewinds
+            .map(|(incarnation, kept)| Rewind { incarnation: unsigned(incarnation), kept: unsigned(kept) })
+            .collect();
         let is_granted = row.granted.is_some();
         let held = row.known.zip(row.expires_at).filter(|_| !is_granted);
-        Ok(Asked { newest, is_granted, held })
+        Ok(Asked { newest, is_granted, held, rewinds })
     }
 
     async fn release(&self) -> Result<(), StorageError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use gantry_api::agent_v1::Rewind;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -31,6 +32,7 @@ struct State {
     log: VecDeque<LoggedChange>,
     /// The newest version that was compacted away.
     floor: Version,
+    rewinds: Vec<Rewind>,
     is_away: bool,
 }
 
@@ -48,6 +50,7 @@ impl MemoryBackend {
                 objects: BTreeMap::new(),
                 log: VecDeque::new(),
                 floor: Version(0),
+                rewinds: Vec::new(),
                 is_away: false,
             })),
             notices: watch::Sender::new(0),
@@ -77,6 +80,11 @@ impl MemoryBackend {
     /// Becomes what it was, as a restored backup does: without telling anybody.
     pub fn rewind(&self, moment: Moment) {
         *self.state.lock() = moment.0;
+    }
+
+    /// When it was noticed that it was set back.
+    pub fn rewinds(&self) -> Vec<Rewind> {
+        self.state.lock().rewinds.clone()
     }
 
     fn notify(&self) {
@@ -169,6 +177,9 @@ impl Backend for MemoryBackend {
         self.ask(|state| {
             if state.position.identity <= seen.identity {
                 state.position.identity.incarnation = seen.identity.incarnation + 1;
+                let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+                let incarnation = unsigned(state.position.identity.incarnation);
+                state.rewinds.push(Rewind { incarnation, kept: unsigned(state.position.version.0) });
                 let newest = state.position.version.max(seen.version);
                 state.position.version = Version(newest.0 + REWIND_JUMP);
             }

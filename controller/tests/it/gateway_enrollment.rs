@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use gantry_api::agent_v1::Token;
+use gantry_api::agent_v1::{Rewind, Token};
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason as Failure, EnrollRequest, EnrollResponse};
 use gantry_controller::apiserver::client;
 use gantry_controller::clock::{Clock, SystemEntropy};
@@ -30,6 +30,10 @@ struct Leads;
 impl Authority for Leads {
     fn token(&self) -> Option<Token> {
         None
+    }
+
+    fn rewinds(&self) -> Vec<Rewind> {
+        Vec::new()
     }
 
     async fn raise_above(&self, _: Token) -> Option<Token> {

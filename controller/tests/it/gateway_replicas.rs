@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_api::agent_v1::{self as agent, RefusalReason, Token};
+use gantry_api::agent_v1::{self as agent, RefusalReason, Rewind, Token};
 use gantry_controller::apiserver::client;
 use gantry_controller::clock::SystemEntropy;
 use gantry_controller::gateway::directory::ApiDirectory;
@@ -105,6 +105,10 @@ struct Known;
 impl Authority for Known {
     fn token(&self) -> Option<Token> {
         Some(TOKEN)
+    }
+
+    fn rewinds(&self) -> Vec<Rewind> {
+        Vec::new()
     }
 
     async fn raise_above(&self, _: Token) -> Option<Token> {
@@ -217,9 +221,10 @@ async fn an_agent_that_one_replica_holds_is_known_to_the_other_and_asked_through
     until("what it says arrives", || world.right.report(identity.uid, operation).is_some()).await;
     let withdrawn = world.right.withdraw(identity.uid, TOKEN, operation).await.expect("it answers");
     assert_eq!(withdrawn.state(), agent::OperationState::Withdrawn);
-    world.right.forget(identity.uid, TOKEN, &[operation]).await.expect("it forgets");
+    world.right.forget(identity.uid, TOKEN, &[operation], 7).await.expect("it forgets");
     assert_eq!(*fake.forgotten.lock(), [operation.to_string()]);
     assert_eq!(world.right.unsettled(identity.uid), 0);
+    until("the replica that holds it drops it too", || world.left.unsettled(identity.uid) == 0).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use gantry_api::agent_v1::{self as agent, RefusalReason, Token};
+use gantry_api::agent_v1::{self as agent, RefusalReason, Rewind, Token};
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason as Failure, EnrollRequest, EnrollResponse};
 use gantry_controller::apiserver::client;
 use gantry_controller::clock::{Clock as _, SystemEntropy};
@@ -41,6 +41,10 @@ struct Leads;
 impl Authority for Leads {
     fn token(&self) -> Option<Token> {
         Some(Token { incarnation: 1, epoch: 1 })
+    }
+
+    fn rewinds(&self) -> Vec<Rewind> {
+        Vec::new()
     }
 
     async fn raise_above(&self, _: Token) -> Option<Token> {
@@ -267,39 +271,43 @@ async fn an_agent_whose_journal_ends_before_what_it_told_is_told_that_it_was_rol
 }
 
 #[tokio::test]
-async fn a_result_whose_operation_is_gone_is_told_once_and_forgotten() {
+async fn a_result_whose_operation_is_gone_is_told_until_it_is_let_go_of_and_what_never_ran_is_forgotten() {
     let world = World::new().await;
     let identity = world.bound("nuc-01").await;
     let known = world.operation("known").await;
-    let lost = uuid::Uuid::from_u128(5).to_string();
-    let report = |uid: &str| agent::OperationReport {
+    let [lost, never_ran] = [5, 6].map(|number| uuid::Uuid::from_u128(number).to_string());
+    let report = |uid: &str, state: agent::OperationState| agent::OperationReport {
         uid: uid.to_owned(),
         attempt: 1,
-        state: agent::OperationState::Finished.into(),
+        state: state.into(),
         ..agent::OperationReport::default()
     };
+    let reports = vec![
+        report(&known, agent::OperationState::Finished),
+        report(&lost, agent::OperationState::Finished),
+        report(&never_ran, agent::OperationState::Withdrawn),
+    ];
     let mut events = world.gateway.events();
 
-    let (fake, _session) = world.connect_as(
-        &identity,
-        Arc::new(FakeAgent { reports: vec![report(&known), report(&lost)], ..FakeAgent::of(&identity) }),
-    );
+    let (fake, _session) =
+        world.connect_as(&identity, Arc::new(FakeAgent { reports, ..FakeAgent::of(&identity) }));
 
-    let orphan = tokio::time::timeout(Duration::from_secs(10), async {
-        loop {
-            if let LinkEvent::Orphaned(_, report) = events.recv().await.expect("an event") {
-                return report;
+    for _ in 0..2 {
+        let orphan = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                if let LinkEvent::Orphaned(_, report) = events.recv().await.expect("an event") {
+                    return report;
+                }
             }
-        }
-    });
-    assert_eq!(orphan.await.expect("it is told").uid, lost);
-    let is_forgotten = async {
-        while fake.forgotten.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), is_forgotten).await.expect("it is forgotten");
-    assert_eq!(*fake.forgotten.lock(), [lost]);
+        });
+        assert_eq!(orphan.await.expect("it is told").uid, lost);
+    }
+    assert_eq!(*fake.forgotten.lock(), std::slice::from_ref(&never_ran));
+    let token = Token { incarnation: 1, epoch: 1 };
+    let operation = lost.parse().expect("a uid");
+    world.gateway.forget(identity.uid, token, &[operation], 0).await.expect("it is forgotten");
+    assert_eq!(*fake.forgotten.lock(), [never_ran, lost]);
+    assert_eq!(world.gateway.report(identity.uid, operation), None, "so it is told no more");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gantry_api::agent_v1::Rewind;
 use gantry_controller::clock::SystemEntropy;
 use gantry_controller::storage::lease::Leadership;
 
@@ -71,4 +72,30 @@ async fn a_clock_that_jumps_ends_no_term() {
     holder.stop().await;
     assert_eq!(epoch_of(&candidate).await, 2);
     candidate.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_rewind_has_lost_is_known_with_the_token_that_follows_it() {
+    let database = Database::start().await;
+    database.connect().await;
+    database.query("UPDATE counter SET version = 700").await;
+    let leadership = stand(&database, "l");
+    epoch_of(&leadership).await;
+    assert_eq!(leadership.rewinds(), []);
+
+    database.query("SELECT begin_incarnation(5, 900)").await;
+    let (mut newest, is_next) = (leadership.newest(), |token: &Option<_>| token.is_some_and(is_of_five));
+    tokio::time::timeout(A_WHILE, newest.wait_for(is_next)).await.expect("in time").expect("it stands");
+
+    assert_eq!(leadership.rewinds(), [Rewind { incarnation: 5, kept: 700 }], "900 was seen, and is no more");
+    database.query("SELECT begin_incarnation(n, 0) FROM generate_series(6, 200) n").await;
+    assert_eq!(
+        database.query("SELECT min(incarnation) || ' ' || count(*) FROM incarnations").await,
+        "101 100"
+    );
+    leadership.stop().await;
+}
+
+fn is_of_five(token: gantry_api::agent_v1::Token) -> bool {
+    token.incarnation == 5
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_api::agent_v1::Token;
+use gantry_api::agent_v1::{Rewind, Token};
 use gantry_controller::gateway::Authority;
 use gantry_controller::storage::memory::{MemoryBackend, Moment};
 use gantry_controller::storage::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version};
@@ -262,6 +262,10 @@ impl Candidate {
 impl Authority for Candidate {
     fn token(&self) -> Option<Token> {
         *self.newest.borrow()
+    }
+
+    fn rewinds(&self) -> Vec<Rewind> {
+        self.database.backend.rewinds()
     }
 
     async fn raise_above(&self, seen: Token) -> Option<Token> {

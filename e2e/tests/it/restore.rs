@@ -10,7 +10,8 @@ use gantry_e2e::postgres::Postgres;
 use gantry_e2e::world::World;
 use tokio::time::Instant;
 
-/// A HUP was asked of a host that was away, and the backup is from before the host came back and sent it.
+/// A HUP was asked of a host that was away, and the backup is from before the host came back and sent it. A Pause was asked for after
+/// the backup.
 async fn backed_up_before_a_kill(world: &mut World) -> anyhow::Result<std::path::PathBuf> {
     world.host("nuc-01")?.engine.runs("web").await?;
     world.host_mut("nuc-01")?.agent.stop().await?;
@@ -28,12 +29,16 @@ async fn backed_up_before_a_kill(world: &mut World) -> anyhow::Result<std::path:
 
     world.host_mut("nuc-01")?.agent.resume()?;
     world.kubectl().wait("operation/hup", "condition=Complete").await?;
-    eventually("the agent to be let forget", Duration::from_secs(20), async || {
-        let operation = world.kubectl().get("operation", "hup").await?;
-        ensure!(operation["metadata"]["finalizers"].is_null(), "it is held yet");
-        Ok(())
-    })
-    .await?;
+    world.kubectl().apply(&operation("lost", "nuc-01", "Pause", "web", "")).await?;
+    world.kubectl().wait("operation/lost", "condition=Complete").await?;
+    for name in ["hup", "lost"] {
+        eventually("the agent to be let forget", Duration::from_secs(20), async || {
+            let operation = world.kubectl().get("operation", name).await?;
+            ensure!(operation["metadata"]["finalizers"].is_null(), "{name} is held yet");
+            Ok(())
+        })
+        .await?;
+    }
     ensure!(hups(world).await? == 1, "it was done once");
     world.controller.stop().await?;
     Ok(backup)
@@ -48,8 +53,16 @@ async fn goes_on(world: &World, row: &str) -> anyhow::Result<()> {
     let since = Instant::now();
     world.kubectl().wait("operation/hup", "condition=Complete").await?;
     world.becomes_healthy("nuc-01", "Online").await?;
-    world.kubectl().apply(&operation("pause", "nuc-01", "Pause", "web", "")).await?;
-    world.kubectl().wait("operation/pause", "condition=Complete").await?;
+    eventually("the agent to tell of the Pause that was lost", Duration::from_secs(20), async || {
+        let told = world.kubectl().run(["events", "--for", "dockerinstance/nuc-01"]).await?;
+        let times = told.lines().filter(|line| line.contains("OrphanedResult")).count();
+        ensure!(times == 1, "{times} in {told}");
+        Ok(())
+    })
+    .await?;
+    tell(row, "results of Operations that were lost, told of by an Event", "1", 1)?;
+    world.kubectl().apply(&operation("unpause", "nuc-01", "Unpause", "web", "")).await?;
+    world.kubectl().wait("operation/unpause", "condition=Complete").await?;
     let repeated = hups(world).await?.saturating_sub(1);
     tell(row, "effects of before that were repeated", "0", repeated)?;
     tell(

@@ -61,9 +61,9 @@ impl OperationService for Service {
 
     async fn forget(&self, request: Request<ForgetRequest>) -> Result<Response<ForgetResponse>, Status> {
         self.0.require_resumed()?;
-        let ForgetRequest { uids, token } = request.into_inner();
+        let ForgetRequest { uids, token, recorded_at } = request.into_inner();
         check_number(&uids)?;
-        self.0.parts.operations.forget(token, uids).await?;
+        self.0.parts.operations.forget(token, uids, recorded_at).await?;
         Ok(Response::new(ForgetResponse {}))
     }
 }

@@ -68,7 +68,7 @@ impl AgentLink for Agents {
         Err(LinkError::Away)
     }
 
-    async fn forget(&self, _: InstanceUid, _: Token, _: &[Uuid]) -> Result<(), LinkError> {
+    async fn forget(&self, _: InstanceUid, _: Token, _: &[Uuid], _: u64) -> Result<(), LinkError> {
         Err(LinkError::Away)
     }
 
@@ -106,6 +106,7 @@ fn context(link: Arc<Agents>) -> Context {
         leadership: tokio::sync::watch::Sender::default().subscribe(),
         started: Instant::now(),
         memory: Mutex::default(),
+        orphans: Mutex::default(),
         leaving: Mutex::default(),
     }
 }

@@ -231,5 +231,6 @@ async fn is_released(operation: &Operation, uid: Uuid, observed: &Observed, cont
             _ => false,
         },
     };
-    has_ended && context.link.forget(instance.uid, context.token, &[uid]).await.is_ok()
+    let version = operation.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
+    has_ended && context.link.forget(instance.uid, context.token, &[uid], version).await.is_ok()
 }

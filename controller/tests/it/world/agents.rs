@@ -230,7 +230,13 @@ impl AgentLink for Agents {
         Ok(self.state.lock().reports.get(&operation).cloned())
     }
 
-    async fn forget(&self, instance: InstanceUid, _: Token, operations: &[Uuid]) -> Result<(), LinkError> {
+    async fn forget(
+        &self,
+        instance: InstanceUid,
+        _: Token,
+        operations: &[Uuid],
+        _: u64,
+    ) -> Result<(), LinkError> {
         self.session(instance).ok_or(LinkError::Away)?;
         self.state.lock().forgotten.extend(operations);
         Ok(())

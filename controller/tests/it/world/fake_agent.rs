@@ -172,7 +172,12 @@ impl agent::operation_service_server::OperationService for FakeAgent {
         &self,
         request: Request<agent::ForgetRequest>,
     ) -> Result<Response<agent::ForgetResponse>, Status> {
-        self.forgotten.lock().extend(request.into_inner().uids);
+        for uid in request.into_inner().uids {
+            self.forgotten.lock().push(uid.clone());
+            let stone = agent::OperationReport { uid, forgotten: true, ..agent::OperationReport::default() };
+            // Nobody may be watching.
+            let _ = self.says.send(stone);
+        }
         self.answer(agent::ForgetResponse {}).await
     }
 }

@@ -77,7 +77,7 @@ fn record(random: &mut StdRng, model: &mut Model, real: &Ledger) -> Option<Body>
             Body::Withdrawn(Withdrawn { uids: bytes })
         }),
         _ => {
-            let real = real.bury(&uid(op));
+            let real = real.bury(&uid(op), 0);
             assert_eq!(real.is_some(), model.bury(op, Mistake::None), "what may be forgotten");
             real
         }

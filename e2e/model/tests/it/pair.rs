@@ -146,7 +146,7 @@ impl Pair {
                 assert_eq!(real.is_ok(), model.is_some(), "{real:?}");
             }
             Event::Forget { op, token } => {
-                let real = self.real.forget(Some(wire_token(token)), vec![uid(op).to_string()]).await;
+                let real = self.real.forget(Some(wire_token(token)), vec![uid(op).to_string()], 0).await;
                 assert_eq!(real.is_ok(), self.agent.forget(op, token, Mistake::None), "{real:?}");
             }
             Event::Resume { withdrawn, permits, was_rolled_back, token } => {
@@ -234,6 +234,7 @@ impl Pair {
             withdrawn_uids: named(withdrawn).collect(),
             permits: named(permits).map(|uid| Permit { uid, start_within_ms: Some(within) }).collect(),
             journal_was_rolled_back: was_rolled_back,
+            rewinds: Vec::new(),
         });
         let real = real.await;
         let new_journal = was_rolled_back.then_some(self.new_journals + 3);
