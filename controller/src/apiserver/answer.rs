@@ -1,5 +1,7 @@
 //! Answers: one object or many, in the form that was asked for, from the stored bytes where that is possible.
 
+mod whole;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::whole::WholeList;
 use super::failure::{Failure, Outcome};
 use super::partial::partial_text;
 use super::request::{Call, Format};
@@ -67,7 +70,7 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
                 call.kind.kind,
                 call.kind.api_version()
             );
-            joined(head, page.objects.iter().map(|object| &object.json))
+            Body::new(WholeList::new(head, page.objects))
         }
         Format::Metadata => {
             let head = format!(
@@ -76,7 +79,7 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
             );
             let items: Result<Vec<_>, _> =
                 page.objects.iter().map(|object| partial_text(&object.json)).collect();
-            joined(head, items.map_err(broken)?.iter())
+            joined(head, &items.map_err(broken)?).into()
         }
         Format::Table(include) => {
             let rows = Rows::new(call.kind, include, now);
@@ -85,24 +88,16 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
                 .iter()
                 .map(|object| Ok(rows.row(&serde_json::from_slice(&object.json)?)))
                 .collect();
-            text(&table(&metadata, Some(rows.definitions()), all.map_err(broken)?))?
+            text(&table(&metadata, Some(rows.definitions()), all.map_err(broken)?))?.into()
         }
     };
     Ok(aged(warn(respond(StatusCode::OK, body), &left_out), age))
 }
 
-fn joined<T: AsRef<[u8]>>(head: String, items: impl ExactSizeIterator<Item = T> + Clone) -> Bytes {
-    let size: usize = items.clone().map(|item| item.as_ref().len() + 1).sum();
-    let mut body = Vec::with_capacity(head.len() + size + 2);
-    body.extend_from_slice(head.as_bytes());
-    for (number, item) in items.enumerate() {
-        if number > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(item.as_ref());
-    }
-    body.extend_from_slice(b"]}");
-    body.into()
+fn joined(mut head: String, items: &[String]) -> String {
+    head.push_str(&items.join(","));
+    head.push_str("]}");
+    head
 }
 
 /// Any value as JSON.
@@ -143,8 +138,8 @@ fn text(value: &impl Serialize) -> Outcome<Bytes> {
     serde_json::to_vec(value).map(Bytes::from).map_err(broken)
 }
 
-fn respond(code: StatusCode, body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn respond(code: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
