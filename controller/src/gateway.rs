@@ -17,6 +17,7 @@ pub mod peers;
 mod reports;
 mod session;
 pub mod standing;
+mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use gantry_api::agent_v1::{Rewind, Token};
 use gantry_api::enrollment::{EnrollFailure, EnrollFailureReason, EnrollRequest, EnrollResponse};
 use jiff::SignedDuration;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -42,13 +43,15 @@ use self::contact::Remote;
 use self::directory::Directory;
 use self::door::{AgentDoor, AgentIo};
 use self::enrollment::{Lanes, Sources};
+use self::handshake::Refused;
 use self::link::{DuplicateRefusal, InstanceUid, LinkEvent};
 use self::peers::{Peer, PeerDialer};
 use self::session::Session;
+use self::turns::{Turn, Turns};
 
 /// Wakes a slow reconciler may be behind before it is told to look at everything.
 const EVENT_BUFFER: usize = 1_024;
-/// Sessions being opened at the same time; the rest waits in line, which spreads a thousand agents that come back at once.
+/// Sessions being opened at the same time; the rest waits in line.
 const MOST_OPENING: usize = 50;
 /// How long a refusal of a second agent is remembered.
 const DUPLICATE_MEMORY: Duration = Duration::from_secs(120);
@@ -129,6 +132,7 @@ pub struct Gateway {
     events: broadcast::Sender<LinkEvent>,
     /// What happens at agents of this one; other replicas are told.
     own_events: broadcast::Sender<LinkEvent>,
+    turns: Turns,
     opening: Semaphore,
     sources: Sources,
     /// When the store's token was raised above what an agent had seen.
@@ -155,6 +159,7 @@ impl Gateway {
             past: Mutex::default(),
             events: broadcast::channel(EVENT_BUFFER).0,
             own_events: broadcast::channel(EVENT_BUFFER).0,
+            turns: Turns::new(Instant::now()),
             opening: Semaphore::new(MOST_OPENING),
             sources: Sources::new(),
             raises: Mutex::default(),
@@ -258,6 +263,21 @@ impl AgentDoor for Gateway {
 }
 
 impl Gateway {
+    /// Waits in line to open a session.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refused> {
+        let came = Instant::now();
+        match self.turns.take(came) {
+            Turn::Later(after) => {
+                self.parts.metrics.agent_refusals.with_label_values(&["crowded"]).inc();
+                return Err(Refused::crowded(after));
+            }
+            Turn::In(wait) => tokio::time::sleep(wait).await,
+        }
+        let turn = self.opening.acquire().await;
+        self.turns.note(came, Instant::now());
+        turn.map_err(|_| Refused::crowded(turns::LINE))
+    }
+
     /// One agent, from the end of its TLS handshake to the end of its connection.
     async fn serve(&self, io: AgentIo, identity: AgentIdentity, from: SocketAddr) {
         let instance = identity.uid;
@@ -269,9 +289,9 @@ impl Gateway {
                 return;
             }
         };
-        let opened = {
-            let Ok(_turn) = self.opening.acquire().await else { return };
-            self.handshake(&connection, &identity, from, &closing).await
+        let opened = match self.turn().await {
+            Ok(_turn) => self.handshake(&connection, &identity, from, &closing).await,
+            Err(refused) => Err(refused),
         };
         let session = match opened {
             Ok(session) => session,

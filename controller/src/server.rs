@@ -49,6 +49,10 @@ const MOST_CONNECTIONS: usize = 20_000;
 const HELLO_PATIENCE: Duration = Duration::from_secs(3);
 /// Handshakes under way: they cost the most, and strangers can ask for them. One that says nothing takes no place.
 const MOST_HANDSHAKES: usize = 256;
+/// Of them, those that say they are of agents: a fleet that comes back at once leaves the others to people.
+const MOST_AGENT_HANDSHAKES: usize = 128;
+/// How long an agent's handshake waits for its turn. Then the connection is closed, which costs nothing, and the agent tries again.
+const AGENT_TURN_PATIENCE: Duration = Duration::from_secs(5);
 /// After this much silence the kernel asks whether the other end still lives, and again, until it has not answered three times.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long requests may take to end once the server is told to.
@@ -68,6 +72,7 @@ struct Shared {
     replica_tls: Arc<ServerConfig>,
     door: Arc<dyn AgentDoor>,
     handshakes: Semaphore,
+    agent_handshakes: Semaphore,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -104,6 +109,7 @@ impl Server {
             replica_tls,
             door,
             handshakes: Semaphore::new(MOST_HANDSHAKES),
+            agent_handshakes: Semaphore::new(MOST_AGENT_HANDSHAKES),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
@@ -194,11 +200,17 @@ impl Shared {
         let handshake = async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
             let hello = tokio::time::timeout(HELLO_PATIENCE, hello).await.map_err(io::Error::from)??;
-            let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
-            let is_replica = {
-                let mut protocols = hello.client_hello().alpn().into_iter().flatten();
-                is_public && protocols.any(|protocol| protocol == ALPN_PEER.as_bytes())
+            let (is_replica, is_agent) = {
+                let protocols: Vec<&[u8]> = hello.client_hello().alpn().into_iter().flatten().collect();
+                (is_public && protocols.contains(&ALPN_PEER.as_bytes()), protocols.into_iter().any(is_agents))
             };
+            let _agents_turn = if is_agent {
+                let turn = tokio::time::timeout(AGENT_TURN_PATIENCE, self.agent_handshakes.acquire());
+                Some(turn.await?.map_err(io::Error::other)?)
+            } else {
+                None
+            };
+            let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
             let tls = if is_replica { &self.replica_tls } else { tls };
             tokio::time::timeout(HANDSHAKE_PATIENCE, hello.into_stream(Arc::clone(tls))).await?
         };

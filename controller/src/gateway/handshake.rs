@@ -55,12 +55,20 @@ impl Refused {
         Self::new(RefusalReason::Unavailable, SOON, message)
     }
 
+    /// More agents came than can be let in.
+    pub(super) fn crowded(retry_after: Duration) -> Self {
+        let message = "many agents come back at once: come again when it is this one's turn";
+        Self::new(RefusalReason::Unavailable, retry_after, message)
+    }
+
     /// Tells the agent, if it still listens.
     pub(super) async fn tell(&self, connection: &Connection) {
         let request = RefuseRequest {
             reason: self.reason.into(),
             message: self.message.clone(),
-            retry_after_seconds: u32::try_from(self.retry_after.as_secs()).unwrap_or(u32::MAX),
+            // Whole seconds, none of them too early.
+            retry_after_seconds: u32::try_from(self.retry_after.as_millis().div_ceil(1_000))
+                .unwrap_or(u32::MAX),
         };
         let mut sessions = calls::sessions(connection.grpc());
         if let Err(error) = calls::within(SOON, sessions.refuse(request)).await {

@@ -96,6 +96,9 @@ pub trait AgentLink: Send + Sync + 'static {
     /// How long ago the last session of this instance ended; `None` if it is open or was never open in this process.
     fn away_for(&self, instance: InstanceUid) -> Option<Duration>;
 
+    /// How long ago an agent last had to wait for this replica, because many came at once or for anything else of ours.
+    fn crowded_ago(&self) -> Option<Duration>;
+
     /// The last refusal of a second agent within the past two minutes.
     fn duplicate(&self, instance: InstanceUid) -> Option<DuplicateRefusal>;
 

@@ -29,6 +29,10 @@ impl AgentLink for Gateway {
         self.past.lock().get(&instance)?.ended_at.map(|ended| ended.elapsed())
     }
 
+    fn crowded_ago(&self) -> Option<Duration> {
+        self.turns.crowded_at().map(|at| at.elapsed())
+    }
+
     fn duplicate(&self, instance: InstanceUid) -> Option<DuplicateRefusal> {
         let past = self.past.lock();
         let (refusal, at) = past.get(&instance)?.duplicate.as_ref()?;

@@ -33,6 +33,9 @@ const WAKES: usize = 8192;
 const WITHDRAW_WITHIN: Duration = Duration::from_secs(5);
 const LEAVING_CHECK: Duration = Duration::from_millis(250);
 
+/// When a check is repeated that may have been late because of us.
+const LATE_CHECK: Duration = Duration::from_secs(5);
+
 /// What passes share.
 struct Context {
     client: kube::Client,
@@ -50,6 +53,8 @@ struct Context {
     memory: Mutex<HashMap<InstanceUid, Memory>>,
     /// Results that nobody's resource speaks of any more, until the next pass.
     orphans: Mutex<HashMap<InstanceUid, HashMap<Uuid, OperationReport>>>,
+    /// Where each instance is found.
+    places: Mutex<HashMap<InstanceUid, ObjectRef<DockerInstance>>>,
     /// Archived instances whose agents still have Operations, and since when.
     leaving: Mutex<HashMap<InstanceUid, Instant>>,
 }
@@ -63,6 +68,8 @@ struct Memory {
     is_new_session: bool,
     /// Something changed on the host since the last check.
     has_changed: bool,
+    /// Since when its checks have been late without counting as failed.
+    late_since: Option<Instant>,
 }
 
 /// Watches instances until `stop`.
@@ -82,6 +89,7 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
         started: Instant::now(),
         memory: Mutex::default(),
         orphans: Mutex::default(),
+        places: Mutex::default(),
         leaving: Mutex::default(),
     });
     let machine = Machine {
@@ -95,7 +103,12 @@ pub(super) async fn run(parts: &Parts, recorder: &Recorder, stop: CancellationTo
     let wakes = tokio_stream::wrappers::ReceiverStream::new(wakes);
     let notice = |context: &Context, notice: Notice<'_, DockerInstance>| match notice {
         Notice::Gone(instance) => retire(context, instance),
-        Notice::Present(instance) => check_right(context, instance),
+        Notice::Present(instance) => {
+            if let Some(uid) = uid(instance) {
+                context.places.lock().insert(uid, ObjectRef::from_obj(instance));
+            }
+            check_right(context, instance);
+        }
     };
     let passes = machine.run(context.clone(), wakes, notice, reconcile, stop.clone());
     tokio::join!(passes, listen(&context, parts.link.events(), stop));
@@ -139,6 +152,7 @@ fn retire(context: &Context, instance: &DockerInstance) {
         context.link.disconnect(uid, "the instance was deleted");
         context.memory.lock().remove(&uid);
         context.orphans.lock().remove(&uid);
+        context.places.lock().remove(&uid);
     }
     report::remove_series(context, instance);
 }
@@ -195,8 +209,8 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
 }
 
 fn find(context: &Context, uid: InstanceUid) -> Option<Arc<DockerInstance>> {
-    let wanted = uid.to_string();
-    context.instances.find(|instance| instance.metadata.uid.as_deref() == Some(wanted.as_str()))
+    let place = context.places.lock().get(&uid).cloned()?;
+    context.instances.get(&place)
 }
 
 /// Tells people of something at an instance that its status has no place for.
@@ -235,6 +249,7 @@ fn next(
 ) -> Duration {
     let interval = Duration::from_secs(instance.spec.health_check.interval_seconds.into());
     let due = match plan {
+        plan::Plan::Check if matches!(outcome, act::Outcome::Late) => LATE_CHECK,
         plan::Plan::Check if matches!(outcome, act::Outcome::Away) => plan::GRACE.min(Duration::from_secs(1)),
         plan::Plan::Check => interval,
         plan::Plan::Later(due) => *due,

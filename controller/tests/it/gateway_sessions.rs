@@ -396,6 +396,32 @@ async fn whoever_may_not_connect_is_told_why() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_more_agents_at_once_than_can_be_let_in_soon_the_last_are_told_when_to_come_again() {
+    let world = World::new().await;
+    let known = world.bound("nuc-01").await;
+    let crowd: Vec<_> = (0..1_200_u128)
+        .map(|number| AgentIdentity { uid: InstanceUid(uuid::Uuid::from_u128(number)), ..known.clone() })
+        .map(|identity| world.connect(&identity))
+        .collect();
+    let mut told = Vec::new();
+    for (fake, session) in crowd {
+        session.await.expect("it is turned away");
+        if fake.refusal() == Some(RefusalReason::Unavailable) {
+            let refused = fake.refused.lock().clone().expect("it was told");
+            told.push(refused.retry_after_seconds);
+        }
+    }
+
+    assert!((100..=150).contains(&told.len()), "{} were sent away", told.len());
+    assert!(told.iter().all(|seconds| *seconds == 6), "{told:?}");
+    assert!(world.gateway.crowded_ago().is_some_and(|ago| ago < Duration::from_secs(30)));
+
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (_fake, _session) = world.connect(&known);
+    world.becomes_connected(&known).await;
+}
+
 #[tokio::test]
 async fn t19_an_agent_that_claims_what_cannot_be_is_turned_away_and_told_of() {
     let world = World::new().await;

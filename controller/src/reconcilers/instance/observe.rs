@@ -11,6 +11,8 @@ pub(super) struct Observed {
     pub(super) session: Option<SessionFacts>,
     /// How long no session has been open, as far as this replica can know.
     pub(super) away_for: Duration,
+    /// How long ago this replica last kept an agent waiting.
+    pub(super) crowded_ago: Option<Duration>,
     /// How long ago the last check ended; `None` if this replica has not checked.
     pub(super) checked_ago: Option<Duration>,
     pub(super) is_new_session: bool,
@@ -25,6 +27,7 @@ pub(super) fn observe(uid: InstanceUid, context: &Context) -> Observed {
     Observed {
         session: context.link.session(uid),
         away_for: context.link.away_for(uid).unwrap_or_else(|| context.started.elapsed()),
+        crowded_ago: context.link.crowded_ago(),
         checked_ago: checked.map(|checked| checked.elapsed()),
         is_new_session,
         has_changed,

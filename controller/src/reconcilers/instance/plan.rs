@@ -8,6 +8,9 @@ use super::observe::Observed;
 
 /// How long an agent may be away before its instance is Offline, so that a controller's restart is not an outage.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
+/// For how long an agent's absence is not held against it while agents have to wait for us. Strangers cannot make them wait, a
+/// thousand hosts of one owner can.
+pub(super) const MOST_EXCUSED: Duration = Duration::from_secs(300);
 /// Changes on a host are read at most once in this time.
 const CHANGES_PACE: Duration = Duration::from_secs(2);
 
@@ -41,7 +44,7 @@ pub(super) fn plan(instance: &DockerInstance, observed: &Observed) -> Plan {
         if met_in.is_some_and(|met_in| observed.incarnation.is_some_and(|now| met_in < now)) {
             return Plan::AwaitReconnect;
         }
-        return match GRACE.checked_sub(observed.away_for) {
+        return match GRACE.checked_sub(absence(observed)) {
             Some(left)
                 if !left.is_zero() && matches!(status.health, Health::Online | Health::Incompatible) =>
             {
@@ -61,6 +64,15 @@ pub(super) fn plan(instance: &DockerInstance, observed: &Observed) -> Plan {
     match pace.checked_sub(ago) {
         Some(left) if !left.is_zero() => Plan::Later(left),
         _ => Plan::Check,
+    }
+}
+
+/// How long the agent could have been here and was not: it counts from when agents last had to wait for us.
+fn absence(observed: &Observed) -> Duration {
+    let Observed { away_for, crowded_ago, .. } = observed;
+    match crowded_ago {
+        Some(crowded_ago) if *away_for < MOST_EXCUSED => (*away_for).min(*crowded_ago),
+        _ => *away_for,
     }
 }
 
@@ -131,6 +143,20 @@ mod tests {
         assert_eq!(plan(&instance(Health::Online), &away(29)), Plan::Later(secs(1)));
         assert_eq!(plan(&instance(Health::Online), &away(30)), Plan::Away);
         assert_eq!(plan(&instance(Health::Offline), &away(1)), Plan::Away);
+    }
+
+    #[test]
+    fn time_in_which_agents_had_to_wait_for_the_controller_is_no_absence_but_for_five_minutes_at_most() {
+        let away = |seconds, crowded_ago| Observed {
+            away_for: secs(seconds),
+            crowded_ago: Some(secs(crowded_ago)),
+            ..Observed::default()
+        };
+
+        assert_eq!(plan(&instance(Health::Online), &away(100, 10)), Plan::Later(secs(20)));
+        assert_eq!(plan(&instance(Health::Online), &away(100, 30)), Plan::Away);
+        assert_eq!(plan(&instance(Health::Online), &away(20, 200)), Plan::Later(secs(10)));
+        assert_eq!(plan(&instance(Health::Online), &away(300, 0)), Plan::Away);
     }
 
     #[test]

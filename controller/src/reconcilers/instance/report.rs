@@ -69,7 +69,7 @@ pub(super) fn status_after(
     if let Some(session) = &observed.session {
         take_session(&mut status, session, observed.incarnation);
     }
-    if !matches!(outcome, Outcome::NotAsked | Outcome::Away) {
+    if !matches!(outcome, Outcome::NotAsked | Outcome::Away | Outcome::Late) {
         status.last_health_check_time = Some(Time(now));
     }
     let generation = instance.metadata.generation;

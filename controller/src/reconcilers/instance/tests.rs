@@ -17,12 +17,13 @@ use crate::gateway::link::{DuplicateRefusal, LinkError, SessionFacts};
 struct Agents {
     answer: Result<InfoResponse, LinkError>,
     after: Duration,
+    crowded_ago: Option<Duration>,
     events: broadcast::Sender<LinkEvent>,
 }
 
 impl Agents {
     fn answering(answer: Result<InfoResponse, LinkError>, after: Duration) -> Arc<Self> {
-        Arc::new(Self { answer, after, events: broadcast::channel(16).0 })
+        Arc::new(Self { answer, after, crowded_ago: None, events: broadcast::channel(16).0 })
     }
 }
 
@@ -41,6 +42,10 @@ impl AgentLink for Agents {
 
     fn away_for(&self, _: InstanceUid) -> Option<Duration> {
         None
+    }
+
+    fn crowded_ago(&self) -> Option<Duration> {
+        self.crowded_ago
     }
 
     fn duplicate(&self, _: InstanceUid) -> Option<DuplicateRefusal> {
@@ -107,6 +112,7 @@ fn context(link: Arc<Agents>) -> Context {
         started: Instant::now(),
         memory: Mutex::default(),
         orphans: Mutex::default(),
+        places: Mutex::default(),
         leaving: Mutex::default(),
     }
 }
@@ -129,11 +135,14 @@ async fn checked(
     answer: Result<InfoResponse, LinkError>,
     after: Duration,
 ) -> gantry_api::v1alpha1::DockerInstanceStatus {
-    let context = context(Agents::answering(answer, after));
+    checked_by(&context(Agents::answering(answer, after)), before).await
+}
+
+async fn checked_by(context: &Context, before: Health) -> gantry_api::v1alpha1::DockerInstanceStatus {
     let (instance, uid) = (instance(before), InstanceUid(Uuid::from_u128(1)));
-    let observed = observe::observe(uid, &context);
+    let observed = observe::observe(uid, context);
     let plan = plan::plan(&instance, &observed);
-    let outcome = act::act(&instance, uid, &plan, &context).await;
+    let outcome = act::act(&instance, uid, &plan, context).await;
     let now = Timestamp::from_second(100).expect("in range");
     report::status_after(&instance, &observed, &plan, &outcome, now)
 }
@@ -156,6 +165,25 @@ async fn one_failed_check_is_offline_and_what_was_known_is_kept() {
     assert_eq!(status.images, Some(7));
     assert_eq!(status.last_connected_time.expect("kept").0, Timestamp::UNIX_EPOCH);
     assert_eq!(status.last_health_check_time.expect("set").0.as_second(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_while_agents_wait_for_the_controller_is_no_failed_check_but_for_five_minutes_at_most()
+{
+    let late = |crowded_ago: u64| {
+        let agents = Agents::answering(Ok(info()), Duration::from_secs(31));
+        let agents = Arc::into_inner(agents).expect("not shared yet");
+        context(Arc::new(Agents { crowded_ago: Some(Duration::from_secs(crowded_ago)), ..agents }))
+    };
+    let busy = late(10);
+
+    let status = checked_by(&busy, Health::Online).await;
+    assert_eq!((status.health, status.last_health_check_time), (Health::Online, None));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(checked_by(&busy, Health::Online).await.health, Health::Offline);
+
+    assert_eq!(checked_by(&late(30), Health::Online).await.health, Health::Offline);
+    assert_eq!(checked_by(&late(10), Health::Offline).await.health, Health::Offline);
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,10 @@ impl AgentLink for Agents {
         None
     }
 
+    fn crowded_ago(&self) -> Option<Duration> {
+        None
+    }
+
     fn duplicate(&self, _: InstanceUid) -> Option<DuplicateRefusal> {
         None
     }

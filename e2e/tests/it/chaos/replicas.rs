@@ -342,7 +342,10 @@ async fn f03_ten_minutes_of_flapping_leaders_do_nothing_twice() -> anyhow::Resul
 /// Connections a controller has to its database at most: of the store, the lease, and the list of replicas.
 const MOST_CONNECTIONS: usize = 8 + 2 + 4;
 
-async fn agents_return(count: usize) -> anyhow::Result<()> {
+/// How many instances are shown as Offline.
+const OFFLINE: &str = "SELECT count(*) FROM resources WHERE resource = 'dockerinstances.gantry.dev' AND data LIKE '%\"health\":\"Offline\"%'";
+
+async fn agents_return(count: usize, within: Duration) -> anyhow::Result<()> {
     let mut world = World::new().await?;
     let engine = FakeEngine::start(&world.path("docker.sock"), "1.41")?;
     let token = world.controller.token(&["--uses", &count.to_string()]).await?;
@@ -362,10 +365,10 @@ async fn agents_return(count: usize) -> anyhow::Result<()> {
         })
         .await
     };
-    all_here(&world, 120).await?;
+    all_here(&world, 300).await?;
     eprintln!("{count} agents enrolled and came in {:?}", begun.elapsed());
     // Each is looked at once when it comes.
-    eventually("every agent to be looked at", Duration::from_secs(300), async || {
+    eventually("every agent to be looked at", Duration::from_secs(600), async || {
         let online = world.postgres.query("SELECT count(*) FROM resources WHERE resource = 'dockerinstances.gantry.dev' AND data LIKE '%\"health\":\"Online\"%'").await?;
         ensure!(online.trim() == count.to_string(), "{} are Online", online.trim());
         Ok(())
@@ -391,29 +394,38 @@ async fn agents_return(count: usize) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.controller.resume().await?;
     let since = Instant::now();
-    let most = AtomicUsize::new(0);
+    let looked_at = within.max(Duration::from_secs(20));
+    let (most, most_offline) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let back = async {
         all_here(&world, 120).await?;
         anyhow::Ok(since.elapsed())
     };
     let connections = async {
-        while since.elapsed() < Duration::from_secs(20) {
+        while since.elapsed() < looked_at {
             let now = world
                 .postgres
                 .query("SELECT count(*) - 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'psql'")
                 .await?;
             most.fetch_max(now.trim().parse::<usize>()? + 1, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            let now = world.postgres.query(OFFLINE).await?;
+            most_offline.fetch_max(now.trim().parse()?, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
         anyhow::Ok(())
     };
-    let (back, mut busy, ()) = tokio::try_join!(back, user(&world, Duration::from_secs(20)), connections)?;
+    let (back, mut busy, ()) = tokio::try_join!(back, user(&world, looked_at), connections)?;
 
     let events = world.kubectl().list("events").await?;
-    let offline = events.iter().filter(|event| event["reason"] == "Offline").count();
+    let told = events.iter().filter(|event| event["reason"] == "Offline").count();
+    let offline = told.max(most_offline.into_inner());
     let most = most.load(Ordering::Relaxed);
     let (calm, busy) = (percentile(&mut calm, 99), percentile(&mut busy, 99));
-    tell("F19", &format!("{count} agents back after the controller is"), "1,000 <= 15 s", seconds(back))?;
+    tell(
+        "F19",
+        &format!("{count} agents back after the controller is"),
+        &format!("<= {}", seconds(within)),
+        seconds(back),
+    )?;
     tell(
         "F19",
         "a user's write p99 meanwhile, and else",
@@ -424,17 +436,24 @@ async fn agents_return(count: usize) -> anyhow::Result<()> {
     tell("F19", "false Offline", "0", offline)?;
     assert_eq!(offline, 0);
     assert!(most <= MOST_CONNECTIONS, "{most} connections");
-    assert!(back <= Duration::from_secs(15), "it took {back:?}");
+    assert!(back <= within, "it took {back:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f19_fifty_agents_that_return_at_once_are_let_in_and_nobody_waits() -> anyhow::Result<()> {
-    agents_return(50).await
+    agents_return(50, Duration::from_secs(15)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: make chaos"]
 async fn f19_a_thousand_agents_that_return_at_once_are_let_in_and_nobody_waits() -> anyhow::Result<()> {
-    agents_return(1_000).await
+    agents_return(1_000, Duration::from_secs(15)).await
+}
+
+/// Needs 70,000 file descriptors: `make chaos` asks for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: make chaos"]
+async fn f19_ten_thousand_agents_that_return_at_once_are_let_in_within_a_minute() -> anyhow::Result<()> {
+    agents_return(10_000, Duration::from_secs(60)).await
 }
