@@ -17,8 +17,8 @@ const TAIL: &[u8] = b"]}";
 
 /// A list, of known length.
 pub(super) struct WholeList {
-    /// What stands before the next object.
-    before: String,
+    /// All of the list before its first item, until it is sent.
+    head: Option<String>,
     objects: std::vec::IntoIter<Arc<Object>>,
     left: usize,
 }
@@ -29,7 +29,7 @@ impl WholeList {
         let items: usize = objects.iter().map(|object| object.json.len()).sum();
         let commas = objects.len().saturating_sub(1);
         let left = head.len() + items + commas + TAIL.len();
-        Self { before: head, objects: objects.into_iter(), left }
+        Self { head: Some(head), objects: objects.into_iter(), left }
     }
 }
 
@@ -45,16 +45,20 @@ impl Body for WholeList {
             return Poll::Ready(None);
         }
         let mut chunk = Vec::with_capacity(self.left.min(CHUNK + CHUNK / 8));
+        let mut is_first = false;
+        if let Some(head) = self.head.take() {
+            chunk.extend_from_slice(head.as_bytes());
+            is_first = true;
+        }
         while chunk.len() < CHUNK
             && let Some(object) = self.objects.next()
         {
-            chunk.extend_from_slice(std::mem::replace(&mut self.before, ",".to_owned()).as_bytes());
+            if !std::mem::take(&mut is_first) {
+                chunk.push(b',');
+            }
             chunk.extend_from_slice(&object.json);
         }
         if self.objects.as_slice().is_empty() {
-            if self.before != "," {
-                chunk.extend_from_slice(self.before.as_bytes());
-            }
             chunk.extend_from_slice(TAIL);
         }
         self.left = self.left.saturating_sub(chunk.len());
