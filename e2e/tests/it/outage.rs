@@ -355,9 +355,14 @@ async fn of_200_operations_on_3_hosts_with_everything_restarted_none_is_lost_and
     for one in &list {
         let name = one["metadata"]["name"].as_str().unwrap_or_default();
         let host = one["spec"]["instanceRef"]["name"].as_str().unwrap_or_default();
-        let starts = started.get(one["spec"]["target"]["name"].as_str().unwrap_or_default()).copied();
+        let container = one["spec"]["target"]["name"].as_str().unwrap_or_default();
+        let starts = started.get(container).copied();
         if one["status"]["phase"] == "Succeeded" {
-            assert_eq!(starts, Some(1), "{name} succeeded: {:#}", one["status"]);
+            assert!(starts.is_none_or(|times| times == 1), "{name} ran {starts:?} times");
+            // Docker drops an event that a busy machine does not take within 100 ms; the container remembers its start.
+            let inspected = ["inspect", "--format", "{{.State.StartedAt}}", container];
+            let at = world.host(host)?.engine.docker(inspected).await?;
+            assert!(!at.starts_with("0001-"), "{name} succeeded and never ran: {:#}", one["status"]);
             continue;
         }
         // An engine that was stopped while it started a container leaves no evidence of which came first.
