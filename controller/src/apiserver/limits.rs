@@ -1,6 +1,8 @@
-//! How much is taken on at once. Who comes above it is told to come again before anything breaks.
+//! How much is taken on at once, by class of request. Who comes above it waits a moment in turn, and is told to come again before
+//! anything breaks.
 //!
-//! Requests of our own parts take no share: a reconciler must get through whatever clients do.
+//! Each class has shares of its own, so that a storm of lists leaves single objects, writes and watches as they are. Requests of our
+//! own parts take no share: a reconciler must get through whatever clients do. Agents come to their own door: see `gateway`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +21,12 @@ pub(super) const LIGHT: usize = 256 << 10;
 const MOST_BODIES: usize = 64 << 20;
 /// What even an empty body is charged, so that their number is bounded too.
 const LEAST_SHARE: usize = 16 << 10;
-/// Reads that are no watch at the same time.
-const MOST_READS: usize = 512;
+/// Single objects read at the same time.
+const MOST_GETS: usize = 512;
+/// Lists prepared at the same time, and first states of watches. What they send after that is made as it is read.
+const MOST_LISTS: usize = 64;
+/// Watches open at the same time; some 30 KB of memory each.
+const MOST_WATCHES: usize = 20_000;
 /// How long a request waits for its share.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -28,7 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     bodies: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
+    gets: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
 }
 
@@ -43,7 +51,9 @@ impl Limits {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             bodies: Arc::new(Semaphore::new(MOST_BODIES / LEAST_SHARE)),
-            reads: Arc::new(Semaphore::new(MOST_READS)),
+            gets: Arc::new(Semaphore::new(MOST_GETS)),
+            lists: Arc::new(Semaphore::new(MOST_LISTS)),
+            watches: Arc::new(Semaphore::new(MOST_WATCHES)),
             heavy: Arc::new(Semaphore::new(cores)),
         }
     }
@@ -55,9 +65,20 @@ impl Limits {
         take(&self.bodies, u32::try_from(parts).unwrap_or(1)).await
     }
 
-    /// For a read that is no watch; 429 after a second.
-    pub async fn of_read(&self) -> Outcome<Share> {
-        take(&self.reads, 1).await
+    /// For reading one object; 429 after a second.
+    pub async fn of_get(&self) -> Outcome<Share> {
+        take(&self.gets, 1).await
+    }
+
+    /// For preparing a list; 429 after a second.
+    pub async fn of_list(&self) -> Outcome<Share> {
+        take(&self.lists, 1).await
+    }
+
+    /// For a watch, as long as it is open; 429 at once, since watches last.
+    pub fn of_watch(&self) -> Outcome<Share> {
+        let permit = self.watches.clone().try_acquire_owned();
+        permit.map(|permit| Share { _permit: permit }).map_err(|_| Failure::too_many_requests())
     }
 
     /// Does the work on a thread of its own, as many at once as there are cores, so that probes and small requests are served
@@ -86,5 +107,21 @@ async fn take(semaphore: &Arc<Semaphore>, parts: u32) -> Outcome<Share> {
     match tokio::time::timeout(PATIENCE, semaphore.clone().acquire_many_owned(parts)).await {
         Ok(Ok(permit)) => Ok(Share { _permit: permit }),
         Ok(Err(_)) | Err(_) => Err(Failure::too_many_requests()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_holds_its_share_while_it_is_open_and_no_other_class_s() {
+        let limits = Limits::new();
+        let mut open: Vec<_> = (0..MOST_WATCHES).map(|_| limits.of_watch().expect("there is room")).collect();
+
+        assert_eq!(limits.of_watch().expect_err("all are taken").code().as_u16(), 429);
+        assert!(limits.of_list().await.is_ok() && limits.of_get().await.is_ok());
+        open.pop();
+        assert!(limits.of_watch().is_ok());
     }
 }

@@ -197,7 +197,11 @@ async fn serve(
     let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
     let is_watchable = matches!(route.verb, Verb::List | Verb::Get) && route.subresource.is_none();
     if is_watchable && call.params.is_set("watch") {
-        return verbs::watch(server, &call).await;
+        let share = match parts.extensions.get::<InProcess>() {
+            Some(InProcess) => None,
+            None => Some(server.limits.of_watch()?),
+        };
+        return verbs::watch(server, &call, share).await;
     }
     match route.verb {
         Verb::Create => call.params.check_field_manager("CreateOptions")?,
@@ -211,7 +215,8 @@ async fn serve(
             Verb::Get | Verb::List => {
                 let _share = match parts.extensions.get::<InProcess>() {
                     Some(InProcess) => None,
-                    None => Some(server.limits.of_read().await?),
+                    None if route.verb == Verb::Get => Some(server.limits.of_get().await?),
+                    None => Some(server.limits.of_list().await?),
                 };
                 if route.verb == Verb::Get {
                     verbs::get(server, &call).await

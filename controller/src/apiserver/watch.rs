@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::ApiServer;
 use super::failure::{Failure, Outcome};
 use super::kinds::Kind;
+use super::limits::Share;
 use super::partial::partial_text;
 use super::request::{Call, Format};
 use super::selectors::Selector;
@@ -122,11 +123,14 @@ impl Watch {
         })
     }
 
-    /// The response that streams it.
-    pub fn answer(self, call: &Call) -> Response {
+    /// The response that streams it, and holds the share until it is over.
+    pub fn answer(self, call: &Call, share: Option<Share>) -> Response {
         let (sender, receiver) = mpsc::channel(1);
         // The body owns the task: what it holds is let go when the client goes, or does not read.
-        let task = AbortOnDropHandle::new(tokio::spawn(self.run(sender)));
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _share = share;
+            self.run(sender).await;
+        }));
         let events = futures::stream::unfold((receiver, task), async |(mut receiver, task)| {
             let chunk: Bytes = receiver.recv().await?;
             Some((Ok::<_, Infallible>(chunk), (receiver, task)))

@@ -52,6 +52,38 @@ async fn who_comes_when_all_is_taken_is_asked_to_come_again() {
     assert_eq!(api.post(CONFIG_MAPS, &config_map("a")).await.code, 201);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_lists_leaves_objects_writes_watches_and_our_own_parts_as_they_are() {
+    let api = std::sync::Arc::new(Api::new().await);
+    api.post(CONFIG_MAPS, &config_map("a")).await;
+    // Lists of a state that does not come hold their shares while they wait for it.
+    let storm: Vec<_> = (0..64)
+        .map(|_| {
+            let api = api.clone();
+            tokio::spawn(
+                async move { api.get(&format!("{CONFIG_MAPS}?resourceVersion=999999999")).await.code },
+            )
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    let list = api.get(CONFIG_MAPS).await;
+    let watch_of_all = api.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    let codes =
+        [api.get(&format!("{CONFIG_MAPS}/a")).await.code, api.post(CONFIG_MAPS, &config_map("b")).await.code];
+    let maps: Kube<ConfigMap> = Kube::namespaced(client(&api.router, "test"), "default");
+    let ours = maps.list(&kube::api::ListParams::default()).await;
+
+    assert_eq!((list.code, watch_of_all.code), (429, 429), "{list:?}");
+    assert_eq!(list.headers["retry-after"], "1");
+    assert_eq!(codes, [200, 201]);
+    assert_eq!(ours.expect("our own parts take no share").items.len(), 2);
+    for one in storm {
+        assert_eq!(one.await.expect("it is answered"), 504);
+    }
+    assert_eq!(api.get(CONFIG_MAPS).await.code, 200);
+}
+
 #[tokio::test]
 async fn many_mistakes_are_told_in_a_small_answer() {
     let api = Api::new().await;
