@@ -5,6 +5,7 @@
 
 pub mod apiserver;
 pub mod app;
+pub mod apply;
 pub mod auth;
 pub mod clock;
 pub mod config;
