@@ -30,7 +30,36 @@ pub fn structural(definition: &CustomResourceDefinition) -> Option<Value> {
     properties.insert("apiVersion".to_owned(), text("Group and version of this kind."));
     properties.insert("kind".to_owned(), text("Name of this kind."));
     properties.insert("metadata".to_owned(), schema_of::<ObjectMeta>());
+    add_list_types(&mut schema);
     Some(schema)
+}
+
+/// The OpenAPI v3 schema of a kind of Kubernetes, with what its own documents say of lists and the Rust types do not.
+pub fn core<T: JsonSchema>() -> Value {
+    let mut schema = schema_of::<T>();
+    add_list_types(&mut schema);
+    schema
+}
+
+/// Says which lists have items of their own identity and which objects are one value, for the kinds that are served here.
+fn add_list_types(schema: &mut Value) {
+    let by = |key: &str| json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]});
+    let atomic = json!({"x-kubernetes-map-type": "atomic"});
+    for (path, said) in [
+        ("/properties/metadata/properties/finalizers", json!({"x-kubernetes-list-type": "set"})),
+        ("/properties/metadata/properties/managedFields", json!({"x-kubernetes-list-type": "atomic"})),
+        ("/properties/metadata/properties/ownerReferences", by("uid")),
+        ("/properties/metadata/properties/ownerReferences/items", atomic.clone()),
+        // Of a Namespace; those of our own kinds say it themselves.
+        ("/properties/status/properties/conditions", by("type")),
+        // Of an Event.
+        ("/properties/involvedObject", atomic.clone()),
+        ("/properties/related", atomic),
+    ] {
+        if let (Some(Value::Object(fields)), Value::Object(said)) = (schema.pointer_mut(path), said) {
+            fields.extend(said);
+        }
+    }
 }
 
 /// The OpenAPI v3 schema of a Rust type, everything inline, as structural schemas are.

@@ -78,7 +78,7 @@ pub enum Refusal {
 /// An object after an apply, before defaults and checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// The object, without `metadata.managedFields`.
+    /// The object, without `metadata.managedFields`; null once taken out.
     pub object: Value,
     managers: Managers,
     applier: Manager,

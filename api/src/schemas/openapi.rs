@@ -153,10 +153,12 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
 }
 
 const JSON: &[&str] = &["application/json", "application/yaml"];
-const PATCHES: &[&str] = &["application/json-patch+json", "application/merge-patch+json"];
+const PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 const PATCHES_OF_KUBERNETES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
+    "application/apply-patch+yaml",
     "application/strategic-merge-patch+json",
 ];
 const LIST_PARAMETERS: &[&str] = &[

@@ -63,7 +63,7 @@ pub struct Update<'a> {
 const SERVER_SET: [&str; 5] =
     ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
-/// Checks and completes a new object. The name is final: `generateName` was worked out before.
+/// Checks and completes a new object, which has no `managedFields` then. The name is final: `generateName` was worked out before.
 pub fn admit_create(create: &Create<'_>, object: Value) -> Outcome<Admitted> {
     let kind = create.kind;
     let (mut object, warnings) = understand(kind, object, create.validation, create.duplicates)?;
@@ -78,7 +78,7 @@ pub fn admit_create(create: &Create<'_>, object: Value) -> Outcome<Admitted> {
     Ok(Admitted { object, warnings })
 }
 
-/// Checks and completes a changed object. A write of the object leaves its status alone, a write of its status everything else.
+/// Checks and completes a changed object, which has no `managedFields` then. A write of the object leaves its status alone, a write of its status everything else.
 pub fn admit_update(update: &Update<'_>, object: Value) -> Outcome<Admitted> {
     let (kind, old) = (update.kind, update.old);
     let (mut object, warnings) = understand(kind, object, update.validation, update.duplicates)?;
@@ -88,6 +88,7 @@ pub fn admit_update(update: &Update<'_>, object: Value) -> Outcome<Admitted> {
         object = old.clone();
         let fields_of_old = fields(&mut object)?;
         put(fields_of_old, "status", status.as_ref());
+        metadata_of(fields_of_old)?.remove("managedFields");
     } else if kind.has_status {
         put(fields_of_new, "status", old.get("status"));
     }
@@ -126,9 +127,32 @@ fn understand(
     if !fields.contains_key("metadata") {
         fields.insert("metadata".to_owned(), json!({}));
     }
-    // Nobody owns fields before server-side apply is served, whatever a client says.
+    // Who owns what is worked out from the object that is admitted.
     metadata_of(fields)?.remove("managedFields");
-    let unknown = kind.schema.prune(&mut object);
+    let found = prune(kind, &mut object, validation, duplicates)?;
+    Ok((object, found))
+}
+
+/// Reads a configuration to apply: what the schema does not know is out, and of a Secret all contents are in `data`.
+pub fn admit_config(
+    kind: &Kind,
+    mut config: Value,
+    validation: FieldValidation,
+    duplicates: &[String],
+) -> Outcome<Admitted> {
+    let warnings = prune(kind, &mut config, validation, duplicates)?;
+    core_kinds::encode(kind, fields(&mut config)?);
+    Ok(Admitted { object: config, warnings })
+}
+
+/// Takes unknown fields out; what there is to warn of.
+fn prune(
+    kind: &Kind,
+    object: &mut Value,
+    validation: FieldValidation,
+    duplicates: &[String],
+) -> Outcome<Vec<String>> {
+    let unknown = kind.schema.prune(object);
     let found: Vec<_> = (unknown.iter().map(|path| format!("unknown field \"{path}\"")))
         .chain(duplicates.iter().map(|path| format!("duplicate field \"{path}\"")))
         .collect();
@@ -136,8 +160,8 @@ fn understand(
         FieldValidation::Strict if !found.is_empty() => {
             Err(Failure::bad_request(format!("strict decoding error: {}", found.join(", "))))
         }
-        FieldValidation::Ignore => Ok((object, Vec::new())),
-        FieldValidation::Warn | FieldValidation::Strict => Ok((object, found)),
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn | FieldValidation::Strict => Ok(found),
     }
 }
 

@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 
+use crate::apply::Conflicts;
 use crate::storage::{Damaged, Resource, WriteError};
 
 /// Why a request was refused, in the words kubectl prints.
@@ -235,6 +236,15 @@ impl Failure {
             .about(resource, name)
     }
 
+    /// 409: an applied configuration would change fields of other managers.
+    pub fn apply_conflict(conflicts: &Conflicts) -> Self {
+        let failure = Self::new(Reason::Conflict, conflicts.to_string());
+        conflicts.told().fold(failure, |failure, (field, manager)| {
+            let message = shortened(format!("conflict with {manager}"));
+            failure.because(&shortened(field.to_string()), "FieldManagerConflict", message)
+        })
+    }
+
     /// 410: the asked version is compacted away; `resume` is a continue token for going on inconsistently.
     pub fn expired(message: impl Into<String>, resume: Option<String>) -> Self {
         Self { resume, ..Self::new(Reason::Expired, message) }
@@ -261,11 +271,6 @@ impl Failure {
                 "the body of the request was in an unknown format - accepted media types include: {served}"
             ),
         )
-    }
-
-    /// 415: the media type is known, and why it is not taken here.
-    pub fn media_type_not_served(why: impl Into<String>) -> Self {
-        Self::new(Reason::UnsupportedMediaType, why)
     }
 
     /// 422: the object breaks its kind's rules, field by field. `group` is empty for core kinds.
@@ -370,7 +375,7 @@ impl Failure {
 
     /// True for [`Failure::conflict`] and its like, which a server-side retry may heal.
     pub fn is_conflict(&self) -> bool {
-        self.reason == Reason::Conflict
+        self.reason == Reason::Conflict && self.details.causes.is_none()
     }
 
     /// True for [`Failure::already_exists`].

@@ -244,7 +244,7 @@ fn core() -> Vec<Kind> {
 
 /// With the limits that Kubernetes checks and its OpenAPI does not say.
 fn lease_schema() -> Value {
-    let mut schema = gantry_api::schemas::schema_of::<Lease>();
+    let mut schema = gantry_api::schemas::core::<Lease>();
     for (field, least) in [("leaseDurationSeconds", 1), ("leaseTransitions", 0)] {
         if let Some(Value::Object(field)) =
             schema.pointer_mut(&format!("/properties/spec/properties/{field}"))

@@ -1,4 +1,5 @@
-//! Patches: how each media type changes an object. Knows neither kinds' rules nor the store.
+//! Patches: how each media type changes an object, but for server-side apply, which is [`crate::apply`]. Knows neither kinds' rules
+//! nor the store.
 
 mod strategic;
 
@@ -18,7 +19,8 @@ const MOST_WORK: usize = 10_000_000;
 /// Items of a list that are shifted while one value is looked at.
 const SHIFTED_AT_ONCE: usize = 16;
 
-const SERVED: &str = "application/json-patch+json, application/merge-patch+json";
+const SERVED: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 /// A patch that could be read.
 #[derive(Debug)]
@@ -70,12 +72,6 @@ impl Patch {
             "application/strategic-merge-patch+json" if is_kubernetes_kind(kind) => {
                 let decoded = object()?;
                 Ok(Self { change: Change::Strategic(decoded.value), duplicates: decoded.duplicates })
-            }
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                Err(Failure::media_type_not_served(
-                    "server-side apply (application/apply-patch+yaml) is not served yet: use client-side apply, \
-                 application/merge-patch+json or application/json-patch+json",
-                ))
             }
             _ => Err(Failure::unsupported_media_type(SERVED)),
         }

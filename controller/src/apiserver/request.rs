@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Query;
+use gantry_api::names::CONTROLLER_MANAGER;
 use http::request::Parts;
 use http::{HeaderMap, Uri, header};
 
@@ -11,6 +12,7 @@ use super::client::InProcess;
 use super::failure::{CauseReason, Failure, Outcome};
 use super::kinds::Kind;
 use super::selectors::Selector;
+use crate::apply::LONGEST_MANAGER;
 use crate::storage::{Key, Resource, Version};
 
 /// One request for a resource, read but not yet done.
@@ -36,6 +38,8 @@ pub(crate) struct Call {
     pub is_dry_run: bool,
     /// Media type of the body.
     pub content_type: Option<String>,
+    /// Who writes: `fieldManager`, or how the client calls itself; at most 128 bytes.
+    pub manager: String,
 }
 
 impl Call {
@@ -56,6 +60,12 @@ impl Call {
             .map(|value| value.to_str().map(str::to_owned))
             .transpose()
             .map_err(|_| Failure::bad_request("the Content-Type header is not text"))?;
+        let is_ours = parts.extensions.get::<InProcess>().is_some();
+        let manager = match params.get("fieldManager") {
+            Some(manager) => manager.to_owned(),
+            None if is_ours => CONTROLLER_MANAGER.to_owned(),
+            None => manager_of(&parts.headers),
+        };
         let wants_stream = parts
             .headers
             .get_all(header::ACCEPT)
@@ -69,9 +79,10 @@ impl Call {
             params,
             format,
             wants_stream,
-            is_ours: parts.extensions.get::<InProcess>().is_some(),
+            is_ours,
             is_dry_run,
             content_type,
+            manager,
         })
     }
 
@@ -94,6 +105,29 @@ impl Call {
         self.name.as_deref().map(|name| self.key(name)).ok_or_else(Failure::no_such_path)
     }
 
+    /// True if the body is a configuration to apply.
+    pub fn is_apply(&self) -> bool {
+        let essence = self.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
+        essence.trim().eq_ignore_ascii_case("application/apply-patch+yaml")
+    }
+
+    /// 422 for an apply that does not say who applies, and for another patch that wants to be forced.
+    pub fn check_patch_options(&self) -> Outcome<()> {
+        let refuse = |option, reason, message: &str| {
+            Err(Failure::invalid_option("PatchOptions", option, reason, message.to_owned()))
+        };
+        self.params.check_field_manager("PatchOptions")?;
+        match (self.is_apply(), self.params.get("fieldManager")) {
+            (true, None) => {
+                refuse("fieldManager", CauseReason::Required, "Required value: is required for apply patch")
+            }
+            (false, _) if self.params.has("force") => {
+                refuse("force", CauseReason::Forbidden, "Forbidden: may not be specified for non-apply patch")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Both selectors of the query.
     pub fn selector(&self) -> Outcome<Selector> {
         Selector::parse(
@@ -102,6 +136,20 @@ impl Call {
             |field| self.kind.has_field(field),
         )
     }
+}
+
+/// What stands before the first `/` of the User-Agent, as far as it can be printed.
+fn manager_of(headers: &HeaderMap) -> String {
+    let agent = headers.get(header::USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+    let mut manager = String::new();
+    let name = agent.as_deref().unwrap_or_default().split('/').next().unwrap_or_default();
+    for character in name.chars().filter(|character| !character.is_control()) {
+        if manager.len() + character.len_utf8() > LONGEST_MANAGER {
+            break;
+        }
+        manager.push(character);
+    }
+    manager
 }
 
 /// The query, decoded.
@@ -164,12 +212,11 @@ impl Params {
         Ok(is_dry)
     }
 
-    /// Who writes, for `options` as `PatchOptions`: 422 unless short and printable. Kept nowhere before server-side apply is.
+    /// Who writes, for `options` as `PatchOptions`: 422 unless short and printable.
     pub fn check_field_manager(&self, options: &str) -> Outcome<()> {
-        const LONGEST: usize = 128;
         let Some(manager) = self.get("fieldManager") else { return Ok(()) };
-        let (reason, message) = if manager.len() > LONGEST {
-            (CauseReason::TooLong, format!("Too long: may not be more than {LONGEST} bytes"))
+        let (reason, message) = if manager.len() > LONGEST_MANAGER {
+            (CauseReason::TooLong, format!("Too long: may not be more than {LONGEST_MANAGER} bytes"))
         } else if manager.chars().any(char::is_control) {
             let message = format!("Invalid value: {manager:?}: should only contain printable characters");
             (CauseReason::Invalid, message)

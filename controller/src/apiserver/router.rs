@@ -206,7 +206,7 @@ async fn serve(
     match route.verb {
         Verb::Create => call.params.check_field_manager("CreateOptions")?,
         Verb::Update => call.params.check_field_manager("UpdateOptions")?,
-        Verb::Patch => call.params.check_field_manager("PatchOptions")?,
+        Verb::Patch => call.check_patch_options()?,
         Verb::Get | Verb::List | Verb::Delete | Verb::DeleteCollection => {}
     }
     let timeout = call.params.timeout()?;

@@ -41,7 +41,7 @@ impl Schema {
 
     /// From a type of the Kubernetes API.
     pub fn of_core<T: JsonSchema>() -> Self {
-        Self::compile(gantry_api::schemas::schema_of::<T>())
+        Self::compile(gantry_api::schemas::core::<T>())
     }
 
     fn compile(document: Value) -> Self {

@@ -1,5 +1,6 @@
 //! What can be done to a resource, one verb a file: read the request, admit, store, answer.
 
+mod apply;
 mod create;
 mod delete;
 mod get;

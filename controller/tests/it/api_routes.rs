@@ -165,8 +165,8 @@ async fn openapi_names_the_patches_that_each_kind_takes() {
     let core = media("/openapi/v3/api/v1", "/api/v1/namespaces/{namespace}/configmaps/{name}").await;
     let ours = "/apis/gantry.dev/v1alpha1/namespaces/{namespace}/operations/{name}";
 
-    insta::assert_snapshot!(core, @"application/json-patch+json application/merge-patch+json application/strategic-merge-patch+json");
-    insta::assert_snapshot!(media("/openapi/v3/apis/gantry.dev/v1alpha1", ours).await, @"application/json-patch+json application/merge-patch+json");
+    insta::assert_snapshot!(core, @"application/apply-patch+yaml application/json-patch+json application/merge-patch+json application/strategic-merge-patch+json");
+    insta::assert_snapshot!(media("/openapi/v3/apis/gantry.dev/v1alpha1", ours).await, @"application/apply-patch+yaml application/json-patch+json application/merge-patch+json");
 }
 
 #[tokio::test]

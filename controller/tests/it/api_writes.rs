@@ -137,7 +137,7 @@ async fn every_kind_of_patch_does_what_its_media_type_says() {
     assert_eq!(json_patch.body["data"], json!({"k": "v", "b": "c"}));
     assert_eq!(strategic.body["data"], json!({"b": "c"}));
     let codes = [failed, ours, apply, unknown, stale, renamed].map(|answer| answer.code);
-    assert_eq!(codes, [422, 415, 415, 415, 409, 400]);
+    assert_eq!(codes, [422, 415, 422, 415, 409, 400]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,9 +23,20 @@ pub(super) fn complete(kind: &Kind, fields: &mut Map<String, Value>, update: Opt
     }
 }
 
-/// `stringData` is a way to write `data`, and is not kept. Left in place where it is not text: the schema refuses it then.
+/// Puts a configuration in the form that is stored, so that its fields are owned under the names that they keep.
+pub(super) fn encode(kind: &Kind, fields: &mut Map<String, Value>) {
+    if kind.kind == "Secret" {
+        encode_texts(fields);
+    }
+}
+
 fn complete_secret(fields: &mut Map<String, Value>) {
     fields.entry("type").or_insert_with(|| json!("Opaque"));
+    encode_texts(fields);
+}
+
+/// `stringData` is a way to write `data`, and is not kept. Left in place where it is not text: the schema refuses it then.
+fn encode_texts(fields: &mut Map<String, Value>) {
     let Some(Value::Object(texts)) = fields.get("stringData") else { return };
     let encoded: Option<Vec<_>> = texts
         .iter()

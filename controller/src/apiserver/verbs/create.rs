@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::write::{self, ATTEMPTS, Written, metadata, place, text_of};
+use super::write::{self, ATTEMPTS, Ownership, Written, metadata, own, place, take_managed_fields, text_of};
 use crate::apiserver::ApiServer;
 use crate::apiserver::admission::{self, Admitted, Create};
 use crate::apiserver::decode::decode;
@@ -30,7 +30,7 @@ pub(crate) async fn create(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
         if is_generated {
             metadata(&mut object)?.insert("name".to_owned(), generate(&prefix, &*server.entropy).into());
         }
-        match store(server, call, object, &decoded.duplicates).await {
+        match store(server, call, object, &decoded.duplicates, Ownership::Tracked).await {
             Err(failure) if failure.is_already_exists() && attempt < attempts => {}
             outcome => return outcome?.answer(server, call, StatusCode::CREATED),
         }
@@ -38,7 +38,15 @@ pub(crate) async fn create(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
     Err(Failure::internal("no name was left to try"))
 }
 
-async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[String]) -> Outcome<Written> {
+/// Admits and stores an object that is named.
+pub(super) async fn store(
+    server: &ApiServer,
+    call: &Call,
+    mut object: Value,
+    duplicates: &[String],
+    ownership: Ownership,
+) -> Outcome<Written> {
+    let given = take_managed_fields(&mut object);
     let Admitted { mut object, warnings } = admission::admit_create(
         &Create { kind: call.kind, validation: write::validation(call)?, duplicates },
         object,
@@ -53,6 +61,7 @@ async fn store(server: &ApiServer, call: &Call, object: Value, duplicates: &[Str
     // Whole seconds, as Kubernetes writes them.
     let created = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     fields.insert("creationTimestamp".to_owned(), created.into());
+    own(server, call, None, &mut object, given.as_ref(), ownership)?;
     if &*key.resource.0 == "namespaces" {
         begin_namespace(&mut object);
     }

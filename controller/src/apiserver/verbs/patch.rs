@@ -4,14 +4,17 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::write::{ATTEMPTS, current, is_stale, parse, place, replace, text_of};
+use super::write::{ATTEMPTS, Ownership, current, is_stale, parse, place, replace, text_of};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Cause, CauseReason, Failure, Outcome};
 use crate::apiserver::patch::Patch;
 use crate::apiserver::request::Call;
 
-/// Applies the patch to the newest state; again on a newer one after a conflict, unless the patch names a version.
+/// Makes the patch's changes in the newest state; again on a newer one after a conflict, unless the patch names a version.
 pub(crate) async fn patch(server: &ApiServer, call: &Call, body: &[u8]) -> Outcome<Response> {
+    if call.is_apply() {
+        return super::apply::apply(server, call, body).await;
+    }
     let patch = Patch::read(call.kind, call.content_type.as_deref(), body)?;
     let key = call.target()?;
     for attempt in 1..=ATTEMPTS {
@@ -31,7 +34,7 @@ pub(crate) async fn patch(server: &ApiServer, call: &Call, body: &[u8]) -> Outco
             {
                 return Err(Failure::conflict(&key.resource, &key.name));
             }
-            replace(server, call, &object, &old, new, &patch.duplicates).await
+            replace(server, call, &object, &old, new, &patch.duplicates, Ownership::Tracked).await
         }
         .await;
         match outcome {

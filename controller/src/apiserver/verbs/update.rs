@@ -3,7 +3,7 @@
 use axum::response::Response;
 use http::StatusCode;
 
-use super::write::{ATTEMPTS, current, parse, place, replace, text_of};
+use super::write::{ATTEMPTS, Ownership, current, parse, place, replace, text_of};
 use crate::apiserver::ApiServer;
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Cause, CauseReason, Failure, Outcome};
@@ -37,7 +37,8 @@ pub(crate) async fn update(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
             return Err(Failure::conflict(&key.resource, &key.name));
         }
         let old = parse(&object)?;
-        match replace(server, call, &object, &old, new.clone(), &decoded.duplicates).await {
+        match replace(server, call, &object, &old, new.clone(), &decoded.duplicates, Ownership::Tracked).await
+        {
             Err(failure) if failure.is_conflict() && expected.is_none() && attempt < ATTEMPTS => {}
             outcome => return outcome?.answer(server, call, StatusCode::OK),
         }

@@ -14,6 +14,7 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::{Call, Freshness};
 use crate::apiserver::weight::size;
 use crate::apiserver::{ApiServer, answer};
+use crate::apply::{self, Applied, Writer};
 use crate::storage::{Body, Effect, Expects, Key, Object, Write};
 
 /// How often a write is repeated on a newer state before the client is told of the conflict.
@@ -124,15 +125,74 @@ pub(super) fn is_held(object: &Value) -> bool {
     })
 }
 
+/// How a write decides who owns what afterwards.
+#[derive(Debug)]
+pub(super) enum Ownership {
+    /// What it changes is its manager's.
+    Tracked,
+    /// As the apply says.
+    Applied(Applied),
+}
+
+/// Who writes, for the rules of ownership.
+pub(super) fn writer<'a>(server: &ApiServer, call: &'a Call, api_version: &'a str) -> Writer<'a> {
+    Writer {
+        manager: &call.manager,
+        api_version,
+        schema: call.kind.schema.document(),
+        subresource: call.subresource,
+        has_status: call.kind.has_status,
+        now: server.clock.now(),
+    }
+}
+
+/// Takes out what a client says of who owns what.
+pub(super) fn take_managed_fields(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove(MANAGED_FIELDS)
+}
+
+const MANAGED_FIELDS: &str = "managedFields";
+
+/// Writes down who owns what in an admitted object.
+pub(super) fn own(
+    server: &ApiServer,
+    call: &Call,
+    old: Option<&Value>,
+    new: &mut Value,
+    given: Option<&Value>,
+    ownership: Ownership,
+) -> Outcome<()> {
+    let api_version = call.kind.api_version();
+    let put = |new: &mut Value, list: Option<Value>| -> Outcome<()> {
+        if let Some(list) = list {
+            metadata(new)?.insert(MANAGED_FIELDS.to_owned(), list);
+        }
+        Ok(())
+    };
+    let list = match ownership {
+        Ownership::Tracked => apply::track(&writer(server, call, &api_version), old, new, given),
+        Ownership::Applied(applied) => {
+            let stored = old.and_then(|old| old.get("metadata")?.get(MANAGED_FIELDS));
+            put(new, stored.cloned())?;
+            let is_same = old == Some(&*new);
+            take_managed_fields(new);
+            applied.managed_fields(stored, is_same)
+        }
+    };
+    put(new, list)
+}
+
 /// Puts `new` in the place of `current`: admits it, stores it unless it is the same, and lets a dying object go with its last finalizer.
 pub(super) async fn replace(
     server: &ApiServer,
     call: &Call,
     current: &Object,
     old: &Value,
-    new: Value,
+    mut new: Value,
     duplicates: &[String],
+    ownership: Ownership,
 ) -> Outcome<Written> {
+    let given = take_managed_fields(&mut new);
     let Admitted { object: mut new, warnings } = admission::admit_update(
         &Update {
             kind: call.kind,
@@ -144,6 +204,7 @@ pub(super) async fn replace(
         new,
     )?;
     metadata(&mut new)?.insert("resourceVersion".to_owned(), current.version.to_string().into());
+    own(server, call, Some(old), &mut new, given.as_ref(), ownership)?;
     let is_gone = new.pointer("/metadata/deletionTimestamp").is_some() && !is_held(&new);
     let is_same = new == *old && !is_gone;
     // What stores nothing is not compared by the store, so the state it stands on is compared here.
