@@ -20,6 +20,8 @@ pub const REGISTERED_BY_AGENT_ANNOTATION: &str = "gantry.dev/registered-by-agent
 
 /// Field manager of the reconcilers.
 pub const CONTROLLER_MANAGER: &str = "gantry-controller";
+/// Field manager of the person's tool.
+pub const TOOL_MANAGER: &str = "gantry";
 /// Field manager of enrolment.
 pub const ENROLLMENT_MANAGER: &str = "gantry-enrollment";
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::names::{JOIN_TOKEN_ID_LABEL, JOIN_TOKEN_SECRET_TYPE};
+use gantry_api::names::{JOIN_TOKEN_ID_LABEL, JOIN_TOKEN_SECRET_TYPE, TOOL_MANAGER};
 use jiff::{SignedDuration, Timestamp, Unit};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -54,9 +54,10 @@ pub(crate) async fn create(
     let (id, secret) = (characters::<ID_LENGTH>(), characters::<SECRET_LENGTH>());
     let expires = clock::now().checked_add(ttl)?.round(Unit::Second)?;
     let api: Api<Secret> = Api::namespaced(controller.client.clone(), namespace);
-    api.create(&PostParams::default(), &record(namespace, &id, &secret, expires, uses)).await.map_err(
-        |error| controller.explain(error, &format!("no token was made in namespace `{namespace}`")),
-    )?;
+    let params = PostParams { field_manager: Some(TOOL_MANAGER.to_owned()), ..PostParams::default() };
+    api.create(&params, &record(namespace, &id, &secret, expires, uses)).await.map_err(|error| {
+        controller.explain(error, &format!("no token was made in namespace `{namespace}`"))
+    })?;
     Ok(Token { text: format!("{id}.{secret}"), expires })
 }
 

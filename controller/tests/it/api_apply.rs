@@ -1,3 +1,6 @@
+use gantry_controller::apiserver::admission::{FieldValidation, Update, admit_update};
+use gantry_controller::apiserver::kinds;
+use gantry_controller::apply::{Writer, track};
 use http::Method;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -376,4 +379,75 @@ async fn openapi_says_which_items_are_the_same() {
     metadata/properties/ownerReferences {"x-kubernetes-list-map-keys":["uid"],"x-kubernetes-list-type":"map"}
     status/properties/conditions {"x-kubernetes-list-map-keys":["type"],"x-kubernetes-list-type":"map"}
     "#);
+}
+
+/// How much of a status write's work is tracking: `cargo nextest run --release --run-ignored only -E 'test(part_of_a_status_write)' --no-capture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn tracking_is_a_small_part_of_a_status_write() {
+    const ROUNDS: u32 = 20_000;
+    let api = Api::new().await;
+    let instances = OPERATIONS.replace("operations", "dockerinstances");
+    let instance = json!({"apiVersion": "gantry.dev/v1alpha1", "kind": "DockerInstance", "metadata": {"name": "x"}, "spec": {"description": "d"}});
+    api.post(&instances, &instance).await;
+    let condition = |kind: &str, second: u32| {
+        json!({"type": kind, "status": "True", "reason": "Ready", "message": "It answers.", "observedGeneration": 1,
+            "lastTransitionTime": format!("2026-06-01T12:00:{:02}Z", second % 60)})
+    };
+    let status = |second: u32| {
+        json!({"status": {"health": "Online", "observedGeneration": 1, "conditions":
+            [condition("Ready", second), condition("AgentConnected", 0), condition("EngineReachable", 0)]}})
+    };
+    let path = format!("{instances}/x/status");
+    let old = api.merge(&path, &status(0)).await.body;
+    let mut new = old.clone();
+    new["status"] = status(1)["status"].clone();
+    let kind = kinds::all().iter().find(|kind| kind.plural == "dockerinstances").expect("is served");
+    let writer = Writer {
+        manager: "system:test",
+        api_version: "gantry.dev/v1alpha1",
+        schema: kind.schema.document(),
+        subresource: Some("status"),
+        has_status: true,
+        now: "2026-06-01T12:00:01Z".parse().expect("a time"),
+    };
+    let same = Writer {
+        manager: old["metadata"]["managedFields"][1]["manager"].as_str().unwrap_or_default(),
+        ..writer
+    };
+    let text = old.to_string();
+    let each = |what: &str, work: &dyn Fn()| {
+        let begun = tokio::time::Instant::now();
+        (0..ROUNDS).for_each(|_| work());
+        eprintln!("{what}: {:?}", begun.elapsed() / ROUNDS);
+    };
+
+    eprintln!(
+        "{} bytes, {} of them managedFields",
+        text.len(),
+        old["metadata"]["managedFields"].to_string().len()
+    );
+    each("parse", &|| drop(std::hint::black_box(serde_json::from_str::<Value>(&text))));
+    each("admit", &|| {
+        let update = Update {
+            kind,
+            old: &old,
+            subresource: Some("status"),
+            validation: FieldValidation::Warn,
+            duplicates: &[],
+        };
+        drop(std::hint::black_box(admit_update(&update, new.clone())));
+    });
+    each("track, the same manager's fields", &|| {
+        drop(std::hint::black_box(track(&same, Some(&old), &new, None)));
+    });
+    each("track, another manager's fields", &|| {
+        drop(std::hint::black_box(track(&writer, Some(&old), &new, None)));
+    });
+    each("print", &|| drop(std::hint::black_box(new.to_string())));
+    let begun = tokio::time::Instant::now();
+    for second in 0..ROUNDS / 10 {
+        assert_eq!(api.merge(&path, &status(second + 1)).await.code, 200);
+    }
+    eprintln!("a whole status write in memory: {:?}", begun.elapsed() / (ROUNDS / 10));
 }

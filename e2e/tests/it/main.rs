@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "a missing field fails the test, as it should")]
 
 mod api;
+mod apply;
 mod bad_input;
 mod chaos;
 mod dev;
