@@ -63,7 +63,8 @@ pub struct Update<'a> {
 const SERVER_SET: [&str; 5] =
     ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
-/// Checks and completes a new object, which has no `managedFields` then. The name is final: `generateName` was worked out before.
+/// Checks and completes a new object, which has no `managedFields` then. The name is final: `generateName` was worked out
+/// before.
 pub fn admit_create(create: &Create<'_>, object: Value) -> Outcome<Admitted> {
     let kind = create.kind;
     let (mut object, warnings) = understand(kind, object, create.validation, create.duplicates)?;
@@ -78,7 +79,8 @@ pub fn admit_create(create: &Create<'_>, object: Value) -> Outcome<Admitted> {
     Ok(Admitted { object, warnings })
 }
 
-/// Checks and completes a changed object, which has no `managedFields` then. A write of the object leaves its status alone, a write of its status everything else.
+/// Checks and completes a changed object, which has no `managedFields` then. A write of the object leaves its status alone, a
+/// write of its status everything else.
 pub fn admit_update(update: &Update<'_>, object: Value) -> Outcome<Admitted> {
     let (kind, old) = (update.kind, update.old);
     let (mut object, warnings) = understand(kind, object, update.validation, update.duplicates)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::Query;
 use gantry_api::names::CONTROLLER_MANAGER;
 use http::request::Parts;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 
 use super::client::InProcess;
 use super::failure::{CauseReason, Failure, Outcome};
@@ -38,7 +38,7 @@ pub(crate) struct Call {
     pub is_dry_run: bool,
     /// Media type of the body.
     pub content_type: Option<String>,
-    /// Who writes: `fieldManager`, or how the client calls itself; at most 128 bytes.
+    /// Who writes: `fieldManager`, or how the client calls itself. At most 128 bytes once the verb was checked.
     pub manager: String,
 }
 
@@ -64,6 +64,7 @@ impl Call {
         let manager = match params.get("fieldManager") {
             Some(manager) => manager.to_owned(),
             None if is_ours => CONTROLLER_MANAGER.to_owned(),
+            None if parts.method == Method::GET => String::new(),
             None => manager_of(&parts.headers),
         };
         let wants_stream = parts

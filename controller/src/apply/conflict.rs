@@ -29,7 +29,7 @@ impl Conflicts {
     pub fn told(&self) -> impl Iterator<Item = (Path, String)> {
         let all = self.0.iter().flat_map(|(with, fields)| {
             let named = named(with);
-            fields.paths().into_iter().map(move |field| (field, named.clone()))
+            fields.paths(MOST_TOLD).into_iter().map(move |field| (field, named.clone()))
         });
         all.take(MOST_TOLD)
     }
@@ -50,7 +50,7 @@ fn named(manager: &Manager) -> String {
 
 impl fmt::Display for Conflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count: usize = self.0.iter().map(|(_, fields)| fields.paths().len()).sum();
+        let count: usize = self.0.iter().map(|(_, fields)| fields.count()).sum();
         if let (1, Some((field, named))) = (count, self.told().next()) {
             return write!(f, "Apply failed with 1 conflict: conflict with {named}: {field}");
         }

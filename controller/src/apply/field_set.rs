@@ -102,20 +102,29 @@ impl FieldSet {
         both
     }
 
-    /// The path of every field, in order.
-    pub fn paths(&self) -> Vec<Path> {
+    /// How many fields are in it.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|node| usize::from(node.is_member) + node.below.count()).sum()
+    }
+
+    /// The paths of the first `most` fields, in order.
+    pub fn paths(&self, most: usize) -> Vec<Path> {
         let mut found = Vec::new();
-        self.collect(&mut Vec::new(), &mut found);
+        self.collect(most, &mut Vec::new(), &mut found);
+        found.truncate(most);
         found
     }
 
-    fn collect(&self, above: &mut Vec<PathElement>, found: &mut Vec<Path>) {
+    fn collect(&self, most: usize, above: &mut Vec<PathElement>, found: &mut Vec<Path>) {
         for (step, node) in &self.0 {
+            if found.len() >= most {
+                return;
+            }
             above.push(step.clone());
             if node.is_member {
                 found.push(Path(above.clone()));
             }
-            node.below.collect(above, found);
+            node.below.collect(most, above, found);
             above.pop();
         }
     }

@@ -118,7 +118,7 @@ impl Scene {
         let Some(managers) = Managers::read(&list) else { return String::new() };
         assert_eq!(managers.clone().print().as_ref(), Some(&list), "the order is kept");
         let lines = managers.entries().map(|entry| {
-            let fields: Vec<_> = entry.fields.paths().iter().map(ToString::to_string).collect();
+            let fields: Vec<_> = entry.fields.paths(usize::MAX).iter().map(ToString::to_string).collect();
             let time = entry.time.as_deref().and_then(|time| time.get(14..16)).unwrap_or("never");
             let Manager { operation, name, subresource, .. } = &entry.manager;
             format!("{name} {operation:?} {subresource} {time}: {}", fields.join(" "))
@@ -291,6 +291,20 @@ fn an_update_takes_what_it_changes_and_forgets_what_it_removes() {
     assert_snapshot!(scene.owners(), @"
     one Apply  01: .spec.b
     edit Update  02: .metadata.labels .metadata.labels.l .spec.a
+    ");
+}
+
+#[test]
+fn an_update_of_a_shared_field_takes_it_from_who_applied_it() {
+    let mut scene = Scene::new();
+    scene
+        .update("edit", |object| object["spec"] = json!({"a": "1", "b": "1"}))
+        .apply("one", json!({"spec": {"a": "1", "b": "1"}}))
+        .update("edit", |object| object["spec"]["a"] = json!("2"));
+
+    assert_snapshot!(scene.owners(), @"
+    one Apply  02: .spec.b
+    edit Update  03: .spec .spec.a .spec.b
     ");
 }
 
