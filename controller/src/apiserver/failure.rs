@@ -322,7 +322,9 @@ impl Failure {
 
     /// 422: a patch that can be read but not applied.
     pub fn unprocessable(message: impl Into<String>) -> Self {
-        Self::new(Reason::Invalid, message)
+        let message = message.into();
+        // kubectl shows the causes of what is invalid, and not the message where it knows of which object.
+        Self::new(Reason::Invalid, message.clone()).because("patch", CauseReason::Invalid.as_str(), message)
     }
 
     /// 429 with `Retry-After`: nothing was done.

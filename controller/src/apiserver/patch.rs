@@ -138,11 +138,22 @@ fn run(object: &mut Value, operations: &[PatchOperation]) -> Outcome<()> {
                 "the patch cannot be applied: up to operation {number} it moves too much"
             )));
         }
+        if is_true_of_what_is_absent(object, operation) {
+            continue;
+        }
         json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|error| {
             Failure::unprocessable(format!("the patch cannot be applied: operation {number}: {}", error.kind))
         })?;
     }
     Ok(())
+}
+
+/// A test for null holds of a field that is not there, in a map that is. RFC 6902 does not say so, Kubernetes does, and clients put a
+/// finalizer on an object that has none only after such a test.
+fn is_true_of_what_is_absent(object: &Value, operation: &PatchOperation) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let map = test.path.parent().and_then(|parent| parent.resolve(object).ok());
+    test.value.is_null() && map.is_some_and(Value::is_object) && test.path.resolve(object).is_err()
 }
 
 /// What it costs that the other items of a list make or fill room.
@@ -176,6 +187,21 @@ mod tests {
         let failure = patched("operations", JSON, &patch, &json!({"spec": {"a": 2}})).expect_err("differs");
 
         assert_eq!(failure.code().as_u16(), 422);
+    }
+
+    #[test]
+    fn a_test_for_null_holds_where_the_field_is_absent_from_a_map_that_is_there() {
+        let object = json!({"metadata": {"labels": {}}, "list": []});
+        let holds = |path: &str, value: serde_json::Value| {
+            let patch = json!([{"op": "test", "path": path, "value": value}]);
+            patched("configmaps", JSON, &patch, &object).is_ok()
+        };
+
+        assert!(holds("/metadata/finalizers", json!(null)));
+        assert!(!holds("/metadata/finalizers", json!([])));
+        assert!(!holds("/metadata/labels", json!(null)));
+        assert!(!holds("/metadata/annotations/a", json!(null)));
+        assert!(!holds("/list/0", json!(null)));
     }
 
     #[test]

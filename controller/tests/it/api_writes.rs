@@ -291,7 +291,13 @@ async fn a_patch_that_fails_says_of_which_object() {
         .await;
 
     assert_eq!(failed.code, 422);
-    assert_eq!(failed.body["details"], json!({"name": "x", "kind": "operations", "group": "gantry.dev"}));
+    let why = "the patch cannot be applied: operation 0: value did not match";
+    // kubectl prints name and causes, and then not the message.
+    assert_eq!(
+        failed.body["details"],
+        json!({"name": "x", "kind": "operations", "group": "gantry.dev",
+            "causes": [{"field": "patch", "reason": "FieldValueInvalid", "message": why}]})
+    );
 }
 
 #[tokio::test]
@@ -305,4 +311,22 @@ async fn plain_text_of_a_secret_is_stored_as_data() {
     assert_eq!(made.body["data"], json!({"a": "YQ==", "b": "aGVsbG8="}));
     assert_eq!(patched.body["data"], json!({"a": "eg==", "b": "aGVsbG8="}));
     assert!(patched.body.get("stringData").is_none());
+}
+
+#[tokio::test]
+async fn a_finalizer_is_put_on_an_object_that_has_none_only_once() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("a")).await;
+    // What kube-rs' finalizer helper sends.
+    let patch = json!([{"op": "test", "path": "/metadata/finalizers", "value": null},
+        {"op": "add", "path": "/metadata/finalizers", "value": ["gantry.dev/a"]}]);
+    let send = async || {
+        let headers = [("content-type", "application/json-patch+json")];
+        api.call(Method::PATCH, &format!("{CONFIG_MAPS}/a"), &headers, patch.to_string()).await
+    };
+
+    let (first, second) = (send().await, send().await);
+
+    assert_eq!(first.body["metadata"]["finalizers"], json!(["gantry.dev/a"]), "{first:?}");
+    assert_eq!(second.code, 422);
 }
