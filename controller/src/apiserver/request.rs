@@ -134,7 +134,7 @@ impl Call {
         Selector::parse(
             self.params.get("labelSelector").unwrap_or_default(),
             self.params.get("fieldSelector").unwrap_or_default(),
-            |field| self.kind.has_field(field),
+            |field| self.kind.field(field),
         )
     }
 }
@@ -239,21 +239,27 @@ impl Params {
 
     /// `resourceVersion` with how it is meant.
     pub fn freshness(&self) -> Outcome<Freshness> {
+        const MATCH: &str = "resourceVersionMatch";
         let version = self.get("resourceVersion").map(parse_version).transpose()?;
-        match (version, self.get("resourceVersionMatch")) {
+        match (version, self.get(MATCH)) {
             (None, None) => Ok(Freshness::Newest),
             (Some(Version(0)), None | Some("NotOlderThan")) => Ok(Freshness::Any),
             (Some(version), None | Some("NotOlderThan")) => Ok(Freshness::NotOlderThan(version)),
-            (Some(Version(0)), Some("Exact")) => {
-                Err(Failure::bad_request("resourceVersionMatch: Exact is forbidden for resourceVersion 0"))
-            }
-            (Some(version), Some("Exact")) => Ok(Freshness::Exact(version)),
-            (None, Some(_)) => Err(Failure::bad_request(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            (Some(Version(0)), Some("Exact")) => Err(Failure::forbidden_option(
+                MATCH,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
             )),
-            (Some(_), Some(other)) => Err(Failure::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-            ))),
+            (Some(version), Some("Exact")) => Ok(Freshness::Exact(version)),
+            (None, Some(_)) => Err(Failure::forbidden_option(
+                MATCH,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
+            (Some(_), Some(other)) => Err(Failure::invalid_option(
+                "ListOptions",
+                MATCH,
+                CauseReason::NotSupported,
+                format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""),
+            )),
         }
     }
 }

@@ -89,6 +89,34 @@ async fn a_version_says_how_new_a_list_must_be() {
     assert_eq!((future.code, &future.body["details"]["retryAfterSeconds"]), (504, &json!(1)));
 }
 
+#[tokio::test]
+async fn options_of_a_list_that_do_not_go_together_are_422() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("a")).await;
+    api.post(CONFIG_MAPS, &config_map("b")).await;
+    let first = api.get(&format!("{CONFIG_MAPS}?limit=1")).await;
+    let token = first.body["metadata"]["continue"].as_str().expect("more follows");
+    let list = async |query: &str| api.get(&format!("{CONFIG_MAPS}?{query}")).await.message();
+
+    let said = [
+        list("resourceVersionMatch=Exact").await,
+        list("resourceVersion=0&resourceVersionMatch=Exact").await,
+        list("resourceVersion=1&resourceVersionMatch=Roughly").await,
+        list(&format!("continue={token}&resourceVersionMatch=NotOlderThan")).await,
+        list(&format!("continue={token}&resourceVersion=1")).await,
+        list("continue=nonsense").await,
+    ];
+
+    assert_snapshot!(said.join("\n"), @r#"
+    422 ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided
+    422 ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"
+    422 ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Unsupported value: "Roughly": supported values: "Exact", "NotOlderThan", ""
+    422 ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided
+    400 specifying resource version is not allowed when using continue
+    400 continue key is not valid: it is none that this server gave
+    "#);
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_the_database_reads_are_answered_from_memory_and_say_how_old_that_may_be() {
     let api = Api::new().await;

@@ -36,6 +36,12 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
     let resume = call.params.get("continue").map(Continue::read).transpose()?;
     let (listing, age) = match &resume {
         Some(resume) => {
+            if call.params.get("resourceVersionMatch").is_some() {
+                return Err(Failure::forbidden_option(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden when continue is provided",
+                ));
+            }
             if call.params.get("resourceVersion").is_some_and(|version| version != "0") {
                 return Err(Failure::bad_request(
                     "specifying resource version is not allowed when using continue",
