@@ -154,11 +154,11 @@ pub fn router(server: &Arc<ApiServer>) -> Router {
     Router::new().fallback_service(router.map_request(without_slash))
 }
 
-/// `/apis/` is `/apis`, and so on below; other paths are what they are.
+/// `/apis/` is `/apis`, and so on below, and `/version/`, which Python's client asks for, `/version`; other paths are what they are.
 fn without_slash(mut request: Request) -> Request {
     let path = request.uri().path();
     let trimmed = path.trim_end_matches('/');
-    if trimmed.len() == path.len() || !trimmed.starts_with("/api") {
+    if trimmed.len() == path.len() || !(trimmed.starts_with("/api") || trimmed == "/version") {
         return request;
     }
     let wanted = match request.uri().query() {

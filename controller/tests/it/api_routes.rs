@@ -127,7 +127,9 @@ async fn a_slash_at_the_end_changes_nothing() {
     let api = Api::new().await;
     api.post(CONFIG_MAPS, &config_map("a")).await;
 
-    for path in ["/api", "/apis", "/api/v1", "/apis/gantry.dev", "/apis/gantry.dev/v1alpha1", CONFIG_MAPS] {
+    for path in
+        ["/api", "/apis", "/api/v1", "/apis/gantry.dev", "/apis/gantry.dev/v1alpha1", "/version", CONFIG_MAPS]
+    {
         let (plain, slashed) = (api.get(path).await, api.get(&format!("{path}/?limit=1")).await);
         assert_eq!((slashed.code, slashed.body), (200, plain.body), "{path}");
     }
