@@ -33,6 +33,7 @@ mod selectors;
 mod table;
 mod uids;
 mod verbs;
+mod view;
 mod watch;
 mod weight;
 

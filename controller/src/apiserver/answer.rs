@@ -2,6 +2,7 @@
 
 mod whole;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,10 @@ pub(super) struct Page {
 /// One object.
 pub(super) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes) -> Outcome<Response> {
     let body = match call.format {
-        Format::Whole => json,
+        Format::Whole => match call.kind.shown(&json).map_err(broken)? {
+            Cow::Borrowed(_) => json,
+            Cow::Owned(shown) => shown.into(),
+        },
         Format::Metadata => partial_text(&json).map_err(broken)?.into(),
         Format::Table(include) => {
             let rows = Rows::new(call.kind, include, now);
@@ -70,7 +74,13 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
                 call.kind.kind,
                 call.kind.api_version()
             );
-            Body::new(WholeList::new(head, page.objects))
+            if call.kind.view.is_some() {
+                let items: Result<Vec<_>, _> =
+                    page.objects.iter().map(|object| call.kind.shown(&object.json)).collect();
+                joined(head, &items.map_err(broken)?).into()
+            } else {
+                Body::new(WholeList::new(head, page.objects))
+            }
         }
         Format::Metadata => {
             let head = format!(
@@ -94,10 +104,16 @@ pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response>
     Ok(aged(warn(respond(StatusCode::OK, body), &left_out), age))
 }
 
-fn joined(mut head: String, items: &[String]) -> String {
-    head.push_str(&items.join(","));
-    head.push_str("]}");
-    head
+fn joined<T: AsRef<[u8]>>(head: String, items: &[T]) -> Vec<u8> {
+    let mut body = head.into_bytes();
+    for (number, item) in items.iter().enumerate() {
+        if number > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(item.as_ref());
+    }
+    body.extend_from_slice(b"]}");
+    body
 }
 
 /// Any value as JSON.

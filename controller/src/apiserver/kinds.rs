@@ -1,10 +1,12 @@
 //! The table of served kinds: their names, verbs, printer columns and selectable fields.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use gantry_api::v1alpha1::{DockerInstance, Operation};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
+use k8s_openapi::api::events::v1::Event as NewEvent;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use schemars::JsonSchema;
@@ -12,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::schema::Schema;
+use super::view::{EVENTS, View};
 use crate::storage::{FieldPaths, Resource};
 
 /// One kind, as discovery and the verbs need it.
@@ -45,6 +48,8 @@ pub struct Kind {
     pub schema: Schema,
     /// Reads an object as typed clients do; fails with the path of the field and what is wrong with it.
     pub reads: fn(&Value) -> Result<(), (String, String)>,
+    /// Where its objects are kept in the form of another kind, whose columns it has too.
+    pub view: Option<&'static View>,
 }
 
 /// One printer column.
@@ -69,11 +74,21 @@ pub struct Column {
 impl Kind {
     /// As storage and messages name it: `operations.gantry.dev`, `secrets`.
     pub fn resource(&self) -> Resource {
-        Resource(if self.group.is_empty() {
+        Resource(if let Some(view) = self.view {
+            view.resource.into()
+        } else if self.group.is_empty() {
             self.plural.as_str().into()
         } else {
             format!("{}.{}", self.plural, self.group).into()
         })
+    }
+
+    /// A stored text in this kind's form.
+    pub(super) fn shown<'a>(&self, json: &'a [u8]) -> Result<Cow<'a, [u8]>, serde_json::Error> {
+        match self.view {
+            None => Ok(Cow::Borrowed(json)),
+            Some(view) => view.shown(&self.api_version(), json).map(Cow::Owned),
+        }
     }
 
     /// `gantry.dev/v1alpha1`, `v1`.
@@ -81,9 +96,10 @@ impl Kind {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// True if field selectors may name it.
-    pub fn has_field(&self, field: &str) -> bool {
-        self.fields.iter().any(|known| known == field)
+    /// What storage calls a field that selectors may name.
+    pub(super) fn field<'a>(&self, field: &'a str) -> Option<Cow<'a, str>> {
+        let is_known = self.fields.iter().any(|known| known == field);
+        is_known.then(|| self.view.map_or(Cow::Borrowed(field), |view| view.kept_field(field)))
     }
 }
 
@@ -100,7 +116,7 @@ pub fn all() -> &'static [Kind] {
 
 /// Selectable fields of every kind, for the store.
 pub fn field_paths() -> FieldPaths {
-    all().iter().fold(FieldPaths::default(), |paths, kind| {
+    all().iter().filter(|kind| kind.view.is_none()).fold(FieldPaths::default(), |paths, kind| {
         paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
     })
 }
@@ -134,6 +150,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         fields: fields.map(|field| field.json_path.trim_start_matches('.').to_owned()).collect(),
         schema: Schema::of(gantry_api::schemas::structural(definition)?),
         reads: read_as::<T>,
+        view: None,
     })
 }
 
@@ -188,31 +205,7 @@ fn core() -> Vec<Kind> {
             "Event",
             "events",
             &["ev"],
-            vec![
-                column(
-                    "Last Seen",
-                    "date",
-                    ".series.lastObservedTime||.lastTimestamp||.eventTime||.firstTimestamp",
-                    "Time since it was last seen.",
-                ),
-                column("Type", "string", ".type", "Normal or Warning."),
-                column("Reason", "string", ".reason", "Machine-readable."),
-                column(
-                    "Object",
-                    "string",
-                    "{.involvedObject.kind}/{.involvedObject.name}",
-                    "What it is about.",
-                ),
-                wide("Subobject", "string", ".involvedObject.fieldPath", "The part of it."),
-                wide("Source", "string", ".source.component||.reportingComponent", "Who says it."),
-                column("Message", "string", ".message", "A sentence."),
-                wide("First Seen", "date", ".firstTimestamp||.eventTime", "Time since it was first seen."),
-                wide("Count", "integer", ".series.count||.count", "How often it was seen."),
-                Column {
-                    format: "name".to_owned(),
-                    ..wide("Name", "string", ".metadata.name", "Of the Event.")
-                },
-            ],
+            event_columns(),
             &[
                 "involvedObject.kind",
                 "involvedObject.namespace",
@@ -228,6 +221,28 @@ fn core() -> Vec<Kind> {
             ],
         ),
         Kind {
+            view: Some(&EVENTS),
+            ..named::<NewEvent>(
+                "events.k8s.io",
+                "Event",
+                "events",
+                &["ev"],
+                event_columns(),
+                &[
+                    "regarding.kind",
+                    "regarding.namespace",
+                    "regarding.name",
+                    "regarding.uid",
+                    "regarding.apiVersion",
+                    "regarding.resourceVersion",
+                    "regarding.fieldPath",
+                    "reason",
+                    "reportingController",
+                    "type",
+                ],
+            )
+        },
+        Kind {
             allows_unconditional_update: false,
             schema: Schema::of(lease_schema()),
             ..named::<Lease>(
@@ -239,6 +254,27 @@ fn core() -> Vec<Kind> {
                 &[],
             )
         },
+    ]
+}
+
+/// As both forms of Events print.
+fn event_columns() -> Vec<Column> {
+    vec![
+        column(
+            "Last Seen",
+            "date",
+            ".series.lastObservedTime||.lastTimestamp||.eventTime||.firstTimestamp",
+            "Time since it was last seen.",
+        ),
+        column("Type", "string", ".type", "Normal or Warning."),
+        column("Reason", "string", ".reason", "Machine-readable."),
+        column("Object", "string", "{.involvedObject.kind}/{.involvedObject.name}", "What it is about."),
+        wide("Subobject", "string", ".involvedObject.fieldPath", "The part of it."),
+        wide("Source", "string", ".source.component||.reportingComponent", "Who says it."),
+        column("Message", "string", ".message", "A sentence."),
+        wide("First Seen", "date", ".firstTimestamp||.eventTime", "Time since it was first seen."),
+        wide("Count", "integer", ".series.count||.count", "How often it was seen."),
+        Column { format: "name".to_owned(), ..wide("Name", "string", ".metadata.name", "Of the Event.") },
     ]
 }
 
@@ -279,6 +315,7 @@ fn named<T: JsonSchema + DeserializeOwned>(
         fields: owned(fields),
         schema: Schema::of_core::<T>(),
         reads: read_as::<T>,
+        view: None,
     }
 }
 

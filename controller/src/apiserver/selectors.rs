@@ -1,5 +1,6 @@
 //! Label and field selectors in the grammar of Kubernetes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::failure::{Failure, Outcome};
@@ -34,9 +35,9 @@ struct FieldTerm {
 }
 
 impl Selector {
-    /// Reads both selectors; `supported` are the kind's selectable fields beside name and namespace.
-    pub fn parse(labels: &str, fields: &str, supported: impl Fn(&str) -> bool) -> Outcome<Self> {
-        Ok(Self { labels: Parser::new(labels).requirements()?, fields: parse_fields(fields, supported)? })
+    /// Reads both selectors; `stored` knows what storage calls the kind's selectable fields beside name and namespace.
+    pub fn parse(labels: &str, fields: &str, stored: impl Fn(&str) -> Option<Cow<'_, str>>) -> Outcome<Self> {
+        Ok(Self { labels: Parser::new(labels).requirements()?, fields: parse_fields(fields, stored)? })
     }
 
     /// True where everything matches.
@@ -83,7 +84,7 @@ impl FieldTerm {
     }
 }
 
-fn parse_fields(text: &str, supported: impl Fn(&str) -> bool) -> Outcome<Vec<FieldTerm>> {
+fn parse_fields(text: &str, stored: impl Fn(&str) -> Option<Cow<'_, str>>) -> Outcome<Vec<FieldTerm>> {
     let mut terms = Vec::new();
     for term in split_unescaped(text) {
         if term.is_empty() {
@@ -92,13 +93,14 @@ fn parse_fields(text: &str, supported: impl Fn(&str) -> bool) -> Outcome<Vec<Fie
         let (field, value, is_equal) = split_term(&term).ok_or_else(|| {
             Failure::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'"))
         })?;
-        if !matches!(field, "metadata.name" | "metadata.namespace") && !supported(field) {
-            return Err(Failure::bad_request(format!("field label not supported: {field}")));
-        }
+        let is_everybodys = matches!(field, "metadata.name" | "metadata.namespace");
+        let field = if is_everybodys { Some(Cow::Borrowed(field)) } else { stored(field) }
+            .ok_or_else(|| Failure::bad_request(format!("field label not supported: {field}")))?
+            .into_owned();
         let value = unescape(value).ok_or_else(|| {
             Failure::bad_request(format!("invalid field selector: invalid escape in '{term}'"))
         })?;
-        terms.push(FieldTerm { field: field.to_owned(), value, is_equal });
+        terms.push(FieldTerm { field, value, is_equal });
     }
     Ok(terms)
 }
@@ -319,7 +321,7 @@ mod tests {
     }
 
     fn parse(labels: &str, fields: &str) -> Outcome<Selector> {
-        Selector::parse(labels, fields, |field| field == "status.phase")
+        Selector::parse(labels, fields, |field| (field == "status.phase").then_some(Cow::Borrowed(field)))
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::request::Include;
 #[derive(Debug)]
 pub(super) struct Rows {
     columns: Vec<(&'static Column, Template)>,
+    kind: &'static Kind,
     names_first: bool,
     include: Include,
     now: Timestamp,
@@ -21,7 +22,7 @@ impl Rows {
         let columns =
             kind.columns.iter().map(|column| (column, Template::parse(&column.json_path))).collect();
         let names_first = kind.columns.iter().all(|column| column.name != "Name");
-        Self { columns, names_first, include, now }
+        Self { columns, kind, names_first, include, now }
     }
 
     /// The header, `Name` first unless the kind says where.
@@ -43,7 +44,7 @@ impl Rows {
         Some(name).filter(|_| self.names_first).into_iter().chain(others).collect()
     }
 
-    /// One object as a row.
+    /// One object, as it is kept, as a row.
     pub fn row(&self, object: &Value) -> Value {
         let name = self.names_first.then(|| object.pointer("/metadata/name").cloned().unwrap_or_default());
         let cells: Value = name
@@ -58,7 +59,11 @@ impl Rows {
                 row.insert("object".to_owned(), partial(object));
             }
             Include::Object => {
-                row.insert("object".to_owned(), object.clone());
+                let mut object = object.clone();
+                if let Some(view) = self.kind.view {
+                    view.show(&self.kind.api_version(), &mut object);
+                }
+                row.insert("object".to_owned(), object);
             }
         }
         Value::Object(row)

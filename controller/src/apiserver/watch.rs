@@ -291,7 +291,9 @@ struct Encoder {
 impl Encoder {
     fn event(&mut self, kind: &str, json: &[u8], lines: &mut Vec<u8>) -> Outcome<()> {
         match self.format {
-            Format::Whole => line(kind, json, lines),
+            Format::Whole => {
+                line(kind, &self.kind.shown(json).map_err(super::answer::broken)?, lines);
+            }
             Format::Metadata => {
                 let text = partial_text(json).map_err(super::answer::broken)?;
                 line(kind, text.as_bytes(), lines);

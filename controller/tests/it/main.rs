@@ -10,6 +10,7 @@ mod api_admission;
 mod api_apply;
 mod api_bad_input;
 mod api_clients;
+mod api_events;
 mod api_limits;
 mod api_lists;
 mod api_routes;

@@ -76,7 +76,7 @@ async fn change(server: &ApiServer, call: &Call, live: &Object, config: Value) -
     if text_of(&config, "resourceVersion")?.is_some_and(|version| version != live.version.to_string()) {
         return Err(Failure::conflict(&live.key.resource, &live.key.name));
     }
-    let old = parse(live)?;
+    let old = parse(call, live)?;
     let (new, ownership) = merge(server, call, Some(&old), config)?;
     replace(server, call, live, &old, new, &[], ownership).await
 }

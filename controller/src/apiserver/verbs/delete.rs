@@ -124,7 +124,7 @@ async fn try_remove(
     if &*object.key.resource.0 == "namespaces" && &*object.key.name == "default" {
         return Err(Failure::may_not_be_deleted(&object.key.resource, &object.key.name));
     }
-    let mut dying = parse(object)?;
+    let mut dying = parse(call, object)?;
     let is_dying = dying.pointer("/metadata/deletionTimestamp").is_some();
     let before = dying.clone();
     options.propagation.apply(&mut dying)?;

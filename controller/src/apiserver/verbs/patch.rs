@@ -19,7 +19,7 @@ pub(crate) async fn patch(server: &ApiServer, call: &Call, body: &[u8]) -> Outco
     let key = call.target()?;
     for attempt in 1..=ATTEMPTS {
         let object = current(server, &key, attempt > 1).await?;
-        let old = parse(&object)?;
+        let old = parse(call, &object)?;
         let is_last = attempt == ATTEMPTS;
         let outcome = async {
             let mut new = patch.apply(&old).map_err(|failure| failure.about(&key.resource, &key.name))?;

@@ -36,7 +36,7 @@ pub(crate) async fn update(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
             }
             return Err(Failure::conflict(&key.resource, &key.name));
         }
-        let old = parse(&object)?;
+        let old = parse(call, &object)?;
         match replace(server, call, &object, &old, new.clone(), &decoded.duplicates, Ownership::Tracked).await
         {
             Err(failure) if failure.is_conflict() && expected.is_none() && attempt < ATTEMPTS => {}

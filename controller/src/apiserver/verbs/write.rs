@@ -48,9 +48,13 @@ pub(super) async fn is_stale(server: &ApiServer, object: &Object) -> Outcome<boo
     Ok(server.store.cache().get(&object.key).is_none_or(|newest| newest.version != object.version))
 }
 
-/// The stored object as a tree.
-pub(super) fn parse(object: &Object) -> Outcome<Value> {
-    serde_json::from_slice(&object.json).map_err(answer::broken)
+/// The stored object as a tree, in the form of the request's kind.
+pub(super) fn parse(call: &Call, object: &Object) -> Outcome<Value> {
+    let mut tree = serde_json::from_slice(&object.json).map_err(answer::broken)?;
+    if let Some(view) = call.kind.view {
+        view.show(&call.kind.api_version(), &mut tree);
+    }
+    Ok(tree)
 }
 
 /// `metadata` of an object that has one; made where it is missing.
@@ -218,15 +222,18 @@ pub(super) async fn replace(
     Ok(Written { json, warnings })
 }
 
-/// Writes an admitted object, or under `dryRun=All` answers as if.
+/// Writes an admitted object, or under `dryRun=All` answers as if; the answer is as it is kept.
 pub(super) async fn store(
     server: &ApiServer,
     call: &Call,
     key: &Key,
     expects: Expects,
-    object: Value,
+    mut object: Value,
     is_gone: bool,
 ) -> Outcome<Bytes> {
+    if let Some(view) = call.kind.view {
+        view.keep(&mut object);
+    }
     if size(&object) > BODY_LIMIT {
         return Err(Failure::too_large(BODY_LIMIT));
     }
