@@ -7,7 +7,7 @@ NEWEST := target/newest-docker
 
 SEEDS ?= 0..1000
 
-.PHONY: help quickstart quickstart-down test simulate model chaos mutants bench schemas fmt lint
+.PHONY: help quickstart quickstart-down test conformance simulate model chaos mutants bench schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,11 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
 	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
 	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi
+	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory simulate
+
+conformance: ## What kubectl, kube-rs and the clients of Python and Node find in the API, case by case
+	@e2e/scripts/conformance.sh
 
 model: ## The model of operations and the link, explored further than `make test` does
 	cargo run --locked --release -p gantry-model

@@ -16,6 +16,8 @@ need nginx "nginx-light"
 need ip "iproute2"
 need iptables "iptables"
 need faketime "faketime"
+need npm "npm"
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("python3-venv")
 [ -c /dev/net/tun ] || missing+=("/dev/net/tun (modprobe tun)")
 if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
   missing+=("postgresql")

@@ -54,13 +54,7 @@ impl Connection {
         body: &Value,
     ) -> anyhow::Result<(u16, Option<usize>)> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: {media}\r\n\
-             content-length: {}\r\n\r\n",
-            self.token,
-            body.len()
-        );
+        let head = self.head(method, path, body.len());
         self.stream.write_all((head + &body).as_bytes()).await?;
         self.stream.flush().await?;
         let first = self.line().await?;
@@ -75,6 +69,22 @@ impl Connection {
                 length = Some(text.parse()?);
             }
         }
+    }
+
+    /// Announces a body of that many bytes, and sends none of it.
+    pub async fn announce(&mut self, method: &str, path: &str, length: usize) -> anyhow::Result<()> {
+        let head = self.head(method, path, length);
+        self.stream.write_all(head.as_bytes()).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    fn head(&self, method: &str, path: &str, length: usize) -> String {
+        let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: {media}\r\n\
+             content-length: {length}\r\n\r\n",
+            self.token
+        )
     }
 
     /// Asks and reads the whole answer.

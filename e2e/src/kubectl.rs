@@ -18,12 +18,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
+    namespace: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Kubectl {
     /// The one on the PATH.
     pub fn new(kubeconfig: &Path) -> Self {
-        Self { program: PathBuf::from("kubectl"), kubeconfig: kubeconfig.to_owned() }
+        Self {
+            program: PathBuf::from("kubectl"),
+            kubeconfig: kubeconfig.to_owned(),
+            namespace: None,
+            variables: Vec::new(),
+        }
     }
 
     /// Another version, as `1.27`: `kubectl.1.27` in `$KUBECTL_VERSIONS`, on the PATH, or beside what its `kubectl` is a link to.
@@ -41,7 +48,21 @@ impl Kubectl {
             .chain(behind_links)
             .map(|dir| dir.join(&name))
             .find(|path| path.is_file())
-            .map(|program| Self { program, kubeconfig: self.kubeconfig.clone() })
+            .map(|program| Self { program, ..self.clone() })
+    }
+
+    /// As this one, in that namespace where a command names none.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self.clone() }
+    }
+
+    /// As this one, with a variable of its environment.
+    #[must_use]
+    pub fn with_variable(&self, name: &str, value: &str) -> Self {
+        let mut changed = self.clone();
+        changed.variables.push((name.to_owned(), value.to_owned()));
+        changed
     }
 
     /// What it says its version is, as `v1.33.1`.
@@ -162,9 +183,11 @@ impl Kubectl {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env("KUBECONFIG", &self.kubeconfig);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         // The discovery cache of another test's server on the same port would mislead.
         let cache = self.kubeconfig.with_file_name("kube-cache");
         command.arg("--cache-dir").arg(cache);
+        command.args(self.namespace.iter().flat_map(|namespace| ["--namespace", namespace]));
         command
     }
 }

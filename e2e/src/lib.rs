@@ -7,6 +7,7 @@ pub mod agent;
 pub mod balancer;
 pub mod client;
 pub mod collector;
+pub mod conformance;
 pub mod controller;
 #[cfg(feature = "simulation")]
 pub mod crowd;

@@ -98,8 +98,13 @@ impl Rest {
             request = request.header(http::header::CONTENT_TYPE, media_type);
         }
         let body = body.map_or_else(Vec::new, |(body, _)| body.to_string().into_bytes());
+        self.ask(request.body(Body::from(body))?).await
+    }
+
+    /// Any request.
+    pub async fn ask(&self, request: Request<Body>) -> anyhow::Result<Answer> {
         let started = Instant::now();
-        let response = self.0.send(request.body(Body::from(body))?).await?;
+        let response = self.0.send(request).await?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.context("the answer ended early")?.to_bytes();
         Ok(Answer {

@@ -1,0 +1,125 @@
+//! What is served, who serves it, and who asks.
+
+use anyhow::ensure;
+
+use super::{Tool, says};
+use crate::conformance::{Client, NotRun};
+
+pub(super) async fn run(client: &Client, tool: &Tool) {
+    client.case("version", version(tool)).await;
+    client.case("discovery", api_resources(tool)).await;
+    client.case("api-versions", api_versions(tool)).await;
+    client.case("cluster-info", cluster_info(tool)).await;
+    client.case("explain", explain(tool)).await;
+    client.case("get --raw", raw(tool)).await;
+    client.case("proxy", proxy(tool)).await;
+    client.case("whoami", whoami(tool)).await;
+    client.case("auth can-i", can_i(tool)).await;
+    client.case("create token", create_token(tool)).await;
+}
+
+async fn version(tool: &Tool) -> anyhow::Result<()> {
+    let said = tool.run(["version"]).await?;
+    says(&said, &["+gantry"])
+}
+
+async fn api_resources(tool: &Tool) -> anyhow::Result<()> {
+    let said = tool.run(["api-resources", "-o", "wide"]).await?;
+    says(
+        &said,
+        &["dockerinstances", "di ", "gantry.dev/v1alpha1", "leases", "configmaps", "cm ", "deletecollection"],
+    )?;
+    let said = tool.run(["api-resources", "--namespaced=false", "-o", "name"]).await?;
+    ensure!(said.trim() == "namespaces", "{said}");
+    let said =
+        tool.run(["api-resources", "--api-group=gantry.dev", "--categories=gantry", "-o", "name"]).await?;
+    ensure!(said.trim() == "dockerinstances.gantry.dev\noperations.gantry.dev", "{said}");
+    Ok(())
+}
+
+async fn api_versions(tool: &Tool) -> anyhow::Result<()> {
+    let said = tool.run(["api-versions"]).await?;
+    says(&said, &["coordination.k8s.io/v1", "gantry.dev/v1alpha1", "v1"])
+}
+
+/// It lists Services of the cluster's own, which nobody has here.
+async fn cluster_info(tool: &Tool) -> anyhow::Result<()> {
+    match tool.run(["cluster-info"]).await {
+        Ok(said) => says(&said, &["is running at"]),
+        Err(error) => {
+            says(&error.to_string(), &["the server doesn't have a resource type \"services\""])?;
+            Err(NotRun("Services are deliberately not served".to_owned()).into())
+        }
+    }
+}
+
+async fn explain(tool: &Tool) -> anyhow::Result<()> {
+    says(&tool.run(["explain", "operation.spec.startDeadlineSeconds"]).await?, &["Friday"])?;
+    says(
+        &tool.run(["explain", "di", "--recursive"]).await?,
+        &["displayName", "healthCheck", "intervalSeconds"],
+    )?;
+    says(&tool.run(["explain", "cm.binaryData"]).await?, &["BinaryData contains the binary data"])?;
+    says(&tool.run(["explain", "lease.spec"]).await?, &["holderIdentity"])?;
+    says(&tool.refused(["explain", "di.spec.nothing"]).await?, &["nothing"])
+}
+
+async fn raw(tool: &Tool) -> anyhow::Result<()> {
+    ensure!(tool.run(["get", "--raw", "/readyz"]).await? == "ok");
+    says(&tool.run(["get", "--raw", "/livez?verbose"]).await?, &["[+]ping ok"])?;
+    says(&tool.run(["get", "--raw", "/metrics"]).await?, &["gantry_request_duration_seconds"])?;
+    let path = format!("/api/v1/namespaces/{}/configmaps", tool.namespace);
+    let body = r#"{"metadata":{"name":"raw"},"data":{"k":"v"}}"#;
+    says(&tool.feed(["create", "--raw", &path, "-f", "-"], body).await?, &["\"uid\""])?;
+    says(&tool.run(["delete", "--raw", &format!("{path}/raw")]).await?, &["Success"])?;
+    says(
+        &tool.refused(["get", "--raw", "/nowhere"]).await?,
+        &["the server could not find the requested resource"],
+    )
+}
+
+async fn proxy(tool: &Tool) -> anyhow::Result<()> {
+    let port = crate::free_port()?.to_string();
+    let log = tool.dir.join("proxy.log");
+    let _proxy = tool.kubectl.follow(["proxy", "--port", &port], &log)?;
+    let server = format!("--server=http://127.0.0.1:{port}");
+    crate::eventually("the proxy", std::time::Duration::from_secs(10), async || {
+        says(&tool.run([&server, "get", "ns", &tool.namespace]).await?, &["Active"])
+    })
+    .await
+}
+
+async fn whoami(tool: &Tool) -> anyhow::Result<()> {
+    tool.since(28, "auth whoami")?;
+    match tool.run(["auth", "whoami"]).await {
+        Ok(said) => says(&said, &["Username"]),
+        Err(error) => not_yet(
+            &error,
+            "the selfsubjectreviews API is not enabled in the cluster",
+            "authentication.k8s.io",
+        ),
+    }
+}
+
+async fn can_i(tool: &Tool) -> anyhow::Result<()> {
+    match tool.run(["auth", "can-i", "create", "operations.gantry.dev"]).await {
+        Ok(said) => says(&said, &["yes"]),
+        Err(error) => {
+            not_yet(&error, "the server could not find the requested resource", "authorization.k8s.io")
+        }
+    }
+}
+
+async fn create_token(tool: &Tool) -> anyhow::Result<()> {
+    tool.since(24, "create token")?;
+    match tool.run(["create", "token", "default"]).await {
+        Ok(said) => says(&said, &["."]),
+        Err(error) => not_yet(&error, "the server could not find the requested resource", "ServiceAccounts"),
+    }
+}
+
+/// Only that error says that it is not served; any other is one.
+fn not_yet(error: &anyhow::Error, wanted: &str, what: &str) -> anyhow::Result<()> {
+    says(&error.to_string(), &[wanted])?;
+    Err(NotRun(format!("not served yet: {what}")).into())
+}
