@@ -172,6 +172,23 @@ async fn openapi_names_the_patches_that_each_kind_takes() {
 }
 
 #[tokio::test]
+async fn openapi_v2_tells_old_clients_that_a_patch_may_be_dry() {
+    let api = Api::new().await;
+
+    let document = api.get("/openapi/v2").await.body;
+
+    for (path, kind) in [
+        ("/apis/gantry.dev/v1alpha1/namespaces/{namespace}/operations/{name}", "Operation"),
+        ("/api/v1/namespaces/{name}", "Namespace"),
+    ] {
+        let patch = &document["paths"][path]["patch"];
+        let parameters = patch["parameters"].as_array().expect("parameters");
+        assert!(parameters.iter().any(|one| one["name"] == "dryRun" && one["in"] == "query"), "{path}");
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], kind);
+    }
+}
+
+#[tokio::test]
 async fn every_answer_has_an_id_and_is_not_cached() {
     let api = Api::new().await;
 

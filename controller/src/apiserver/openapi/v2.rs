@@ -1,4 +1,5 @@
-//! OpenAPI v2 as protobuf: kubectl 1.27 reads it before `apply` and `explain`, though what it looks for is in v3.
+//! OpenAPI v2 as protobuf: kubectl 1.27 reads it before `apply` and `explain`, though what it looks for is in v3. Older ones look in it
+//! for kinds whose PATCH has a `dryRun`, before `diff` and `--dry-run=server`.
 //!
 //! The messages are gnostic's `openapi.v2`, as far as our schemas have something to put in.
 
@@ -18,7 +19,9 @@ const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 /// The same without the `@`, which no media type may have: clients parse what they are answered.
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// Every schema that is served, with no paths: parameters are read from v3.
+const GVK: &str = "x-kubernetes-group-version-kind";
+
+/// Every schema that is served; of the paths their PATCH alone: everything else is read from v3.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let schemas = DOCUMENTS
         .values()
@@ -28,10 +31,28 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "swagger": "2.0",
         "info": {"title": "Gantry", "version": env!("CARGO_PKG_VERSION")},
-        "paths": {},
+        "paths": patches(),
         "definitions": definitions,
     })
 });
+
+fn patches() -> Map<String, Value> {
+    let paths =
+        DOCUMENTS.values().filter_map(|document| document.content.get("paths")?.as_object()).flatten();
+    let patches = paths.filter_map(|(path, operations)| {
+        let patch = operations.get("patch")?;
+        let parameters = patch["parameters"].as_array()?.iter().map(|parameter| {
+            json!({"name": parameter["name"], "in": "query", "type": parameter.pointer("/schema/type")})
+        });
+        let patch = json!({
+            "parameters": parameters.collect::<Vec<_>>(),
+            "responses": {"default": {"description": "The object, or why not."}},
+            GVK: patch[GVK],
+        });
+        Some((path.clone(), json!({"patch": patch})))
+    });
+    patches.collect()
+}
 
 static ENCODED: LazyLock<Vec<u8>> = LazyLock::new(|| document(&DOCUMENT).encode_to_vec());
 
@@ -65,9 +86,27 @@ fn document(of: &Value) -> Document {
     Document {
         swagger: text(of, "swagger"),
         info: Some(Info { title: text(&of["info"], "title"), version: text(&of["info"], "version") }),
-        paths: Some(Paths {}),
+        paths: Some(Paths { each: of["paths"].as_object().into_iter().flatten().map(path).collect() }),
         definitions: Some(named(&of["definitions"])),
     }
+}
+
+fn path((name, operations): (&String, &Value)) -> NamedPath {
+    let patch = &operations["patch"];
+    let parameters = patch["parameters"].as_array().into_iter().flatten().map(|parameter| Parameter {
+        query: Some(Described {
+            named: Some(InQuery {
+                place: text(parameter, "in"),
+                name: text(parameter, "name"),
+                type_: text(parameter, "type"),
+            }),
+        }),
+    });
+    let operation = Operation {
+        parameters: parameters.map(|one| ParametersItem { parameter: Some(one) }).collect(),
+        extensions: vec![NamedAny { name: GVK.to_owned(), value: Some(Any::of(&patch[GVK])) }],
+    };
+    NamedPath { name: name.clone(), value: Some(PathItem { patch: Some(operation) }) }
 }
 
 fn schema(of: &Value) -> Schema {
@@ -133,7 +172,64 @@ struct Info {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Paths {}
+struct Paths {
+    #[prost(message, repeated, tag = "2")]
+    each: Vec<NamedPath>,
+}
+
+/// `NamedPathItem`.
+#[derive(Clone, PartialEq, Message)]
+struct NamedPath {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<PathItem>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PathItem {
+    #[prost(message, optional, tag = "8")]
+    patch: Option<Operation>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Operation {
+    #[prost(message, repeated, tag = "8")]
+    parameters: Vec<ParametersItem>,
+    #[prost(message, repeated, tag = "13")]
+    extensions: Vec<NamedAny>,
+}
+
+/// A oneof, as the two below.
+#[derive(Clone, PartialEq, Message)]
+struct ParametersItem {
+    #[prost(message, optional, tag = "1")]
+    parameter: Option<Parameter>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Parameter {
+    #[prost(message, optional, tag = "2")]
+    query: Option<Described>,
+}
+
+/// `NonBodyParameter`.
+#[derive(Clone, PartialEq, Message)]
+struct Described {
+    #[prost(message, optional, tag = "3")]
+    named: Option<InQuery>,
+}
+
+/// `QueryParameterSubSchema`.
+#[derive(Clone, PartialEq, Message)]
+struct InQuery {
+    #[prost(string, tag = "2")]
+    place: String,
+    #[prost(string, tag = "4")]
+    name: String,
+    #[prost(string, tag = "6")]
+    type_: String,
+}
 
 /// `Definitions` and `Properties`.
 #[derive(Clone, PartialEq, Message)]
@@ -243,6 +339,20 @@ mod tests {
         for reference in text.split("\"#/definitions/").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(DOCUMENT["definitions"][reference].is_object(), "{reference}");
         }
+    }
+
+    #[test]
+    fn the_encoded_document_names_the_parameters_of_each_kinds_patch() {
+        let decoded = Document::decode(ENCODED.as_slice()).expect("it decodes");
+        let paths = decoded.paths.expect("paths").each;
+        let patch = paths.iter().find(|path| path.name.ends_with("/operations/{name}"));
+        let patch = patch.and_then(|path| path.value.clone()?.patch).expect("Operations are patched");
+
+        let names = patch.parameters.into_iter().filter_map(|item| item.parameter?.query?.named);
+        assert!(names.into_iter().any(|parameter| parameter.name == "dryRun" && parameter.place == "query"));
+        let kind: Value = serde_json::from_str(&patch.extensions[0].value.clone().expect("a value").yaml)
+            .expect("JSON is YAML");
+        assert_eq!(kind, json!({"group": "gantry.dev", "version": "v1alpha1", "kind": "Operation"}));
     }
 
     #[test]
