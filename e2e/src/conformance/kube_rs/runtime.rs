@@ -54,10 +54,16 @@ where
     Ok(event.to_string())
 }
 
+/// Streaming lists ask for any state, which may be older than what was just acknowledged; after a list of the newest it is not.
+async fn settle(tool: &Tool) -> anyhow::Result<()> {
+    Ok(tool.maps.list(&ListParams::default().limit(1)).await.map(drop)?)
+}
+
 async fn follows(tool: &Tool, label: &str, config: Config) -> anyhow::Result<()> {
     let (first, second, late) = (format!("{label}-1"), format!("{label}-2"), format!("{label}-3"));
     tool.make(&first, label).await?;
     tool.make(&second, label).await?;
+    settle(tool).await?;
     let mut events = Box::pin(watcher(tool.maps.clone(), config));
     for wanted in [
         "Init".to_owned(),
@@ -96,6 +102,7 @@ async fn resumes(tool: &Tool) -> anyhow::Result<()> {
 
 async fn metadata(tool: &Tool) -> anyhow::Result<()> {
     tool.make("bare-1", "bare-watched").await?;
+    settle(tool).await?;
     let api: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(tool.client.clone(), &tool.namespace);
     for config in [Config::default(), Config::default().streaming_lists()] {
         let mut events = Box::pin(watcher(api.clone(), config.labels("case=bare-watched")));

@@ -1,5 +1,7 @@
 //! `create`, `patch`, `edit`, `label`, `replace`, and what becomes of wrong fields.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 
 use super::{Tool, config_map, instance, says};
@@ -139,6 +141,11 @@ async fn replace(tool: &Tool) -> anyhow::Result<()> {
     )?;
     // A custom kind of Kubernetes wants the version too; kubectl fills it in.
     tool.feed(["create", "-f", "-"], &instance("replaced", "")).await?;
+    crate::eventually("its reconciler to be done with it", Duration::from_secs(20), async || {
+        ensure!(tool.value("di/replaced", "{.status.health}").await? == "Unknown");
+        Ok(())
+    })
+    .await?;
     tool.feed(["replace", "-f", "-"], &instance("replaced", "  description: new\n")).await?;
     ensure!(tool.value("di/replaced", "{.spec.description}").await? == "new");
     Ok(())
