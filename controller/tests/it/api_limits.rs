@@ -67,8 +67,8 @@ async fn a_storm_of_lists_leaves_objects_writes_watches_and_our_own_parts_as_the
         .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
 
-    let list = api.get(CONFIG_MAPS).await;
-    let watch_of_all = api.get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    let watch = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1");
+    let (list, watch_of_all) = tokio::join!(api.get(CONFIG_MAPS), api.get(&watch));
     let codes =
         [api.get(&format!("{CONFIG_MAPS}/a")).await.code, api.post(CONFIG_MAPS, &config_map("b")).await.code];
     let maps: Kube<ConfigMap> = Kube::namespaced(client(&api.router, "test"), "default");
