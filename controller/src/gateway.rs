@@ -14,7 +14,7 @@ mod enrollment;
 mod handshake;
 mod out;
 pub mod peers;
-mod reports;
+pub(crate) mod reports;
 mod session;
 pub mod standing;
 mod turns;

@@ -64,7 +64,7 @@ impl Reports {
 }
 
 /// Attempts before states before journal records: progress of a state already known has its sequence.
-fn order(report: &OperationReport) -> (u32, u8, u64) {
+pub(crate) fn order(report: &OperationReport) -> (u32, u8, u64) {
     let state = match report.state() {
         OperationState::Unspecified => 0,
         OperationState::Accepted => 1,

@@ -11,6 +11,7 @@ use super::plan::{InstanceFacts, Observed, is_over};
 use super::roster::Neighbours;
 use super::{CALLS_PER_AGENT, Context, MOST_REMEMBERED, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
+use crate::gateway::reports::order;
 use crate::reconcilers::machine::ReconcileError;
 
 /// Looks at everything near; asks no agent. Fails only where the instance cannot be read.
@@ -137,12 +138,7 @@ fn newest_report(
     };
     let reported = context.link.report(instance.uid, uid);
     match (reported, answered.filter(|answered| answered.journal_id == session.journal_id)) {
-        (Some(reported), Some(answered))
-            if (answered.attempt, answered.state, answered.journal_sequence)
-                > (reported.attempt, reported.state, reported.journal_sequence) =>
-        {
-            Some(answered)
-        }
+        (Some(reported), Some(answered)) if order(&answered) > order(&reported) => Some(answered),
         (reported, answered) => reported.or(answered),
     }
 }
