@@ -15,7 +15,7 @@ export GANTRY_FIGURES="$PWD/target/chaos/figures.tsv"
 # Most of the time these tests wait, so more of them run at once than there are processors. A crowd of agents leaves the others nothing,
 # so that comes after them, alone, and as what people run: a release build.
 crowds='test(/f19_(a|ten)_thousand/)'
-cargo nextest run --locked --workspace --run-ignored all --no-fail-fast --test-threads "${JOBS:-5}" \
+cargo nextest run --locked --workspace --run-ignored all --no-fail-fast --test-threads "${JOBS:-4}" \
   -E "(test(/(^|::)f[0-9][0-9]_/) | test(/::chaos::/) | test(/^chaos::/) | test(watch_history)) - $crowds"
 outcome=$?
 cargo build --locked --release --bins &&

@@ -37,6 +37,9 @@ pub struct Fleet {
     dir: Scratch,
 }
 
+/// What a replica's log says when it wins the election, followed by the incarnation and the epoch.
+const WON: &str = "this replica leads incarnation=";
+
 impl Fleet {
     /// Starts them all and enrols the hosts.
     pub async fn start() -> anyhow::Result<Self> {
@@ -113,12 +116,16 @@ impl Fleet {
 
     /// Which controller leads, by the newest word of each.
     pub fn leader(&self) -> anyhow::Result<usize> {
-        let leads = |controller: &Controller| {
+        // One that was killed has said nothing of it, and its log goes on when it is back: the highest epoch tells.
+        let term = |(place, controller): (usize, &Controller)| {
             let log = controller.log();
-            let (won, lost) = (log.rfind("this replica leads "), log.rfind("this replica leads no longer"));
-            won.is_some() && won > lost
+            let (won, lost) = (log.rfind(WON)?, log.rfind("this replica leads no longer"));
+            let epoch: u64 =
+                log.get(won..)?.split("epoch=").nth(1)?.split_whitespace().next()?.parse().ok()?;
+            Some((epoch, place, lost.is_none_or(|lost| lost < won)))
         };
-        self.controllers.iter().position(leads).context("nobody leads")
+        let newest = self.controllers.iter().enumerate().filter_map(term).max();
+        newest.filter(|(_, _, leads)| *leads).map(|(_, place, _)| place).context("nobody leads")
     }
 
     /// How many replicas hold agents.
