@@ -2,6 +2,8 @@
 //!
 //! `make fuzz` asks for longer: PROPTEST_CASES says how many worlds, each with a row of requests of its own.
 
+use std::fmt;
+
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,21 +17,38 @@ use crate::world::api::{Answer, Api, CONFIG_MAPS, LEASES, NAMESPACES, OPERATIONS
 const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
 const EVENTS: &str = "/api/v1/namespaces/default/events";
 const OTHER_EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
-const COLLECTIONS: [&str; 8] =
-    [CONFIG_MAPS, SECRETS, OPERATIONS, INSTANCES, NAMESPACES, EVENTS, OTHER_EVENTS, LEASES];
+/// Collections with the kind of their objects.
+const SERVED: [(&str, &str, &str); 8] = [
+    (CONFIG_MAPS, "v1", "ConfigMap"),
+    (SECRETS, "v1", "Secret"),
+    (OPERATIONS, "gantry.dev/v1alpha1", "Operation"),
+    (INSTANCES, "gantry.dev/v1alpha1", "DockerInstance"),
+    (NAMESPACES, "v1", "Namespace"),
+    (EVENTS, "v1", "Event"),
+    (OTHER_EVENTS, "events.k8s.io/v1", "Event"),
+    (LEASES, "coordination.k8s.io/v1", "Lease"),
+];
+type Served = (&'static str, &'static str, &'static str);
 /// Requests in one world.
 const MOST_ASKED: usize = 24;
 /// Worlds where nobody says how many.
 const CASES: u32 = 96;
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Ask {
     method: Method,
     path: String,
     media_type: &'static str,
     accept: &'static str,
     body: Vec<u8>,
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, media_type, accept, body } = self;
+        write!(f, "{method} {path} of {media_type}, wants {accept}\n{}", String::from_utf8_lossy(body))
+    }
 }
 
 fn leaf() -> impl Strategy<Value = Value> {
@@ -109,42 +128,41 @@ fn tree() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object that would be taken, with something put over it.
-fn object() -> impl Strategy<Value = Value> {
-    let whole = prop_oneof![
-        Just(json!({"data": {"k": "v"}})),
-        Just(json!({"data": {"k": "dmFs"}, "type": "Opaque"})),
-        Just(
+/// An object that would be taken.
+fn whole((path, api_version, kind): Served, name: &str) -> Value {
+    let mut object = match kind {
+        "ConfigMap" => json!({"data": {"k": "v"}}),
+        "Secret" => json!({"data": {"k": "dmFs"}, "type": "Opaque"}),
+        "Operation" => {
             json!({"spec": {"instanceRef": {"name": "nuc-01"}, "action": "Stop", "target": {"name": "web"}}})
-        ),
-        Just(json!({"spec": {"description": "d"}, "status": {"health": "Online", "conditions": [
-            {"type": "Ready", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-06-01T12:00:00Z"}]}})),
-        Just(json!({"involvedObject": {"name": "x"}, "reason": "R", "type": "Normal"})),
-        Just(json!({"spec": {"holderIdentity": "a", "leaseDurationSeconds": 3}})),
-        Just(json!({})),
-    ];
-    let kind = prop::sample::select(
-        [
-            ("v1", "ConfigMap"),
-            ("v1", "Secret"),
-            ("gantry.dev/v1alpha1", "Operation"),
-            ("v1", "Namespace"),
-            ("v1", "Event"),
-            ("gantry.dev/v1alpha1", "DockerInstance"),
-            ("coordination.k8s.io/v1", "Lease"),
-            ("", ""),
-        ]
-        .as_slice(),
-    );
-    let identity = prop::sample::select(["a", "b", "c"].as_slice());
-    (whole, kind, identity, prop::option::weighted(0.6, tree())).prop_map(|(mut object, kind, name, over)| {
-        object["metadata"] = json!({"name": name});
-        if !kind.1.is_empty() {
-            object["apiVersion"] = kind.0.into();
-            object["kind"] = kind.1.into();
         }
-        if let Some(over) = over.filter(Value::is_object) {
-            json_patch::merge(&mut object, &over);
+        "DockerInstance" => {
+            json!({"spec": {"description": "d"}, "status": {"health": "Online", "conditions": [
+            {"type": "Ready", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-06-01T12:00:00Z"}]}})
+        }
+        "Event" if path == EVENTS => {
+            json!({"involvedObject": {"name": "x", "namespace": "default"}, "reason": "R", "type": "Normal"})
+        }
+        "Event" => {
+            json!({"regarding": {"name": "x", "namespace": "default"}, "reason": "R", "type": "Normal", "action": "a",
+                "reportingController": "c", "reportingInstance": "i", "eventTime": "2026-06-01T12:00:00.000000Z"})
+        }
+        "Lease" => json!({"spec": {"holderIdentity": "a", "leaseDurationSeconds": 3}}),
+        _ => json!({}),
+    };
+    object["apiVersion"] = api_version.into();
+    object["kind"] = kind.into();
+    object["metadata"] = json!({"name": name, "labels": {"app": "a"}});
+    object
+}
+
+/// One that would be taken, mostly with something put over it.
+fn object(served: Served, name: &'static str) -> impl Strategy<Value = Value> {
+    let field = prop::sample::select(["metadata", "spec", "data", "status", "metadata"].as_slice());
+    prop::option::weighted(0.7, (field, tree())).prop_map(move |over| {
+        let mut object = whole(served, name);
+        if let Some((field, over)) = over {
+            json_patch::merge(&mut object, &json!({field: over}));
         }
         object
     })
@@ -164,30 +182,45 @@ fn json_patch_of() -> impl Strategy<Value = Value> {
     prop::collection::vec(one, 0..5).prop_map(Value::from)
 }
 
-/// A media type and what is sent under it, which mostly fits.
-fn body() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
-    let media_type = prop::sample::select(
-        [
-            "application/json",
-            "application/yaml",
-            "application/merge-patch+json",
-            "application/json-patch+json",
-            "application/strategic-merge-patch+json",
-            "application/apply-patch+yaml",
-            "application/vnd.kubernetes.protobuf",
-            "text/plain",
-        ]
-        .as_slice(),
-    );
+/// A media type and what is sent under it, which mostly fits the method.
+fn body(method: &Method, served: Served, name: &'static str) -> BoxedStrategy<(&'static str, Vec<u8>)> {
+    const MEDIA_TYPES: [&str; 8] = [
+        "application/json",
+        "application/yaml",
+        "application/merge-patch+json",
+        "application/json-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+        "application/vnd.kubernetes.protobuf",
+        "text/plain",
+    ];
     let text = |value: Value| value.to_string().into_bytes();
+    let under = move |media_type| object(served, name).prop_map(move |object| (media_type, text(object)));
+    let patch = prop_oneof![
+        3 => under("application/apply-patch+yaml"),
+        2 => under("application/merge-patch+json"),
+        1 => under("application/strategic-merge-patch+json"),
+        2 => tree().prop_map(move |tree| ("application/merge-patch+json", text(json!({"metadata": tree})))),
+        3 => json_patch_of().prop_map(move |patch| ("application/json-patch+json", text(patch))),
+    ];
+    let fits = match *method {
+        Method::PATCH => patch.boxed(),
+        Method::DELETE => prop_oneof![
+            Just(("application/json", Vec::new())),
+            tree().prop_map(move |tree| ("application/json", text(tree)))
+        ]
+        .boxed(),
+        _ => prop_oneof![4 => under("application/json"), 1 => under("application/yaml")].boxed(),
+    };
+    let any_type = prop::sample::select(MEDIA_TYPES.as_slice());
+    let yaml = "(---|[a-c]: |- |&x |\\*x|\\{|\\}|\\[|\\]|\"|\n|  |: |!!int |<<: |[0-9.e]{1,3}|\\|\n){0,20}";
     prop_oneof![
-        8 => (media_type.clone(), object()).prop_map(move |(media_type, object)| (media_type, text(object))),
-        3 => (media_type.clone(), tree()).prop_map(move |(media_type, tree)| (media_type, text(tree))),
-        4 => json_patch_of().prop_map(move |patch| ("application/json-patch+json", text(patch))),
-        1 => (media_type.clone(), prop::collection::vec(any::<u8>(), 0..40)),
-        1 => (media_type, "(---|[a-c]: |- |&x |\\*x|\\{|\\}|\\[|\\]|\"|\n|  |: |!!int |<<: |[0-9.e]{1,3}|\\|\n){0,20}")
-            .prop_map(|(media_type, text)| (media_type, text.into_bytes())),
+        14 => fits,
+        1 => (any_type.clone(), tree()).prop_map(move |(media_type, tree)| (media_type, text(tree))),
+        1 => (any_type.clone(), prop::collection::vec(any::<u8>(), 0..40)),
+        1 => (any_type, yaml).prop_map(|(media_type, text)| (media_type, text.into_bytes())),
     ]
+    .boxed()
 }
 
 fn selector() -> impl Strategy<Value = String> {
@@ -258,38 +291,47 @@ fn percent(text: &str) -> String {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
+    let method = prop_oneof![
+        2 => Just(Method::GET),
+        3 => Just(Method::POST),
+        2 => Just(Method::PUT),
+        6 => Just(Method::PATCH),
+        1 => Just(Method::DELETE),
+    ];
     let place = (
-        prop::sample::select(COLLECTIONS.as_slice()),
-        prop::option::weighted(0.7, prop::sample::select(["a", "b", "c", "%00", "default"].as_slice())),
-        prop::option::weighted(0.15, prop::sample::select(["status", "finalize", "scale"].as_slice())),
+        prop::sample::select(SERVED.as_slice()),
+        prop::sample::select(["a", "a", "b", "default", "%00"].as_slice()),
     );
-    let method = prop::sample::select(
-        [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::PATCH, Method::PATCH, Method::DELETE]
-            .as_slice(),
-    );
-    let accept = prop::sample::select(
-        [
-            "application/json",
-            "*/*",
-            "application/json;as=Table;v=v1;g=meta.k8s.io",
-            "application/yaml",
-            "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
-            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-        ]
-        .as_slice(),
-    );
-    let query = prop::collection::vec(parameter(), 0..4);
-    (method, place, query, accept, body()).prop_map(
-        |(method, (collection, name, below), query, accept, (media_type, body))| {
-            let name =
-                name.filter(|_| method != Method::POST).map(|name| format!("/{name}")).unwrap_or_default();
-            let below =
-                below.filter(|_| !name.is_empty()).map(|below| format!("/{below}")).unwrap_or_default();
-            let path = format!("{collection}{name}{below}?{}", query.join("&"));
-            Ask { method, path, media_type, accept, body }
-        },
-    )
+    (method, place).prop_flat_map(|(method, (served, name))| {
+        let below = prop_oneof![
+            8 => Just(""), 1 => Just("/status"), 1 => prop::sample::select(["/finalize", "/scale"].as_slice())];
+        let accept = prop_oneof![8 => Just("application/json"), 1 => prop::sample::select(ACCEPTED.as_slice())];
+        let query = prop_oneof![
+            3 => Just(Vec::new()), 1 => prop::collection::vec(parameter(), 1..4)];
+        let manager = prop::sample::select(["m", "n", "kubectl"].as_slice());
+        let is_of_all = prop::bool::weighted(if method == Method::GET { 0.6 } else { 0.03 });
+        let body = body(&method, served, name);
+        (below, accept, query, manager, is_of_all, body).prop_map(
+            move |(below, accept, mut query, manager, is_of_all, (media_type, body))| {
+                if media_type == "application/apply-patch+yaml" {
+                    query.push(format!("fieldManager={manager}"));
+                }
+                let is_collection = is_of_all || method == Method::POST;
+                let rest = if is_collection { String::new() } else { format!("/{name}{below}") };
+                let path = format!("{}{rest}?{}", served.0, query.join("&"));
+                Ask { method: method.clone(), path, media_type, accept, body }
+            },
+        )
+    })
 }
+
+const ACCEPTED: [&str; 5] = [
+    "*/*",
+    "application/json;as=Table;v=v1;g=meta.k8s.io",
+    "application/yaml",
+    "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+    "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+];
 
 /// Kinds of answers that say that the server, and not the client, is at fault.
 fn is_our_fault(answer: &Answer) -> bool {
@@ -298,12 +340,16 @@ fn is_our_fault(answer: &Answer) -> bool {
 }
 
 fn fails(ask: &Ask, why: &str, answer: &Answer) -> TestCaseError {
-    let body = String::from_utf8_lossy(&ask.body);
-    TestCaseError::fail(format!("{why}\n{} {}\n{body}\nwas answered {answer:?}", ask.method, ask.path))
+    TestCaseError::fail(format!("{why}\n{ask:?}\nwas answered {answer:?}"))
 }
 
 async fn holds(asked: Vec<Ask>) -> Result<(), TestCaseError> {
     let api = Api::new().await;
+    // The Events of either form are the same.
+    for served in SERVED.into_iter().filter(|served| served.0 != OTHER_EVENTS) {
+        let made = api.post(served.0, &whole(served, "a")).await;
+        prop_assert_eq!(made.code, 201, "{:?}", made);
+    }
     for ask in &asked {
         let headers = [("content-type", ask.media_type), ("accept", ask.accept)];
         let answer = api.call(ask.method.clone(), &ask.path, &headers, Body::from(ask.body.clone())).await;
@@ -328,7 +374,7 @@ async fn holds(asked: Vec<Ask>) -> Result<(), TestCaseError> {
             }
         }
     }
-    for collection in COLLECTIONS {
+    for (collection, ..) in SERVED {
         let list = api.get(collection).await;
         prop_assert_eq!(list.code, 200, "{} {:?}", collection, list);
         for item in list.body["items"].as_array().into_iter().flatten() {
