@@ -210,7 +210,8 @@ async fn listen(context: &Context, mut events: broadcast::Receiver<LinkEvent>, s
 
 fn find(context: &Context, uid: InstanceUid) -> Option<Arc<DockerInstance>> {
     let place = context.places.lock().get(&uid).cloned()?;
-    context.instances.get(&place)
+    // Another may have been made under its name since.
+    context.instances.get(&place).filter(|found| self::uid(found) == Some(uid))
 }
 
 /// Tells people of something at an instance that its status has no place for.
