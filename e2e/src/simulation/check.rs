@@ -37,6 +37,9 @@ pub struct Violation {
     pub what: String,
 }
 
+/// An effect that gives no reference to what it fetches.
+pub(super) const PULL_BY_DIGEST: &str = "pull by digest";
+
 /// Something an engine did for an Operation.
 #[derive(Clone, Debug)]
 pub(super) struct Effect {

@@ -8,7 +8,7 @@ use gantry_api::v1alpha1::{Action, Operation, OperationStatus, Phase};
 use kube::ResourceExt as _;
 use uuid::Uuid;
 
-use super::{Checker, Known, State};
+use super::{Checker, Effect, Known, PULL_BY_DIGEST, State};
 
 impl Checker {
     /// I8: from the first dispatch on only the agent's word ends it, or a person's.
@@ -134,7 +134,10 @@ impl Checker {
         let host = &known.operation.spec.instance_ref.name;
         let spec = &known.operation.spec;
         let result = status.result.clone().unwrap_or_default();
-        let effects = state.effects.get(&uid).map_or(0, Vec::len);
+        // Layers that are here, and that no reference means, are not yet the image that was asked for.
+        let asks_for_digest = spec.target.name.contains('@');
+        let is_one = |effect: &&Effect| asks_for_digest || effect.what != PULL_BY_DIGEST;
+        let effects = state.effects.get(&uid).into_iter().flatten().filter(is_one).count();
         let is_lost =
             state.damaged_hosts.contains(host) || state.lost_instances.contains(host) || spec.abandon;
         if is_lost || self.spoiled.by_outsiders || state.excused.contains_key(&uid) || !is_final(known) {

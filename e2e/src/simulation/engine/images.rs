@@ -7,6 +7,7 @@ use gantry_agent::docker::{Answer, Call, DockerError, ImageFacts, LayerUpdate, P
 
 use super::{Errand, FakeEngine, State, lost, refused};
 use crate::simulation::chance::Chance;
+use crate::simulation::check::PULL_BY_DIGEST;
 
 impl State {
     /// The image with that id, reference or digest.
@@ -112,7 +113,8 @@ impl FakeEngine {
         }
         // A pull of what was here already changes nothing that anybody could see.
         if self.keep(run, pull, &id, &digest)? {
-            self.checker.has_effect(errand, &id, "pull");
+            let what = if pull.reference.digest().is_some() { PULL_BY_DIGEST } else { "pull" };
+            self.checker.has_effect(errand, &id, what);
         }
         self.changed();
         tokio::time::sleep(Duration::from_millis(5)).await;
