@@ -1,6 +1,7 @@
 //! Who calls. The server's TLS layer and bearer tokens make a [`Caller`]; everything behind only sees that.
 
 mod authenticate;
+pub mod rbac;
 
 use std::sync::Arc;
 
