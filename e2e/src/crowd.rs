@@ -29,11 +29,12 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::Controller;
 use crate::fake_engine::FakeEngine;
 use crate::process::{Process, workspace_binary};
 
 /// Agents that enrol at the same time, in one process.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 8;
 
 /// Agents that come from one address: a controller takes so many enrolments from one in a minute, and no more.
 const OF_AN_ADDRESS: usize = 40;
@@ -55,20 +56,17 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Enrols that many, `crowd-0` and on, with a token that can be used so often, and keeps their links.
-    pub async fn enroll(
-        dir: &Path,
-        count: usize,
-        controller: SocketAddr,
-        token: &str,
-        ca_hash: &str,
-    ) -> anyhow::Result<Self> {
+    /// Enrols that many, `crowd-0` and on, and keeps their links.
+    pub async fn enroll(dir: &Path, count: usize, controller: &Controller) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
+        let (address, ca_hash) = (controller.address().to_string(), controller.ca_hash().await?);
         let mut processes = Vec::new();
         for first in (0..count).step_by(OF_A_PROCESS) {
             let end = count.min(first + OF_A_PROCESS);
+            // Uses are counted one after the other: of one token they would all wait for each other.
+            let token = controller.token(&["--uses", &(end - first).to_string()]).await?;
             let mut command = Command::new(workspace_binary("gantry-crowd")?);
-            command.args(["--controller", &controller.to_string(), "--token", token, "--ca-hash", ca_hash]);
+            command.args(["--controller", &address, "--token", &token, "--ca-hash", &ca_hash]);
             command.args(["--first", &first.to_string(), "--end", &end.to_string(), "--dir"]).arg(dir);
             let log = dir.join(format!("from-{first}.log"));
             processes.push(Process::spawn("gantry-crowd", command, &log)?);

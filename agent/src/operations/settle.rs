@@ -127,7 +127,9 @@ impl Inner {
             let ending = Ending::new(Outcome::DockerError, format!("pulling {} was cut off", pull.reference));
             return Some(ended(told(ending, error).retryable()));
         }
+        // A journal that was put back can hold as started what has long ended and been deleted: without a word for it nothing is asked.
         let may_ask = self.may_start()
+            && run.live.permitted.is_cancelled()
             && !run.live.withdrawn.is_cancelled()
             && run.tries < MOST_TRIES
             && Instant::now() < run.limit;

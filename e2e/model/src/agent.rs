@@ -390,7 +390,7 @@ impl Agent {
             return self.stop_pull(op, engine, is_time_up, mistake);
         }
         let is_worn_out = self.live[op].tries >= MOST_TRIES;
-        let is_wanted = !entry.is_withdrawn && !is_time_up;
+        let is_wanted = self.live[op].permitted && !entry.is_withdrawn && !is_time_up;
         let may_ask = has_settled && self.ready && !is_worn_out && is_wanted;
         let mut sight = engine.look(entry.target);
         if mistake == Mistake::EvidenceByClock {

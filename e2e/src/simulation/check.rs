@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) violations: Vec<Violation>,
     /// Operations that a lost or copied journal may make run twice, and why.
     pub(super) excused: BTreeMap<Uuid, &'static str>,
+    /// What no journal knows any more.
+    pub(super) forgotten: BTreeSet<Uuid>,
     /// Journals that lost something, or of which there are two.
     pub(super) damaged_hosts: BTreeSet<String>,
     pub(super) instances: BTreeMap<String, DockerInstance>,
@@ -353,6 +355,7 @@ impl Checker {
                 }
             }
         }
+        state.excuse_what_nobody_knows();
         for told in state.acknowledged.values_mut() {
             *told = Acknowledged { may_be_deleted: told.may_be_deleted, ..Acknowledged::default() };
         }

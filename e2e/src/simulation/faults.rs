@@ -245,6 +245,7 @@ impl World {
         if let Ok(clone) = Agent::start(&machine, process).await {
             self.checker.reads(clone.journal().clone());
             sleep(lasts).await;
+            clone.journal().read(|ledger| self.checker.copy_is_gone(ledger));
             clone.kill();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_agent::journal::{Ledger, Phase as Recorded};
+use gantry_agent::journal::{Entry, Ledger, Phase as Recorded};
 use uuid::Uuid;
 
 use super::{Checker, State};
@@ -62,6 +62,7 @@ impl Checker {
         let state = &mut *state;
         state.lineages.remove(host);
         state.damaged_hosts.insert(host.to_owned());
+        state.forget(now, |entry| entry.sequence > sequence);
         let told = told_of(state, now.journal_id());
         if told > sequence {
             return;
@@ -82,9 +83,35 @@ impl Checker {
         }
     }
 
+    /// A copy is gone, and with it what it alone knew.
+    pub fn copy_is_gone(&self, now: &Ledger) {
+        self.state.lock().forget(now, |_| true);
+    }
+
     /// Two agents take turns at that host from now on.
     pub fn takes_turns(&self, host: &str) {
         self.state.lock().lineages.remove(host);
+    }
+}
+
+impl State {
+    /// What a journal has of these entries, and what it had let go of, nobody's journal knows any more.
+    fn forget(&mut self, now: &Ledger, is_lost: impl Fn(&Entry) -> bool) {
+        let is_forgotten = |uid: &&Uuid| match now.entry(uid) {
+            Some(entry) => is_lost(entry),
+            None => now.tombstone(uid).is_some(),
+        };
+        self.forgotten.extend(self.known.keys().filter(is_forgotten));
+        self.excuse_what_nobody_knows();
+    }
+
+    /// Two memories hold what was done: the agent's journal and the store. What both have lost can be done twice.
+    pub(super) fn excuse_what_nobody_knows(&mut self) {
+        for uid in &self.forgotten {
+            if self.known.get(uid).is_some_and(|known| known.was_rewound) {
+                self.excused.insert(*uid, "the journal and the store have both lost it");
+            }
+        }
     }
 }
 

@@ -346,11 +346,8 @@ const OFFLINE: &str = "SELECT count(*) FROM resources WHERE resource = 'dockerin
 
 async fn agents_return(count: usize, within: Duration) -> anyhow::Result<()> {
     let mut world = World::new().await?;
-    let token = world.controller.token(&["--uses", &count.to_string()]).await?;
-    let controller = world.controller.address();
-    let ca_hash = world.controller.ca_hash().await?;
     let begun = Instant::now();
-    let _crowd = Crowd::enroll(&world.path("crowd"), count, controller, &token, &ca_hash).await?;
+    let _crowd = Crowd::enroll(&world.path("crowd"), count, &world.controller).await?;
     let all_here = async |world: &World, patience: u64| {
         eventually("every agent to be here", Duration::from_secs(patience), async || {
             let here = world
