@@ -35,6 +35,7 @@ async fn a_repeated_pull_fetches_what_the_reference_meant_the_first_time() {
     }
 
     world.agent_is_killed_and_restarted().await;
+    world.resume(&[], &[&request]).await;
 
     assert_eq!(world.ended(&request).await.outcome(), Outcome::Succeeded);
     assert_eq!(world.daemon.state.lock().images["app:2"], DIGEST);
@@ -53,6 +54,7 @@ async fn a_repeated_pull_whose_digest_is_gone_from_the_registry_fails() {
     }
 
     world.agent_is_killed_and_restarted().await;
+    world.resume(&[], &[&request]).await;
 
     let report = world.ended(&request).await;
     assert_eq!((report.outcome(), report.retryable), (Outcome::DockerError, false), "{report:?}");

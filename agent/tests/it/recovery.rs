@@ -126,6 +126,29 @@ async fn a_withdrawal_that_came_while_the_agent_was_away_keeps_it_from_asking_ag
 }
 
 #[tokio::test]
+async fn what_had_started_is_asked_for_again_only_if_somebody_vouches_for_it() {
+    for is_vouched_for in [false, true] {
+        let mut world = World::with_container("running").await;
+        world.daemon.next_call(Fault::Hang);
+        let mut request = stop();
+        request.run_within_ms = if is_vouched_for { 60_000 } else { 400 };
+        world.submit(&request).await.unwrap();
+        world.until(&request, |report| report.state() == OperationState::Started).await;
+        tokio::time::sleep(A_MOMENT).await;
+        world.session.set(false);
+        world.agent_is_killed_and_restarted().await;
+
+        let permitted = [&request];
+        world.resume(&[], if is_vouched_for { &permitted } else { &[] }).await;
+        world.session.set(true);
+
+        let report = world.ended(&request).await;
+        assert_eq!(report.outcome() == Outcome::Succeeded, is_vouched_for, "{report:?}");
+        assert_eq!(world.daemon.effects().len(), usize::from(is_vouched_for));
+    }
+}
+
+#[tokio::test]
 async fn a_pull_that_was_withdrawn_while_the_agent_was_away_is_cancelled() {
     let mut world = World::with_container("running").await;
     world.daemon.state.lock().pull_is_held = true;
