@@ -52,6 +52,10 @@ fn add_list_types(schema: &mut Value) {
         ("/properties/metadata/properties/ownerReferences/items", atomic.clone()),
         // Of a Namespace; those of our own kinds say it themselves.
         ("/properties/status/properties/conditions", by("type")),
+        // Of a ServiceAccount.
+        ("/properties/secrets", by("name")),
+        ("/properties/secrets/items", atomic.clone()),
+        ("/properties/imagePullSecrets", json!({"x-kubernetes-list-type": "atomic"})),
         // Of an Event.
         ("/properties/involvedObject", atomic.clone()),
         ("/properties/related", atomic),
@@ -87,6 +91,7 @@ pub fn served() -> Vec<Served> {
                 kind: definition.spec.names.kind.clone(),
                 plural: definition.spec.names.plural.clone(),
                 namespaced: definition.spec.scope == "Namespaced",
+                posted: Vec::new(),
                 has_status: version.subresources.as_ref().is_some_and(|all| all.status.is_some()),
                 schema: structural(definition)?,
             })

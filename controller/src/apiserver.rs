@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::tokens::Tokens;
 use crate::clock::{SharedClock, SharedEntropy};
 use crate::storage::{Store, Version};
 use crate::telemetry::metrics::Metrics;
@@ -58,12 +59,13 @@ pub struct ApiServer {
     metrics: Metrics,
     checks: ReadyChecks,
     stopping: CancellationToken,
+    tokens: Arc<Tokens>,
     limits: Limits,
     uids: Arc<Uids>,
 }
 
 impl ApiServer {
-    /// Serves the store; watches end in order when `stopping` is cancelled.
+    /// Serves the store, and tokens of its ServiceAccounts; watches end in order when `stopping` is cancelled.
     pub fn new(
         store: Store,
         clock: SharedClock,
@@ -71,6 +73,7 @@ impl ApiServer {
         metrics: Metrics,
         checks: ReadyChecks,
         stopping: CancellationToken,
+        tokens: Arc<Tokens>,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -79,6 +82,7 @@ impl ApiServer {
             metrics,
             checks,
             stopping,
+            tokens,
             limits: Limits::new(),
             uids: Arc::default(),
         })

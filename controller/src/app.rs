@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
+use crate::auth::Accounts;
+use crate::auth::tokens::{TokenSettings, Tokens};
 use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
 use crate::config::{Command, Config, DatabaseUrl};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::directory::ApiDirectory;
 use crate::gateway::{Authority, Gateway, Timing};
-use crate::pki::{GivenCertificate, Pki};
+use crate::pki::{GivenCertificate, Pki, TokenKeys};
 use crate::reconcilers;
 use crate::server::{Server, TlsPeers};
 use crate::storage::lease::Leadership;
@@ -130,6 +132,7 @@ async fn serve(
         .with("shutdown", shutdown_check(stop))
         .with_note("watch-cache", watch_cache_check(&store))
         .with_note("leadership", leadership_check(leadership.token()));
+    let tokens = Arc::new(open_tokens(config, &clock, &entropy)?);
     let api = ApiServer::new(
         store.clone(),
         clock.clone(),
@@ -137,6 +140,7 @@ async fn serve(
         metrics.clone(),
         checks,
         watches.clone(),
+        Arc::clone(&tokens),
     );
     let router = apiserver::router(&api);
     ensure_default_namespace(apiserver::client(&router, "startup")).await?;
@@ -156,7 +160,8 @@ async fn serve(
     });
     let listener =
         port.listen(LISTEN_QUEUE).with_context(|| format!("cannot listen on {}", config.listen))?;
-    let server = Server::on(listener, Arc::clone(&pki), gateway.clone())?;
+    let accounts = Accounts::new(tokens, store.clone(), clock.clone());
+    let server = Server::on(listener, Arc::clone(&pki), accounts, gateway.clone())?;
     let address = server.local_addr()?;
     if let Some(path) = &config.kubeconfig_out {
         pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;
@@ -272,6 +277,17 @@ fn open_pki(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) -> an
     let names = server_names(config);
     Pki::open(&config.data_dir, &names, given.as_ref(), clock.clone(), entropy.clone())
         .context("cannot set up certificates")
+}
+
+fn open_tokens(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) -> anyhow::Result<Tokens> {
+    let signing = config.service_account_signing_key_file.as_deref();
+    let keys = TokenKeys::open(&config.data_dir, signing, &config.service_account_key_files)
+        .context("cannot set up the tokens of ServiceAccounts")?;
+    let settings = TokenSettings {
+        issuers: config.service_account_issuers.clone(),
+        audiences: config.api_audiences.clone(),
+    };
+    Ok(Tokens::new(&keys, &settings, clock.clone(), entropy.clone()))
 }
 
 /// Whatever clients may know this machine by.

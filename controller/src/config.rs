@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::auth::tokens::DEFAULT_ISSUER;
 use crate::pki::LONGEST_AGENT_LIFETIME;
 
 /// The control plane of Gantry: API, store, reconcilers and the agents' gateway in one process.
@@ -65,6 +66,33 @@ pub struct Config {
     #[arg(long, env = "GANTRY_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
+    /// Who says that it issues the tokens of ServiceAccounts, an https URL; the same on all replicas. Whoever verifies tokens without
+    /// asking this API finds its keys below that URL. Given several times, the first issues and all are accepted, so that the issuer can
+    /// be changed.
+    #[arg(long = "service-account-issuer", env = "GANTRY_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',', value_name = "URL",
+        default_value = DEFAULT_ISSUER, value_parser = parse_issuer)]
+    pub service_account_issuers: Vec<String>,
+
+    /// Sign tokens of ServiceAccounts with this private key (PEM, PKCS #8, ECDSA P-256) instead of `pki/service-account.key` below the
+    /// data directory, which is made at the first start; the same on all replicas.
+    #[arg(long, env = "GANTRY_SERVICE_ACCOUNT_SIGNING_KEY_FILE", value_name = "FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+
+    /// Accept tokens that were signed with the keys in this file too (PEM, public or private), as with the one before; may be given
+    /// several times.
+    #[arg(
+        long = "service-account-key-file",
+        env = "GANTRY_SERVICE_ACCOUNT_KEY_FILE",
+        value_delimiter = ',',
+        value_name = "FILE"
+    )]
+    pub service_account_key_files: Vec<PathBuf>,
+
+    /// Audiences that this API is: tokens for one of them are accepted, and those are issued for all that name none. The issuers where
+    /// absent; may be given several times.
+    #[arg(long, env = "GANTRY_API_AUDIENCES", value_delimiter = ',', value_name = "AUDIENCE")]
+    pub api_audiences: Vec<String>,
+
     /// Health checks at the same time.
     #[arg(long, env = "GANTRY_HEALTH_CHECK_CONCURRENCY", default_value_t = 10,
         value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -107,6 +135,18 @@ fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
         return Err("it must be between 30 seconds and 720 hours".to_owned());
     }
     Ok(lifetime)
+}
+
+/// An issuer is compared as text, and read as the beginning of a URL.
+fn parse_issuer(text: &str) -> Result<String, String> {
+    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| {
+        uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    if is_url && !text.contains(['?', '#', '@']) {
+        Ok(text.to_owned())
+    } else {
+        Err("it must be a URL as `https://gantry.example`, without a query or a fragment".to_owned())
+    }
 }
 
 /// How log lines look.
@@ -171,6 +211,20 @@ mod tests {
         for wrong in ["5", "1s", "-1h", "721h", "720h1s", "soon"] {
             assert!(parse_lifetime(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_issuer_is_an_https_url_and_the_first_one_issues() {
+        for wrong in ["gantry", "http://gantry.example", "https://", "https://a?b", "https://a#b", ""] {
+            assert!(parse_issuer(wrong).is_err(), "{wrong}");
+        }
+        let given = |issuers: &[&str]| {
+            let arguments = ["x", "--embedded-postgres", "/x"].iter().chain(issuers);
+            Config::try_parse_from(arguments).expect("valid").service_account_issuers
+        };
+        assert_eq!(given(&[]), ["https://gantry.internal"]);
+        let two = ["--service-account-issuer", "https://b/x", "--service-account-issuer", "https://a"];
+        assert_eq!(given(&two), ["https://b/x", "https://a"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod given;
 mod identity;
 mod replicas;
 mod shown;
+mod token_keys;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -38,6 +39,7 @@ pub use files::PkiError;
 pub use given::GivenCertificate;
 pub use identity::{AgentIdentity, Peer};
 pub(crate) use replicas::REPLICA_NAME;
+pub use token_keys::{PublicKey, TokenKeys};
 
 const AUTHORITY_YEARS: i64 = 10;
 const YEAR: SignedDuration = SignedDuration::from_hours(24 * 365);

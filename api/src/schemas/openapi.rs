@@ -18,6 +18,8 @@ pub struct Served {
     pub namespaced: bool,
     /// True if `/status` is served.
     pub has_status: bool,
+    /// Subresources that are only posted to, each with the kind of what is posted and answered.
+    pub posted: Vec<(String, Served)>,
     /// OpenAPI v3 schema of one object.
     pub schema: Value,
 }
@@ -71,12 +73,19 @@ fn reference(kind: &Served, name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{}", schema_name(kind, name))})
 }
 
-fn add_schemas(kind: &Served, schemas: &mut Map<String, Value>) {
+fn add_schema(kind: &Served, schemas: &mut Map<String, Value>) {
     let mut schema = kind.schema.clone();
     if let Some(root) = schema.as_object_mut() {
         root.insert("x-kubernetes-group-version-kind".to_owned(), json!([gvk(kind, &kind.kind)]));
     }
     schemas.insert(schema_name(kind, &kind.kind), schema);
+}
+
+fn add_schemas(kind: &Served, schemas: &mut Map<String, Value>) {
+    add_schema(kind, schemas);
+    for (_, posted) in &kind.posted {
+        add_schema(posted, schemas);
+    }
     let list = format!("{}List", kind.kind);
     let described = json!({
         "type": "object",
@@ -148,6 +157,12 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         }
         put(&mut of_status, "parameters", in_path(&["namespace", "name"]));
         paths.insert(format!("{collection}/{{name}}/status"), of_status);
+    }
+    for (name, posted) in &kind.posted {
+        let mut of_posted =
+            json!({"post": operation(posted, "post", &posted.kind, WRITE_PARAMETERS, Some(JSON))});
+        put(&mut of_posted, "parameters", in_path(&["namespace", "name"]));
+        paths.insert(format!("{collection}/{{name}}/{name}"), of_posted);
     }
     paths.insert(collection, of_collection);
 }

@@ -105,6 +105,21 @@ pub fn admit_update(update: &Update<'_>, object: Value) -> Outcome<Admitted> {
     Ok(Admitted { object, warnings })
 }
 
+/// Checks an object that is answered and not stored. The kind's schema and types alone have a say.
+pub fn admit_posted(
+    kind: &'static Kind,
+    object: Value,
+    validation: FieldValidation,
+    duplicates: &[String],
+) -> Outcome<Admitted> {
+    let (mut object, warnings) = understand(kind, object, validation, duplicates)?;
+    kind.schema.default(&mut object);
+    let checks: [&dyn Fn() -> Vec<Cause>; 3] =
+        [&|| depth(&object), &|| kind.schema.check(&object, None), &|| readable(kind, &object)];
+    first_of(&checks, kind, &object)?;
+    Ok(Admitted { object, warnings })
+}
+
 /// Kind and version are those of the path, and what the schema does not know is out.
 fn understand(
     kind: &Kind,
@@ -223,6 +238,10 @@ fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Outcome<()> {
         &|| core_kinds::check(kind, object, old),
         &|| readable(kind, object),
     ];
+    first_of(&checks, kind, object)
+}
+
+fn first_of(checks: &[&dyn Fn() -> Vec<Cause>], kind: &Kind, object: &Value) -> Outcome<()> {
     let Some(causes) = checks.iter().map(|check| check()).find(|causes| !causes.is_empty()) else {
         return Ok(());
     };

@@ -12,17 +12,26 @@ use super::failure::{Failure, Outcome};
 use super::kinds::Kind;
 use super::request::Params;
 use super::router::routes;
-use crate::auth::Caller;
+use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
+use crate::auth::{Caller, Undecided};
 
 /// What anybody may read, exactly these paths.
-pub const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/healthz", "/version"];
+pub const PUBLIC: [&str; 6] = ["/livez", "/readyz", "/healthz", "/version", CONFIGURATION_PATH, KEYS_PATH];
 
-/// Lets the request pass: 401 without a caller except for [`PUBLIC`], 403 for callers without the right.
+/// Lets the request pass: 401 without a caller except for [`PUBLIC`], 403 for callers without the right, 503 where nobody can say
+/// who calls.
 ///
 /// Members of the one admin group may do everything, everybody else nothing. A path that cannot be read is nobody's right.
-pub(super) fn authorize(caller: Option<&Caller>, asked: &Outcome<Attributes>) -> Outcome<()> {
+pub(super) fn authorize(
+    caller: Option<&Caller>,
+    undecided: Option<&Undecided>,
+    asked: &Outcome<Attributes>,
+) -> Outcome<()> {
     match (caller, asked) {
         (_, Ok(asked)) if asked.is_public() => Ok(()),
+        (None, _) if undecided.is_some() => Err(Failure::unavailable(
+            "the database does not answer, so whether the ServiceAccount of this token still exists is unknown; try again",
+        )),
         (None, _) => Err(Failure::unauthorized()),
         (Some(_), Err(failure)) => Err(failure.clone()),
         (Some(caller), Ok(_)) if caller.is_admin() => Ok(()),

@@ -76,14 +76,19 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
             "shortNames": kind.short_names,
             "categories": kind.categories,
         }));
-        for (subresource, verbs) in subresources(kind) {
-            resources.push(json!({
-                "name": format!("{}/{subresource}", kind.plural),
+        for Subresource { name, kind: takes, verbs } in subresources(kind) {
+            let mut described = json!({
+                "name": format!("{}/{name}", kind.plural),
                 "singularName": "",
                 "namespaced": kind.namespaced,
-                "kind": kind.kind,
+                "kind": takes.kind,
                 "verbs": verbs,
-            }));
+            });
+            if let Some(described) = described.as_object_mut().filter(|_| takes.group != kind.group) {
+                described.insert("group".to_owned(), takes.group.as_str().into());
+                described.insert("version".to_owned(), takes.version.as_str().into());
+            }
+            resources.push(described);
         }
     }
     let list = json!({
@@ -95,13 +100,23 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
     Ok(answer(&list, headers, "application/json"))
 }
 
-fn subresources(kind: &Kind) -> Vec<(&'static str, &'static [&'static str])> {
-    let mut all: Vec<(_, &[_])> = Vec::new();
+struct Subresource<'a> {
+    name: &'static str,
+    /// Of what is sent to it and answered.
+    kind: &'a Kind,
+    verbs: &'static [&'static str],
+}
+
+fn subresources(kind: &Kind) -> Vec<Subresource<'_>> {
+    let mut all = Vec::new();
     if kind.has_status {
-        all.push(("status", &STATUS_VERBS));
+        all.push(Subresource { name: "status", kind, verbs: &STATUS_VERBS });
     }
     if kind.plural == "namespaces" {
-        all.push(("finalize", &["update"]));
+        all.push(Subresource { name: "finalize", kind, verbs: &["update"] });
+    }
+    if kind.plural == "serviceaccounts" {
+        all.push(Subresource { name: "token", kind: kinds::token_request(), verbs: &["create"] });
     }
     all
 }
@@ -211,14 +226,14 @@ fn aggregated<'a>(version: &str, groups: impl Iterator<Item = &'a Group>, header
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
-    let response = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+    let of = |kind: &Kind| json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
     let subresources: Vec<_> = subresources(kind)
         .into_iter()
-        .map(|(name, verbs)| json!({"subresource": name, "responseKind": response, "verbs": verbs}))
+        .map(|one| json!({"subresource": one.name, "responseKind": of(one.kind), "verbs": one.verbs}))
         .collect();
     json!({
         "resource": kind.plural,
-        "responseKind": response,
+        "responseKind": of(kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
         "verbs": VERBS,

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use gantry_api::v1alpha1::{DockerInstance, Operation};
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event as NewEvent;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -114,6 +115,14 @@ pub fn all() -> &'static [Kind] {
     &KINDS
 }
 
+/// What is posted to `serviceaccounts/{name}/token`; stored nowhere, and no route of its own.
+pub(super) fn token_request() -> &'static Kind {
+    static KIND: LazyLock<Kind> = LazyLock::new(|| {
+        named::<TokenRequest>("authentication.k8s.io", "TokenRequest", "tokenrequests", &[], Vec::new(), &[])
+    });
+    &KIND
+}
+
 /// Selectable fields of every kind, for the store.
 pub fn field_paths() -> FieldPaths {
     all().iter().filter(|kind| kind.view.is_none()).fold(FieldPaths::default(), |paths, kind| {
@@ -198,6 +207,14 @@ fn core() -> Vec<Kind> {
             "configmaps",
             &["cm"],
             vec![counted("Data", ".data"), age()],
+            &[],
+        ),
+        named::<ServiceAccount>(
+            "",
+            "ServiceAccount",
+            "serviceaccounts",
+            &["sa"],
+            vec![counted("Secrets", ".secrets"), age()],
             &[],
         ),
         named::<Event>(

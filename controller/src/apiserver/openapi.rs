@@ -51,6 +51,8 @@ fn path(kind: &Kind) -> String {
 }
 
 fn served(kind: &Kind) -> Served {
+    let takes_token = kind.plural == "serviceaccounts";
+    let token = takes_token.then(|| ("token".to_owned(), served(kinds::token_request())));
     Served {
         group: kind.group.clone(),
         version: kind.version.clone(),
@@ -58,6 +60,7 @@ fn served(kind: &Kind) -> Served {
         plural: kind.plural.clone(),
         namespaced: kind.namespaced,
         has_status: kind.has_status,
+        posted: token.into_iter().collect(),
         schema: kind.schema.document().clone(),
     }
 }

@@ -30,6 +30,8 @@ pub(super) fn decode(bytes: &[u8]) -> Outcome<Option<Value>> {
         ("v1", "ConfigMap") => read::<ConfigMap>(&unknown.raw)?.json(),
         ("v1", "Secret") => read::<Secret>(&unknown.raw)?.json(),
         ("v1", "Namespace") => read::<Namespace>(&unknown.raw)?.json(),
+        ("v1", "ServiceAccount") => read::<ServiceAccount>(&unknown.raw)?.json(),
+        ("authentication.k8s.io/v1", "TokenRequest") => read::<TokenRequest>(&unknown.raw)?.json(),
         (_, "DeleteOptions") => read::<DeleteOptions>(&unknown.raw)?.json(),
         _ => return Ok(None),
     };
@@ -138,6 +140,74 @@ struct Namespace {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct ServiceAccount {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<ObjectMeta>,
+    #[prost(message, repeated, tag = "2")]
+    secrets: Vec<ObjectReference>,
+    /// `LocalObjectReference`, which has a name alone.
+    #[prost(message, repeated, tag = "3")]
+    image_pull_secrets: Vec<Named>,
+    #[prost(bool, optional, tag = "4")]
+    automount_service_account_token: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ObjectReference {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    namespace: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    uid: String,
+    #[prost(string, tag = "5")]
+    api_version: String,
+    #[prost(string, tag = "6")]
+    resource_version: String,
+    #[prost(string, tag = "7")]
+    field_path: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// Without its status, which only the server writes.
+#[derive(Clone, PartialEq, Message)]
+struct TokenRequest {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<ObjectMeta>,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<TokenRequestSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TokenRequestSpec {
+    #[prost(string, repeated, tag = "1")]
+    audiences: Vec<String>,
+    #[prost(message, optional, tag = "3")]
+    bound_object_ref: Option<BoundObjectReference>,
+    #[prost(int64, optional, tag = "4")]
+    expiration_seconds: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BoundObjectReference {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    api_version: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    uid: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct DeleteOptions {
     #[prost(message, optional, tag = "2")]
     preconditions: Option<Preconditions>,
@@ -243,6 +313,48 @@ impl Secret {
 impl Namespace {
     fn json(self) -> Map<String, Value> {
         begun(self.metadata).0
+    }
+}
+
+impl ServiceAccount {
+    fn json(self) -> Map<String, Value> {
+        let secrets = self.secrets.into_iter().map(|secret| {
+            let fields = Fields::default()
+                .put("kind", secret.kind.into())
+                .put("namespace", secret.namespace.into())
+                .put("name", secret.name.into())
+                .put("uid", secret.uid.into())
+                .put("apiVersion", secret.api_version.into())
+                .put("resourceVersion", secret.resource_version.into())
+                .put("fieldPath", secret.field_path.into());
+            Value::Object(fields.0)
+        });
+        let pulls = self.image_pull_secrets.into_iter();
+        let pulls = pulls.map(|secret| Value::Object(Fields::default().put("name", secret.name.into()).0));
+        begun(self.metadata)
+            .put("secrets", secrets.collect())
+            .put("imagePullSecrets", pulls.collect())
+            .put("automountServiceAccountToken", self.automount_service_account_token.into())
+            .0
+    }
+}
+
+impl TokenRequest {
+    fn json(self) -> Map<String, Value> {
+        let spec = self.spec.unwrap_or_default();
+        let bound = spec.bound_object_ref.map(|bound| {
+            let fields = Fields::default()
+                .put("kind", bound.kind.into())
+                .put("apiVersion", bound.api_version.into())
+                .put("name", bound.name.into())
+                .put("uid", bound.uid.into());
+            Value::Object(fields.0)
+        });
+        let spec = Fields::default()
+            .put("audiences", spec.audiences.into())
+            .put("boundObjectRef", bound.into())
+            .put("expirationSeconds", spec.expiration_seconds.into());
+        begun(self.metadata).put("spec", Value::Object(spec.0)).0
     }
 }
 

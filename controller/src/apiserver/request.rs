@@ -24,7 +24,7 @@ pub(crate) struct Call {
     pub namespace: Option<Arc<str>>,
     /// Absent for collections.
     pub name: Option<Arc<str>>,
-    /// `status` or `finalize`.
+    /// `status`, `finalize` or `token`.
     pub subresource: Option<&'static str>,
     /// The query.
     pub params: Params,

@@ -29,7 +29,8 @@ use super::kinds::{self, Kind};
 use super::limits::LIGHT;
 use super::request::{Call, Params};
 use super::{ApiServer, answer, discovery, health, openapi, verbs};
-use crate::auth::Caller;
+use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
+use crate::auth::{Caller, Tenure, Undecided};
 use crate::telemetry::traces;
 
 /// How much of a body that is too large is read and dropped, and for how long.
@@ -64,14 +65,14 @@ pub struct Route {
     pub path: String,
     /// What it does.
     pub verb: Verb,
-    /// `status` or `finalize`.
+    /// `status`, `finalize` or `token`.
     pub subresource: Option<&'static str>,
     /// To what.
     pub kind: &'static Kind,
 }
 
 /// Routes that are no resource, all read-only.
-pub const OTHER_ROUTES: [&str; 16] = [
+pub const OTHER_ROUTES: [&str; 18] = [
     "/api",
     "/api/{version}",
     "/apis",
@@ -88,6 +89,8 @@ pub const OTHER_ROUTES: [&str; 16] = [
     "/healthz/{check}",
     "/version",
     "/metrics",
+    CONFIGURATION_PATH,
+    KEYS_PATH,
 ];
 
 /// Every route of every served kind.
@@ -130,6 +133,9 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     }
     if kind.plural == "namespaces" {
         add(Method::PUT, &format!("{object}/finalize"), Verb::Update, Some("finalize"));
+    }
+    if kind.plural == "serviceaccounts" {
+        add(Method::POST, &format!("{object}/token"), Verb::Create, Some("token"));
     }
     routes
 }
@@ -201,7 +207,8 @@ async fn serve(
             Some(InProcess) => None,
             None => Some(server.limits.of_watch()?),
         };
-        return verbs::watch(server, &call, share).await;
+        let tenure = parts.extensions.get::<Tenure>().cloned();
+        return verbs::watch(server, &call, share, tenure).await;
     }
     match route.verb {
         Verb::Create => call.params.check_field_manager("CreateOptions")?,
@@ -267,6 +274,7 @@ async fn write(
 
 async fn change(server: &ApiServer, verb: Verb, call: &Call, body: &[u8]) -> Outcome<Response> {
     match verb {
+        Verb::Create if call.subresource == Some("token") => verbs::token(server, call, body).await,
         Verb::Create => verbs::create(server, call, body).await,
         Verb::Update => verbs::update(server, call, body).await,
         Verb::Patch => verbs::patch(server, call, body).await,
@@ -347,6 +355,8 @@ async fn answer_other(
             None => Ok(openapi::index(headers)),
         },
         "version" => answer::json(StatusCode::OK, &health::version()),
+        ".well-known" => Ok(openid(server.tokens.configuration(), "application/json")),
+        "openid" => Ok(openid(server.tokens.keys(), "application/jwk-set+json")),
         "metrics" => {
             let text = server.metrics.render().map_err(Failure::internal)?;
             let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -362,10 +372,20 @@ async fn answer_other(
     }
 }
 
+/// A document for those who verify tokens of ServiceAccounts.
+fn openid(document: &serde_json::Value, media_type: &'static str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(media_type)),
+        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600")),
+    ];
+    (headers, document.to_string()).into_response()
+}
+
 async fn require_right(mut request: Request, next: Next) -> Response {
     let asked = request.extensions_mut().remove::<Outcome<Attributes>>();
     let asked = asked.unwrap_or_else(|| Err(Failure::internal("a request was not looked at")));
-    match authorize(request.extensions().get::<Caller>(), &asked) {
+    let extensions = request.extensions();
+    match authorize(extensions.get::<Caller>(), extensions.get::<Undecided>(), &asked) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }

@@ -24,6 +24,7 @@ use super::partial::partial_text;
 use super::request::{Call, Format};
 use super::selectors::Selector;
 use super::table::{Rows, table};
+use crate::auth::Tenure;
 use crate::clock::SharedClock;
 use crate::storage::{Change, ChangeKind, Object, Version};
 use crate::watch_cache::{Expired, Next, Subscription};
@@ -123,13 +124,22 @@ impl Watch {
         })
     }
 
-    /// The response that streams it, and holds the share until it is over.
-    pub fn answer(self, call: &Call, share: Option<Share>) -> Response {
+    /// The response that streams it, and holds the share until it is over. Without a tenure it ends by itself alone.
+    pub fn answer(self, call: &Call, share: Option<Share>, tenure: Option<Tenure>) -> Response {
         let (sender, receiver) = mpsc::channel(1);
         // The body owns the task: what it holds is let go when the client goes, or does not read.
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let _share = share;
-            self.run(sender).await;
+            let ended = async {
+                match &tenure {
+                    Some(tenure) => tenure.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.run(sender) => {}
+                () = ended => {}
+            }
         }));
         let events = futures::stream::unfold((receiver, task), async |(mut receiver, task)| {
             let chunk: Bytes = receiver.recv().await?;

@@ -4,53 +4,93 @@ use gantry_api::names::ADMIN_GROUP;
 use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 
-use super::Caller;
+use super::accounts::Unknown;
+use super::{Accounts, Caller, Tenure};
 use crate::pki::Peer;
 
 /// Decides who a request is from.
 #[derive(Clone)]
 pub struct Authenticator {
     admin_token_hash: [u8; 32],
+    accounts: Accounts,
 }
+
+/// Marks a request whose credentials may be good and cannot be judged now.
+#[derive(Clone, Copy, Debug)]
+pub struct Undecided;
 
 /// What somebody showed to say who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credentials {
+enum Credentials {
     /// Nothing.
     None,
     /// Something that proves it.
     Proven(Caller),
     /// Something that does not.
     Refused,
+    /// Something that cannot be judged while the database does not answer.
+    Undecided,
 }
 
 impl Authenticator {
-    /// Knows the built-in admin by the hash of its bearer token.
-    pub fn new(admin_token_hash: [u8; 32]) -> Self {
-        Self { admin_token_hash }
+    /// Knows the built-in admin by the hash of its bearer token, and ServiceAccounts by theirs.
+    pub fn new(admin_token_hash: [u8; 32], accounts: Accounts) -> Self {
+        Self { admin_token_hash, accounts }
+    }
+
+    /// Writes into the request who it is from, as far as that is proven.
+    pub async fn identify<B>(&self, peer: Option<&Peer>, request: &mut http::Request<B>) {
+        let (credentials, tenure) = self.authenticate(peer, request.headers()).await;
+        let extensions = request.extensions_mut();
+        match credentials {
+            Credentials::Proven(caller) => {
+                extensions.insert(caller);
+            }
+            Credentials::Undecided => {
+                extensions.insert(Undecided);
+            }
+            Credentials::None | Credentials::Refused => {}
+        }
+        if let Some(tenure) = tenure {
+            extensions.insert(tenure);
+        }
     }
 
     /// A bearer token counts before the connection's certificate: who sends one means to use it.
     ///
     /// A certificate of an agent is no user.
-    pub fn authenticate(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Credentials {
+    async fn authenticate(&self, peer: Option<&Peer>, headers: &HeaderMap) -> (Credentials, Option<Tenure>) {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let token = value.to_str().ok().and_then(|value| value.split_once(' '));
             return match token {
-                Some((scheme, token))
-                    if scheme.eq_ignore_ascii_case("bearer") && self.is_admin_token(token.trim()) =>
-                {
-                    Credentials::Proven(Caller::authenticated("gantry-admin", [ADMIN_GROUP]))
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                    self.bearer(token.trim()).await
                 }
-                _ => Credentials::Refused,
+                _ => (Credentials::Refused, None),
             };
         }
-        match peer {
+        let credentials = match peer {
             Some(Peer::User { name, groups }) => {
                 Credentials::Proven(Caller::authenticated(name, groups.iter().map(String::as_str)))
             }
             Some(Peer::Agent(_)) => Credentials::Refused,
             None => Credentials::None,
+        };
+        (credentials, None)
+    }
+
+    async fn bearer(&self, token: &str) -> (Credentials, Option<Tenure>) {
+        if self.is_admin_token(token) {
+            let admin = Caller::authenticated("gantry-admin", [ADMIN_GROUP]);
+            return (Credentials::Proven(admin), None);
+        }
+        match self.accounts.bearer(token).await {
+            Ok((caller, tenure)) => (Credentials::Proven(caller), Some(tenure)),
+            Err(Unknown::Undecided) => (Credentials::Undecided, None),
+            Err(Unknown::Refused(why)) => {
+                tracing::debug!(%why, "a bearer token is refused");
+                (Credentials::Refused, None)
+            }
         }
     }
 
@@ -65,42 +105,39 @@ impl Authenticator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::world::{ADMIN_TOKEN, World};
     use crate::gateway::link::InstanceUid;
     use crate::pki::AgentIdentity;
 
-    fn authenticator() -> Authenticator {
-        Authenticator::new(Sha256::digest(b"secret").into())
+    async fn shown(world: &World, peer: Option<&Peer>, token: Option<&str>) -> Credentials {
+        let value = token.map(|token| format!("Bearer {token}").parse().expect("a header"));
+        let headers = HeaderMap::from_iter(value.map(|value| (header::AUTHORIZATION, value)));
+        world.authenticator().authenticate(peer, &headers).await.0
     }
 
-    fn bearer(token: &str) -> HeaderMap {
-        let value = format!("Bearer {token}").parse().expect("a header");
-        HeaderMap::from_iter([(header::AUTHORIZATION, value)])
-    }
-
-    #[test]
-    fn the_admins_token_is_the_admin_and_any_other_nobody() {
-        let Credentials::Proven(admin) = authenticator().authenticate(None, &bearer("secret")) else {
+    #[tokio::test]
+    async fn the_admins_token_is_the_admin_and_any_other_nobody() {
+        let world = World::new().await;
+        let Credentials::Proven(admin) = shown(&world, None, Some(ADMIN_TOKEN)).await else {
             panic!("the token is right");
         };
 
         assert!(admin.is_admin());
-        assert_eq!(authenticator().authenticate(None, &bearer("secre")), Credentials::Refused);
-        assert_eq!(authenticator().authenticate(None, &HeaderMap::new()), Credentials::None);
+        assert_eq!(shown(&world, None, Some("secre")).await, Credentials::Refused);
+        assert_eq!(shown(&world, None, None).await, Credentials::None);
     }
 
-    #[test]
-    fn a_wrong_token_is_not_mended_by_a_good_certificate() {
+    #[tokio::test]
+    async fn a_wrong_token_is_not_mended_by_a_good_certificate() {
+        let world = World::new().await;
         let peer = Peer::User { name: "ada".into(), groups: vec![ADMIN_GROUP.into()] };
 
-        assert_eq!(authenticator().authenticate(Some(&peer), &bearer("wrong")), Credentials::Refused);
-        assert!(matches!(
-            authenticator().authenticate(Some(&peer), &HeaderMap::new()),
-            Credentials::Proven(_)
-        ));
+        assert_eq!(shown(&world, Some(&peer), Some("wrong")).await, Credentials::Refused);
+        assert!(matches!(shown(&world, Some(&peer), None).await, Credentials::Proven(_)));
     }
 
-    #[test]
-    fn t03_an_agents_certificate_is_no_user() {
+    #[tokio::test]
+    async fn t03_an_agents_certificate_is_no_user() {
         let peer = Peer::Agent(AgentIdentity {
             namespace: "default".into(),
             name: "nuc-01".into(),
@@ -109,6 +146,6 @@ mod tests {
             expires_at: 0,
         });
 
-        assert_eq!(authenticator().authenticate(Some(&peer), &HeaderMap::new()), Credentials::Refused);
+        assert_eq!(shown(&World::new().await, Some(&peer), None).await, Credentials::Refused);
     }
 }

@@ -47,6 +47,14 @@ pub enum PkiError {
         /// What is wrong with it.
         why: String,
     },
+    /// A key can neither sign nor verify tokens.
+    #[error("{path} cannot be used for tokens of ServiceAccounts: it {why}")]
+    NotTokenKey {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// TLS does not take what it was given.
     #[error("the certificate and its key cannot be used for TLS")]
     Tls(#[from] rustls::Error),

@@ -25,6 +25,7 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
     ("", "v1", "Secret", "secrets"),
     ("", "v1", "ConfigMap", "configmaps"),
     ("", "v1", "Event", "events"),
+    ("", "v1", "ServiceAccount", "serviceaccounts"),
     ("coordination.k8s.io", "v1", "Lease", "leases"),
     ("gantry.dev", "v1alpha1", "DockerInstance", "dockerinstances"),
     ("gantry.dev", "v1alpha1", "Operation", "operations"),

@@ -16,7 +16,6 @@ use tower::ServiceExt as _;
 use tracing::debug;
 
 use super::{Greeted, Shared, tunnel};
-use crate::auth::Credentials;
 
 /// How long a client may take to send a request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -38,14 +37,15 @@ pub(super) async fn serve(
     router: Router,
 ) {
     let Greeted { stream, peer, .. } = greeted;
-    let authenticator = shared.authenticator.clone();
+    let known = (Arc::clone(shared), Arc::new(peer));
     let service = tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request: Request = request.map(axum::body::Body::new);
-        if let Credentials::Proven(caller) = authenticator.authenticate(peer.as_ref(), request.headers()) {
-            request.extensions_mut().insert(caller);
+        let ((shared, peer), router) = (known.clone(), router.clone());
+        async move {
+            let mut request: Request = request.map(axum::body::Body::new);
+            shared.authenticator.identify((*peer).as_ref(), &mut request).await;
+            request.extensions_mut().insert(ConnectInfo(from));
+            router.oneshot(request).await
         }
-        request.extensions_mut().insert(ConnectInfo(from));
-        router.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);

@@ -50,6 +50,7 @@ struct World {
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
     dir: tempfile::TempDir,
+    accounts: crate::auth::world::World,
 }
 
 async fn world() -> World {
@@ -59,16 +60,22 @@ async fn world() -> World {
         Pki::open(dir.path(), &names, None, Arc::new(SystemClock), Arc::new(SystemEntropy)).expect("opens");
     let pki = Arc::new(pki);
     let (sender, agents) = mpsc::channel(1);
-    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), Arc::clone(&pki), Arc::new(Door(sender)))
-        .await
-        .expect("a free port");
+    let accounts = crate::auth::world::World::new().await;
+    let server = Server::bind(
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        Arc::clone(&pki),
+        accounts.accounts(),
+        Arc::new(Door(sender)),
+    )
+    .await
+    .expect("a free port");
     let address = server.local_addr().expect("bound");
     let whoami = get(async |caller: Option<Extension<Caller>>| {
         caller.map_or("nobody".to_owned(), |Extension(caller)| caller.user.to_string())
     });
     let stop = CancellationToken::new();
     let served = tokio::spawn(server.run(Router::new().route("/whoami", whoami), stop.clone()));
-    World { address, pki, agents, stop, served, dir }
+    World { address, pki, agents, stop, served, dir, accounts }
 }
 
 struct LongAgo;
@@ -246,6 +253,24 @@ async fn enrolment_is_one_route_of_its_own_protocol() {
     assert!(wrong.starts_with("HTTP/1.1 404"), "{wrong}");
     let elsewhere = world.ask("http/1.1", None, &request).await.expect("an answer");
     assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
+}
+
+#[tokio::test]
+async fn a_token_of_a_service_account_is_its_user_and_a_changed_one_nobody() {
+    let world = world().await;
+    let account = world.accounts.make("serviceaccounts", "bot").await;
+    let token = world.accounts.token(&account, None);
+    let ask = async |token: &str| {
+        let request = format!(
+            "GET /whoami HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        world.ask("http/1.1", None, &request).await.expect("an answer")
+    };
+
+    let (good, changed) = (ask(&token).await, ask(&format!("{token}A")).await);
+
+    assert!(good.ends_with("system:serviceaccount:shop:bot"), "{good}");
+    assert!(changed.ends_with("nobody"), "{changed}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::world::api::{Api, CONFIG_MAPS, config_map};
 #[tokio::test]
 async fn t01_no_route_answers_who_shows_no_right() {
     let api = Api::new().await;
-    let eve = Caller { user: "eve".into(), groups: ["system:authenticated".into()].into() };
+    let eve = Caller::authenticated("eve", []);
     let mut all: Vec<(Method, String)> =
         routes().into_iter().map(|route| (route.method, route.path)).collect();
     all.extend(OTHER_ROUTES.iter().map(|path| (Method::GET, (*path).to_owned())));
@@ -62,7 +62,7 @@ async fn unknown_paths_and_methods_are_answered_with_a_status() {
 async fn a_caller_without_the_right_reads_what_was_missing() {
     let api = Api::new().await;
     let refused = async |method: Method, path: &str| {
-        let caller = Caller { user: "eve".into(), groups: ["system:authenticated".into()].into() };
+        let caller = Caller::authenticated("eve", []);
         let request = Request::builder().method(method).uri(path).extension(caller).body(Body::empty());
         let response = api.send(request.expect("a request")).await;
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");

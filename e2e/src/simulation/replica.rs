@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use gantry_controller::apiserver::{self, ApiServer, ReadyChecks, kinds};
+use gantry_controller::auth::tokens::{TokenSettings, Tokens};
 use gantry_controller::clock::Entropy;
 use gantry_controller::gateway::directory::ApiDirectory;
 use gantry_controller::gateway::door::AgentDoor as _;
 use gantry_controller::gateway::door::AgentIo;
 use gantry_controller::gateway::peers::PeerDialer;
 use gantry_controller::gateway::{self, Gateway, Timing};
-use gantry_controller::pki::{AgentIdentity, Pki};
+use gantry_controller::pki::{AgentIdentity, Pki, TokenKeys};
 use gantry_controller::reconcilers;
 use gantry_controller::storage::Store;
 use gantry_controller::storage::replicas;
@@ -106,6 +107,12 @@ impl Replica {
             metrics.clone(),
             checks,
             watches.clone(),
+            Arc::new(Tokens::new(
+                &TokenKeys::generate()?,
+                &TokenSettings::default(),
+                clock.clone(),
+                entropy.clone(),
+            )),
         );
         let router = apiserver::router(&api);
         let holder = Holder::new(connection, Entropy::uuid(&*entropy), process.name());

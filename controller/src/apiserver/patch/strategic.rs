@@ -28,6 +28,8 @@ impl Place {
         match (self, key) {
             (Self::Metadata, "finalizers") => ListType::Set,
             (Self::Metadata, "ownerReferences") => ListType::By("uid"),
+            // Of a ServiceAccount.
+            (Self::Root, "secrets") => ListType::By("name"),
             (Self::Status, "conditions") => ListType::By("type"),
             _ => ListType::Atomic,
         }

@@ -7,13 +7,19 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::limits::Share;
 use crate::apiserver::request::{Call, Freshness, parse_version};
 use crate::apiserver::watch::{self, Begin, Watch};
+use crate::auth::Tenure;
 use crate::storage::Version;
 
 /// Streams changes until the client leaves, `timeoutSeconds` pass, the server stops, or the client is too slow.
 ///
 /// A version that is compacted away is answered 200 with one ERROR event, so that clients list again. `share` is what a client's watch
-/// holds while it is open; none of our own parts'.
-pub(crate) async fn watch(server: &ApiServer, call: &Call, share: Option<Share>) -> Outcome<Response> {
+/// holds while it is open; none of our own parts'. It ends with the tenure of its client.
+pub(crate) async fn watch(
+    server: &ApiServer,
+    call: &Call,
+    share: Option<Share>,
+    tenure: Option<Tenure>,
+) -> Outcome<Response> {
     let selector = call.selector()?;
     let begin = begin(server, call).await?;
     let _opening = match (&share, begin) {
@@ -23,7 +29,7 @@ pub(crate) async fn watch(server: &ApiServer, call: &Call, share: Option<Share>)
     let name = call.name.as_deref().or(selector.exact_name()).map(str::to_owned);
     let lifetime = call.params.number("timeoutSeconds")?;
     match Watch::open(server, call, selector, name.as_deref(), begin, lifetime) {
-        Ok(watch) => Ok(watch.answer(call, share)),
+        Ok(watch) => Ok(watch.answer(call, share, tenure)),
         Err(expired) => Ok(watch::refused(call, &expired)),
     }
 }

@@ -9,7 +9,9 @@ use axum::body::Body;
 use futures::{Stream, StreamExt as _};
 use gantry_controller::apiserver::{ApiServer, ReadyChecks, kinds, router};
 use gantry_controller::auth::Caller;
+use gantry_controller::auth::tokens::{TokenSettings, Tokens};
 use gantry_controller::clock::{Clock, SystemEntropy};
+use gantry_controller::pki::TokenKeys;
 use gantry_controller::storage::Store;
 use gantry_controller::storage::memory::MemoryBackend;
 use gantry_controller::telemetry::metrics::Metrics;
@@ -30,6 +32,12 @@ impl Clock for Standing {
     }
 }
 
+/// With a key of their own.
+pub fn tokens(clock: Arc<dyn Clock>) -> Tokens {
+    let keys = TokenKeys::generate().expect("a key");
+    Tokens::new(&keys, &TokenSettings::default(), clock, Arc::new(SystemEntropy))
+}
+
 /// The API, and the handles of what a test does to it.
 pub struct Api {
     pub router: Router,
@@ -37,6 +45,7 @@ pub struct Api {
     pub database: MemoryBackend,
     pub stopping: CancellationToken,
     pub metrics: Metrics,
+    pub tokens: Arc<Tokens>,
 }
 
 /// An answer with a JSON body.
@@ -90,6 +99,7 @@ impl Api {
                 .await
                 .expect("starts");
         let stopping = CancellationToken::new();
+        let tokens = Arc::new(tokens(clock.clone()));
         let server = ApiServer::new(
             store.clone(),
             clock,
@@ -97,8 +107,9 @@ impl Api {
             metrics.clone(),
             checks,
             stopping.clone(),
+            Arc::clone(&tokens),
         );
-        Self { router: router(&server), store, database, stopping, metrics }
+        Self { router: router(&server), store, database, stopping, metrics, tokens }
     }
 
     /// Any request, as an administrator unless the request has a caller.

@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::api::tokens;
 use super::gate::Gate;
 
 /// How long a client waits for an answer.
@@ -52,7 +53,9 @@ impl Replica {
             let checks = ReadyChecks::default();
             let stopping = CancellationToken::new();
             let entropy = Arc::new(SystemEntropy);
-            let server = ApiServer::new(store.expect("it starts"), clock, entropy, metrics, checks, stopping);
+            let tokens = Arc::new(tokens(clock.clone()));
+            let server =
+                ApiServer::new(store.expect("it starts"), clock, entropy, metrics, checks, stopping, tokens);
             (gate, backend, router(&server))
         });
         let (gate, backend, router) = started.await.expect("it starts");

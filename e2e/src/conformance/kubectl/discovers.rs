@@ -1,6 +1,8 @@
 //! What is served, who serves it, and who asks.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Tool, says};
 use crate::conformance::{Client, NotRun};
@@ -15,6 +17,7 @@ pub(super) async fn run(client: &Client, tool: &Tool) {
     client.case("proxy", proxy(tool)).await;
     client.case("whoami", whoami(tool)).await;
     client.case("auth can-i", can_i(tool)).await;
+    client.case("service accounts", service_account(tool)).await;
     client.case("create token", create_token(tool)).await;
 }
 
@@ -27,7 +30,17 @@ async fn api_resources(tool: &Tool) -> anyhow::Result<()> {
     let said = tool.run(["api-resources", "-o", "wide"]).await?;
     says(
         &said,
-        &["dockerinstances", "di ", "gantry.dev/v1alpha1", "leases", "configmaps", "cm ", "deletecollection"],
+        &[
+            "dockerinstances",
+            "di ",
+            "gantry.dev/v1alpha1",
+            "leases",
+            "configmaps",
+            "cm ",
+            "serviceaccounts",
+            "sa ",
+            "deletecollection",
+        ],
     )?;
     let said = tool.run(["api-resources", "--namespaced=false", "-o", "name"]).await?;
     ensure!(said.trim() == "namespaces", "{said}");
@@ -109,12 +122,51 @@ async fn can_i(tool: &Tool) -> anyhow::Result<()> {
     }
 }
 
+async fn service_account(tool: &Tool) -> anyhow::Result<()> {
+    tool.run(["create", "serviceaccount", "clerk"]).await?;
+    says(&tool.run(["get", "sa"]).await?, &["NAME", "SECRETS", "AGE", "clerk"])?;
+    says(&tool.run(["describe", "sa", "clerk"]).await?, &["clerk", &tool.namespace])?;
+    let pulls = r#"{"imagePullSecrets":[{"name":"pull"}]}"#;
+    tool.run(["patch", "sa", "clerk", "-p", pulls]).await?;
+    ensure!(tool.value("sa/clerk", "{.imagePullSecrets[0].name}").await? == "pull");
+    tool.run(["delete", "sa", "clerk"]).await?;
+    Ok(())
+}
+
 async fn create_token(tool: &Tool) -> anyhow::Result<()> {
     tool.since(24, "create token")?;
-    match tool.run(["create", "token", "default"]).await {
-        Ok(said) => says(&said, &["."]),
-        Err(error) => not_yet(&error, "the server could not find the requested resource", "ServiceAccounts"),
-    }
+    tool.run(["create", "serviceaccount", "bot"]).await?;
+    tool.run(["create", "secret", "generic", "bot-key"]).await?;
+    let bound = [
+        "create",
+        "token",
+        "bot",
+        "--duration=20m",
+        "--audience=vault",
+        "--bound-object-kind=Secret",
+        "--bound-object-name=bot-key",
+    ];
+    let claims = claims(&tool.run(bound).await?)?;
+    ensure!(claims["aud"] == serde_json::json!(["vault"]), "{claims}");
+    ensure!(claims["exp"].as_i64().zip(claims["iat"].as_i64()).is_some_and(|(exp, iat)| exp - iat == 1_200));
+    ensure!(claims["kubernetes.io"]["secret"]["name"] == "bot-key", "{claims}");
+    let said = tool.refused(["create", "token", "bot", "--duration=1m"]).await?;
+    says(&said, &["may not specify a duration less than 10 minutes"])?;
+    says(&tool.refused(["create", "token", "nobody"]).await?, &["serviceaccounts \"nobody\" not found"])?;
+
+    let token = tool.run(["create", "token", "bot"]).await?;
+    let path = format!("/api/v1/namespaces/{}/configmaps", tool.namespace);
+    let show = ["get", "--raw", &path, "--token", token.trim()];
+    let who = format!("User \"system:serviceaccount:{}:bot\" cannot list", tool.namespace);
+    says(&tool.refused(show).await?, &[&who])?;
+    tool.run(["delete", "sa", "bot"]).await?;
+    says(&tool.refused(show).await?, &["nauthorized"])
+}
+
+/// What a token says, unverified.
+fn claims(token: &str) -> anyhow::Result<serde_json::Value> {
+    let claims = token.split('.').nth(1).context("a token has three parts")?;
+    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
 }
 
 /// Only that error says that it is not served; any other is one.

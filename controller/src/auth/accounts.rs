@@ -1,0 +1,122 @@
+//! Whether what a token is bound to still exists: its ServiceAccount, and its Secret where it names one.
+//!
+//! Asked for every request, of memory that has caught up with the database: who deletes an account is told so once it is gone, and from
+//! then on no replica takes its tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::Caller;
+use super::tokens::{Bound, Claims, Reference, Refusal, Tokens};
+use crate::clock::SharedClock;
+use crate::storage::{Key, Object, Resource, Store};
+
+/// Longest a request waits for the database to say that memory is current.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// As in Kubernetes: while finalizers hold it, what is being deleted counts for this long.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
+/// Between two looks at what an open stream stands on.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Knows the bearers of tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    tokens: Arc<Tokens>,
+    store: Store,
+    clock: SharedClock,
+}
+
+/// Why a bearer is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// The token is none, or no longer one.
+    Refused(Refusal),
+    /// The database does not answer.
+    Undecided,
+}
+
+impl Accounts {
+    /// Of the store's ServiceAccounts and Secrets.
+    pub fn new(tokens: Arc<Tokens>, store: Store, clock: SharedClock) -> Self {
+        Self { tokens, store, clock }
+    }
+
+    /// The ServiceAccount whose token this is, as of now, and the right by which it is.
+    ///
+    /// Only what is signed with a key of ours makes the database work.
+    pub(super) async fn bearer(&self, token: &str) -> Result<(Caller, Tenure), Unknown> {
+        let claims = self.tokens.verify(token).map_err(Unknown::Refused)?;
+        match tokio::time::timeout(PATIENCE, self.store.caught_up()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return Err(Unknown::Undecided),
+        }
+        self.stands(&claims).map_err(Unknown::Refused)?;
+        let caller = Caller::service_account(&claims);
+        Ok((caller, Tenure { accounts: self.clone(), claims: Arc::new(claims) }))
+    }
+
+    /// By what is in memory.
+    fn stands(&self, claims: &Claims) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let Bound { namespace, serviceaccount, secret } = &claims.bound;
+        if claims.is_over(now) {
+            return Err(Refusal::Expired);
+        }
+        if !self.exists("serviceaccounts", namespace, serviceaccount, now) {
+            return Err(Refusal::AccountGone);
+        }
+        match secret {
+            Some(secret) if !self.exists("secrets", namespace, secret, now) => Err(Refusal::SecretGone),
+            _ => Ok(()),
+        }
+    }
+
+    fn exists(&self, resource: &str, namespace: &str, reference: &Reference, now: Timestamp) -> bool {
+        let key = Key {
+            resource: Resource(resource.into()),
+            namespace: namespace.into(),
+            name: reference.name.as_str().into(),
+        };
+        let object = self.store.cache().get(&key);
+        object.is_some_and(|object| {
+            reference.uid.parse() == Ok(object.uid)
+                && deleted(&object).is_none_or(|since| now.duration_since(since) <= GRACE)
+        })
+    }
+}
+
+/// Since when it is being deleted.
+fn deleted(object: &Object) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Head {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        deletion_timestamp: Option<Timestamp>,
+    }
+    serde_json::from_slice::<Head>(&object.json).ok()?.metadata.deletion_timestamp
+}
+
+/// For how long a bearer is who it is: what outlasts a request holds on to it.
+#[derive(Clone)]
+pub struct Tenure {
+    accounts: Accounts,
+    claims: Arc<Claims>,
+}
+
+impl Tenure {
+    /// Returns soon after the token has ended, or the account or the Secret is gone.
+    pub async fn ended(&self) {
+        while self.accounts.stands(&self.claims).is_ok() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
