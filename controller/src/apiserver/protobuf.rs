@@ -398,6 +398,33 @@ mod tests {
     }
 
     #[test]
+    fn what_kubectl_create_token_sends_is_read() {
+        let reference = BoundObjectReference {
+            kind: "Secret".to_owned(),
+            name: "key".to_owned(),
+            ..BoundObjectReference::default()
+        };
+        let spec = TokenRequestSpec {
+            audiences: vec!["vault".to_owned()],
+            bound_object_ref: Some(reference),
+            expiration_seconds: Some(600),
+        };
+        let request = TokenRequest { metadata: None, spec: Some(spec) };
+        let type_meta = Some(TypeMeta {
+            api_version: "authentication.k8s.io/v1".to_owned(),
+            kind: "TokenRequest".to_owned(),
+        });
+        let unknown = Unknown { type_meta, raw: request.encode_to_vec() };
+        let bytes = [MAGIC, &unknown.encode_to_vec()].concat();
+
+        let read = decode(&bytes).expect("reads").expect("it is known");
+        assert_eq!(
+            read["spec"],
+            json!({"audiences": ["vault"], "expirationSeconds": 600, "boundObjectRef": {"kind": "Secret", "name": "key"}})
+        );
+    }
+
+    #[test]
     fn broken_and_foreign_protobuf_is_refused() {
         assert_eq!(decode(b"{}").expect_err("no magic").code().as_u16(), 400);
         assert_eq!(decode(b"k8s\0\xff\xff\xff\xff").expect_err("no message").code().as_u16(), 400);
