@@ -45,6 +45,22 @@ pub fn document(title: &str, version: &str, kinds: &[Served]) -> Value {
             "x-kubernetes-group-version-kind": [{"group": "", "kind": "Status", "version": "v1"}],
         }),
     );
+    schemas.insert(
+        "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned(),
+        json!({
+            "type": "object",
+            "description": "How a deletion is meant; each option may stand in the query instead.",
+            "properties": {
+                "apiVersion": {"type": "string"}, "kind": {"type": "string"},
+                "dryRun": {"type": "array", "items": {"type": "string"}},
+                "gracePeriodSeconds": {"type": "integer", "format": "int64"},
+                "orphanDependents": {"type": "boolean"}, "propagationPolicy": {"type": "string"},
+                "preconditions": {"type": "object", "properties": {
+                    "uid": {"type": "string"}, "resourceVersion": {"type": "string"}}},
+            },
+            "x-kubernetes-group-version-kind": [{"group": "", "kind": "DeleteOptions", "version": "v1"}],
+        }),
+    );
     json!({
         "openapi": "3.0.0",
         "info": {"title": title, "version": version},
@@ -125,7 +141,7 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
     let mut of_collection = json!({
         "get": read_list,
         "post": operation(kind, "post", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
-        "delete": operation(kind, "deletecollection", &kind.kind, LIST_PARAMETERS, None),
+        "delete": operation(kind, "deletecollection", &list, LIST_PARAMETERS, None),
     });
     // Kubernetes' clients know the list types of its own kinds alone.
     let patches = if kind.group == crate::names::GROUP { PATCHES } else { PATCHES_OF_KUBERNETES };
@@ -205,20 +221,33 @@ fn operation(
             .collect::<Map<_, _>>()
             .into()
     };
-    let status = json!({"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Status"});
+    let of_meta = |name: &str| json!({"$ref": format!("#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.{name}")});
+    let answer = |description: &str, schema: Value| json!({"description": description, "content": content(&["application/json"], schema)});
+    let object = reference(kind, answers);
+    let mut responses = json!({"default": answer("Refused", of_meta("Status"))});
+    match action {
+        "post" => put(&mut responses, "201", answer("Created", object)),
+        // One that has finalizers is still there.
+        "delete" => put(&mut responses, "200", answer("OK", json!({"anyOf": [object, of_meta("Status")]}))),
+        _ => put(&mut responses, "200", answer("OK", object)),
+    }
+    // Applying makes what is not there.
+    if action == "patch" {
+        put(&mut responses, "201", answer("Created", reference(kind, answers)));
+    }
     let mut operation = json!({
         "operationId": format!("{action}{}{}", kind.version, kind.kind),
         "parameters": parameters.iter().map(|name| parameter(name)).collect::<Vec<_>>(),
-        "responses": {
-            "200": {"description": "OK", "content": content(&["application/json"], reference(kind, answers))},
-            "default": {"description": "Refused", "content": content(&["application/json"], status)},
-        },
+        "responses": responses,
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": gvk(kind, &kind.kind),
     });
     if let Some(media) = body {
         let schema = if action == "patch" { json!({}) } else { reference(kind, &kind.kind) };
         put(&mut operation, "requestBody", json!({"required": true, "content": content(media, schema)}));
+    }
+    if action.starts_with("delete") {
+        put(&mut operation, "requestBody", json!({"content": content(JSON, of_meta("DeleteOptions"))}));
     }
     operation
 }
