@@ -7,8 +7,9 @@ NEWEST := target/newest-docker
 
 SEEDS ?= 0..1000
 CASES ?= 20000
+OPENAPI_CASES ?= 20
 
-.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz mutants bench schemas fmt lint
+.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +42,11 @@ simulate: ## Seeds of the simulation: make simulate SEEDS=0..20000; one alone is
 chaos: ## The table of faults, row by row, on real engines: what is required and what was measured
 	@e2e/scripts/chaos.sh
 
-fuzz: ## Arbitrary requests, patches and configurations: make fuzz CASES=100000
-	PROPTEST_CASES=$(CASES) cargo nextest run --locked --release -p gantry-controller -E 'test(api_arbitrary) | test(apply::tests::properties)'
+fuzz: ## Whatever a client may send, in process: make fuzz CASES=100000
+	PROPTEST_CASES=$(CASES) cargo nextest run --locked --release -p gantry-controller -E 'test(/api_arbitrary/) | test(/::properties::/) | test(/::arbitrary_schemas::/)'
+
+fuzz-openapi: ## Schemathesis on a live controller, each OpenAPI document: make fuzz-openapi OPENAPI_CASES=200
+	@e2e/scripts/schemathesis.sh $(OPENAPI_CASES)
 
 mutants: ## Plant twelve mistakes, one after the other, and say which level of tests catches each
 	@e2e/scripts/mutants.sh $(MUTANTS)

@@ -188,6 +188,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

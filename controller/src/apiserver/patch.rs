@@ -1,6 +1,8 @@
 //! Patches: how each media type changes an object, but for server-side apply, which is [`crate::apply`]. Knows neither kinds' rules
 //! nor the store.
 
+#[cfg(test)]
+mod properties;
 mod strategic;
 
 use json_patch::PatchOperation;

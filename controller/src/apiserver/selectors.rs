@@ -297,6 +297,9 @@ fn is_qualified(text: &str) -> bool {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

@@ -1,5 +1,7 @@
-//! What structured-merge-diff promises, in scenes; and what holds whatever is written, in [`properties`].
+//! What structured-merge-diff promises, in scenes; and what holds whatever is written, in [`properties`], under any schema in
+//! [`arbitrary_schemas`].
 
+mod arbitrary_schemas;
 mod properties;
 
 use insta::assert_snapshot;

@@ -5,9 +5,10 @@ use gantry_controller::apiserver::authorize::PUBLIC;
 use gantry_controller::apiserver::{OTHER_ROUTES, ReadyChecks, routes};
 use gantry_controller::auth::Caller;
 use http::{Method, Request};
+use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::world::api::{Api, CONFIG_MAPS, config_map};
+use crate::world::api::{Answer, Api, CONFIG_MAPS, config_map};
 
 /// t01, t07: enumerated from the router's own table, so that a new route cannot be forgotten.
 #[tokio::test]
@@ -169,6 +170,34 @@ async fn openapi_names_the_patches_that_each_kind_takes() {
 
     insta::assert_snapshot!(core, @"application/apply-patch+yaml application/json-patch+json application/merge-patch+json application/strategic-merge-patch+json");
     insta::assert_snapshot!(media("/openapi/v3/apis/gantry.dev/v1alpha1", ours).await, @"application/apply-patch+yaml application/json-patch+json application/merge-patch+json");
+}
+
+#[tokio::test]
+async fn openapi_names_the_answers_that_are_given() {
+    let api = Api::new().await;
+    let document = api.get("/openapi/v3/api/v1").await.body;
+    let collection = "/api/v1/namespaces/{namespace}/configmaps";
+    let named = |path: &str, method: &str, answer: &Answer| {
+        let schema = &document["paths"][path][method]["responses"][answer.code.to_string()]["content"]["application/json"]
+            ["schema"];
+        let kind = answer.body["kind"].as_str().expect("a kind");
+        let is_of_kind =
+            |schema: &Value| schema["$ref"].as_str().is_some_and(|name| name.ends_with(&format!(".{kind}")));
+        is_of_kind(schema) || schema["anyOf"].as_array().is_some_and(|all| all.iter().any(is_of_kind))
+    };
+    let one = format!("{collection}/{{name}}");
+    let applied = format!("{CONFIG_MAPS}/b?fieldManager=m");
+    let apply = async || {
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        api.call(Method::PATCH, &applied, &headers, config_map("b").to_string()).await
+    };
+
+    assert!(named(collection, "post", &api.post(CONFIG_MAPS, &config_map("a")).await));
+    assert!(named(&one, "patch", &apply().await) && named(&one, "patch", &apply().await));
+    assert!(named(&one, "get", &api.get(&format!("{CONFIG_MAPS}/a")).await));
+    assert!(named(collection, "get", &api.get(CONFIG_MAPS).await));
+    assert!(named(&one, "delete", &api.delete(&format!("{CONFIG_MAPS}/a")).await));
+    assert!(named(collection, "delete", &api.delete(CONFIG_MAPS).await));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 mod api_admission;
 mod api_apply;
 mod api_arbitrary;
+mod api_arbitrary_edges;
 mod api_bad_input;
 mod api_clients;
 mod api_events;
