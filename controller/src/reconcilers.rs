@@ -91,7 +91,7 @@ async fn lead(parts: &Parts, token: Token, term: CancellationToken) {
     let (recorder, recording) = events::Recorder::new(parts.client.clone(), parts.clock.clone());
     let instances = instance::run(parts, &recorder, term.clone());
     let operations = operation::run(parts, token, &recorder, term.clone());
-    let garbage = garbage_collection::run(parts.client.clone(), parts.clock.clone(), term.clone());
+    let garbage = garbage_collection::run(parts.client.clone(), parts.clock.clone(), &recorder, term.clone());
     let recording = recording.run(term.clone());
     tokio::join!(instances, operations, garbage, recording);
     tracing::info!(epoch = token.epoch, "no longer reconciling");

@@ -5,6 +5,7 @@
 
 mod act;
 mod graph;
+mod report;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use kube::runtime::watcher::{self, watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::events::Recorder;
 use crate::clock::SharedClock;
 use graph::{Graph, Record};
 
@@ -50,14 +52,27 @@ enum Change {
 }
 
 /// Collects garbage until `stop`.
-pub(super) async fn run(client: kube::Client, clock: SharedClock, stop: CancellationToken) {
+pub(super) async fn run(
+    client: kube::Client,
+    clock: SharedClock,
+    recorder: &Recorder,
+    stop: CancellationToken,
+) {
     let (sender, changes) = mpsc::channel(CHANGES);
     let watches = futures::future::join_all(
         (0..KINDS.len())
             .map(|kind| follow(client.clone(), clock.clone(), kind, sender.clone(), stop.clone())),
     );
     drop(sender);
-    tokio::join!(watches, collect(&client, &clock, changes, stop));
+    let context = Context { client, clock, recorder: recorder.clone() };
+    tokio::join!(watches, collect(&context, changes, stop));
+}
+
+/// What acts need beside the facts.
+struct Context {
+    client: kube::Client,
+    clock: SharedClock,
+    recorder: Recorder,
 }
 
 fn resource(kind: usize) -> Option<ApiResource> {
@@ -69,6 +84,11 @@ fn resource(kind: usize) -> Option<ApiResource> {
 fn kind_of(owner: &OwnerReference) -> Option<usize> {
     let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
     KINDS.iter().position(|known| (known.0, known.1, known.2) == (group, version, owner.kind.as_str()))
+}
+
+/// True if an object of that kind may be an owner of this one: it is of no namespace, or both are of one.
+fn can_own(kind: usize, dependent: &Record) -> bool {
+    !dependent.namespace.is_empty() || KINDS.get(kind).is_some_and(|(_, _, name, _)| *name == "Namespace")
 }
 
 async fn follow(
@@ -111,12 +131,7 @@ async fn follow(
     }
 }
 
-async fn collect(
-    client: &kube::Client,
-    clock: &SharedClock,
-    mut changes: mpsc::Receiver<Change>,
-    stop: CancellationToken,
-) {
+async fn collect(context: &Context, mut changes: mpsc::Receiver<Change>, stop: CancellationToken) {
     let mut graph = Graph::new(KINDS.len());
     let mut batch = Vec::new();
     let mut turn = 0_usize;
@@ -140,11 +155,11 @@ async fn collect(
             }
         }
         turn = turn.wrapping_add(1);
-        for removal in graph.plan(clock.now(), turn) {
+        for removal in graph.plan(context.clock.now(), turn) {
             if stop.is_cancelled() {
                 return;
             }
-            if let Err(error) = act::act(client, &removal).await {
+            if let Err(error) = act::act(context, &removal).await {
                 tracing::warn!(%error, ?removal, "garbage was not removed, it is tried again");
             }
         }

@@ -23,6 +23,7 @@ mod api_writes;
 mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;
+mod reconcile_garbage;
 mod reconcile_loops;
 mod storage_lease;
 mod storage_order;

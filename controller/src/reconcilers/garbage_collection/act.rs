@@ -1,6 +1,7 @@
 //! Removes what the graph named, after asking the API whether it is still so.
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions,
     PropagationPolicy,
@@ -9,23 +10,38 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
 use super::graph::{Record, Removal};
-use super::{KINDS, kind_of, resource};
+use super::{Context, KINDS, can_own, kind_of, report, resource};
+use crate::reconcilers::events::Recorder;
 
-pub(super) async fn act(client: &Client, removal: &Removal) -> Result<(), kube::Error> {
+pub(super) async fn act(context: &Context, removal: &Removal) -> Result<(), kube::Error> {
+    let client = &context.client;
     let done = match removal {
-        Removal::Delete(record) => delete(client, record, PropagationPolicy::Background).await,
+        Removal::Delete(record) => delete(client, record, Some(PropagationPolicy::Background)).await,
         Removal::DeleteOwnerless(record, waits) => {
             if has_owner(client, record).await? {
                 Ok(())
-            } else if *waits {
-                delete(client, record, PropagationPolicy::Foreground).await
             } else {
-                delete(client, record, PropagationPolicy::Background).await
+                // Otherwise what its finalizers say holds.
+                delete(client, record, waits.then_some(PropagationPolicy::Foreground)).await
             }
         }
         Removal::Disown { dependent, owner } => disown(client, dependent, owner).await,
+        Removal::Forget { dependent, owner } => {
+            if lives(client, dependent, owner).await? {
+                Ok(())
+            } else {
+                disown(client, dependent, &owner.uid).await
+            }
+        }
+        Removal::Misplaced { dependent, owner } => {
+            tell_misplaced(&context.recorder, dependent, owner);
+            Ok(())
+        }
         Removal::Release { record, finalizer } => release(client, record, finalizer).await,
         Removal::Finalize(record) => finalize(client, record).await,
+        Removal::Report { namespace, remains } => {
+            report::report(client, context.clock.now(), namespace, remains).await
+        }
     };
     match done {
         // It is gone or somebody wrote first: the watch will tell.
@@ -46,32 +62,57 @@ fn of(client: &Client, resource: &ApiResource, namespace: &str) -> Api<DynamicOb
     }
 }
 
-async fn delete(client: &Client, record: &Record, policy: PropagationPolicy) -> Result<(), kube::Error> {
+async fn delete(
+    client: &Client,
+    record: &Record,
+    policy: Option<PropagationPolicy>,
+) -> Result<(), kube::Error> {
     let Some(api) = api(client, record) else { return Ok(()) };
     let exactly = DeleteParams {
         preconditions: Some(Preconditions { uid: Some(record.uid.clone()), resource_version: None }),
-        propagation_policy: Some(policy),
+        propagation_policy: policy,
         ..DeleteParams::default()
     };
     api.delete(&record.name, &exactly).await.map(|_| ())
 }
 
-/// True if an owner lives that does not itself wait for this one to go; owners of kinds we do not serve are believed to.
 async fn has_owner(client: &Client, record: &Record) -> Result<bool, kube::Error> {
     for owner in &record.owners {
-        let Some(resource) = kind_of(owner).and_then(resource) else { return Ok(true) };
-        let namespace = if resource.kind == "Namespace" { "" } else { record.namespace.as_str() };
-        let found = of(client, &resource, namespace).get_opt(&owner.name).await?;
-        let lives = found.is_some_and(|found| {
-            let waits = found.metadata.deletion_timestamp.is_some()
-                && found.finalizers().iter().any(|finalizer| finalizer == "foregroundDeletion");
-            found.metadata.uid.as_deref() == Some(owner.uid.as_str()) && !waits
-        });
-        if lives {
+        if lives(client, record, owner).await? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// True if the owner lives and does not itself wait for this one to go; owners that cannot be looked for are believed to.
+async fn lives(client: &Client, record: &Record, owner: &OwnerReference) -> Result<bool, kube::Error> {
+    let Some(kind) = kind_of(owner).filter(|kind| can_own(*kind, record)) else { return Ok(true) };
+    let Some(resource) = resource(kind) else { return Ok(true) };
+    let namespace = if resource.kind == "Namespace" { "" } else { record.namespace.as_str() };
+    let found = of(client, &resource, namespace).get_opt(&owner.name).await?;
+    Ok(found.is_some_and(|found| {
+        let waits = found.metadata.deletion_timestamp.is_some()
+            && found.finalizers().iter().any(|finalizer| finalizer == "foregroundDeletion");
+        found.metadata.uid.as_deref() == Some(owner.uid.as_str()) && !waits
+    }))
+}
+
+fn tell_misplaced(recorder: &Recorder, dependent: &Record, owner: &OwnerReference) {
+    let Some(resource) = resource(dependent.kind) else { return };
+    let about = ObjectReference {
+        api_version: Some(resource.api_version),
+        kind: Some(resource.kind),
+        namespace: Some(dependent.namespace.clone()),
+        name: Some(dependent.name.clone()),
+        uid: Some(dependent.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let message = format!(
+        "its owner {} {:?} of uid {} does not exist in namespace {:?}; an owner in another namespace is none",
+        owner.kind, owner.name, owner.uid, dependent.namespace
+    );
+    recorder.warn(about, "OwnerRefInvalidNamespace", &message);
 }
 
 async fn disown(client: &Client, dependent: &Record, owner: &str) -> Result<(), kube::Error> {

@@ -32,6 +32,13 @@ pub(super) struct Record {
     pub(super) expires: Option<Timestamp>,
 }
 
+impl Record {
+    /// True for one that goes when its dependents are gone.
+    fn is_waiting(&self) -> bool {
+        self.is_going && self.finalizers.iter().any(|finalizer| finalizer == FOREGROUND)
+    }
+}
+
 /// Something to do, and to what. The graph may be behind, so `act` asks the API first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Removal {
@@ -41,10 +48,25 @@ pub(super) enum Removal {
     DeleteOwnerless(Record, bool),
     /// One of its owners goes without it.
     Disown { dependent: Record, owner: String },
+    /// One of its owners seems to be gone, or waits for it, and another one lives.
+    Forget { dependent: Record, owner: OwnerReference },
+    /// An owner that it names is in another namespace, so it is none: somebody should be told.
+    Misplaced { dependent: Record, owner: OwnerReference },
     /// Nothing depends on it any more.
     Release { record: Record, finalizer: &'static str },
     /// The Namespace is empty.
     Finalize(Record),
+    /// The Namespace waits for what is held inside.
+    Report { namespace: Record, remains: Remains },
+}
+
+/// What keeps a Namespace from going.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Remains {
+    /// How many objects of each kind, by its number in [`KINDS`].
+    pub(super) objects: BTreeMap<usize, usize>,
+    /// How many of them each finalizer holds.
+    pub(super) finalizers: BTreeMap<String, usize>,
 }
 
 /// Reads what the graph needs from an object; `None` if it has no identity.
@@ -114,33 +136,32 @@ impl Graph {
         }
         let mut removals = Vec::new();
         let mut dependents: HashMap<&str, Vec<&Record>> = HashMap::new();
-        let mut emptying: HashMap<&str, bool> = HashMap::new();
+        let mut emptying: HashMap<&str, Remains> = HashMap::new();
         for record in self.records.values() {
             for owner in &record.owners {
                 dependents.entry(&owner.uid).or_default().push(record);
             }
             if is_namespace(record) && record.is_going {
-                emptying.insert(&record.name, true);
+                emptying.insert(&record.name, Remains::default());
             }
         }
         for record in self.records.values() {
-            if let Some(is_empty) = emptying.get_mut(record.namespace.as_str()) {
-                *is_empty = false;
+            if let Some(remains) = emptying.get_mut(record.namespace.as_str()) {
+                *remains.objects.entry(record.kind).or_default() += 1;
+                for finalizer in record.finalizers.iter().filter(|_| record.is_going) {
+                    *remains.finalizers.entry(finalizer.clone()).or_default() += 1;
+                }
             }
             if record.is_going {
-                self.plan_going(record, &dependents, &mut removals);
+                plan_going(record, &dependents, &mut removals);
                 continue;
             }
             if emptying.contains_key(record.namespace.as_str())
                 || record.expires.is_some_and(|expires| expires <= now)
             {
                 removals.push(Removal::Delete(record.clone()));
-            } else if !record.owners.is_empty()
-                && record.owners.iter().all(|owner| self.is_leaving(owner, record))
-            {
-                let waits = dependents.contains_key(record.uid.as_str())
-                    && record.owners.iter().any(|owner| self.records.contains_key(&owner.uid));
-                removals.push(Removal::DeleteOwnerless(record.clone(), waits));
+            } else {
+                self.plan_owned(record, &dependents, &mut removals);
             }
         }
         if removals.len() > MOST {
@@ -149,54 +170,90 @@ impl Graph {
             removals.truncate(MOST);
         }
         for record in self.records.values().filter(|record| is_namespace(record)) {
-            if emptying.get(record.name.as_str()) == Some(&true) {
+            let Some(remains) = emptying.get(record.name.as_str()) else { continue };
+            if remains.objects.is_empty() {
                 removals.push(Removal::Finalize(record.clone()));
+            } else if !remains.finalizers.is_empty() {
+                removals.push(Removal::Report { namespace: record.clone(), remains: remains.clone() });
             }
         }
         removals
     }
 
-    /// True for an owner that is gone, or that waits for its dependents to go first.
-    ///
-    /// One of another name or namespace than the reference says is none; one of a kind that is not served here is believed to live.
-    fn is_leaving(&self, reference: &OwnerReference, dependent: &Record) -> bool {
-        let Some(kind) = super::kind_of(reference) else { return false };
-        let owner = self.records.get(&reference.uid).filter(|owner| {
-            owner.kind == kind
-                && owner.name == reference.name
-                && (owner.namespace.is_empty() || owner.namespace == dependent.namespace)
-        });
-        owner.is_none_or(|owner| {
-            owner.is_going && owner.finalizers.iter().any(|finalizer| finalizer == FOREGROUND)
-        })
-    }
-
-    fn plan_going(
+    /// What becomes of an object that may have lost owners: with the last one it goes, before that it forgets them.
+    fn plan_owned(
         &self,
         record: &Record,
         dependents: &HashMap<&str, Vec<&Record>>,
         removals: &mut Vec<Removal>,
     ) {
-        let held_by = dependents.get(record.uid.as_str()).map(Vec::as_slice).unwrap_or_default();
-        if record.finalizers.iter().any(|finalizer| finalizer == ORPHAN) {
-            if held_by.is_empty() {
-                removals.push(Removal::Release { record: record.clone(), finalizer: ORPHAN });
-            }
-            removals.extend(held_by.iter().map(|dependent| Removal::Disown {
+        let leaving: Vec<_> = record.owners.iter().filter(|owner| self.is_leaving(owner, record)).collect();
+        for owner in leaving.iter().copied().filter(|owner| self.is_elsewhere(owner, record)) {
+            removals.push(Removal::Misplaced { dependent: record.clone(), owner: owner.clone() });
+        }
+        if leaving.len() < record.owners.len() {
+            removals.extend(
+                leaving
+                    .into_iter()
+                    .map(|owner| Removal::Forget { dependent: record.clone(), owner: owner.clone() }),
+            );
+        } else if !leaving.is_empty() {
+            let held = dependents.get(record.uid.as_str()).map(Vec::as_slice).unwrap_or_default();
+            // One that waits already may be an owner of ours: two would wait for each other for ever.
+            let waits = !held.is_empty()
+                && !held.iter().any(|dependent| dependent.is_waiting())
+                && record.owners.iter().any(|owner| self.records.contains_key(&owner.uid));
+            removals.push(Removal::DeleteOwnerless(record.clone(), waits));
+        }
+    }
+
+    /// True for an owner that there is, in a namespace that the reference cannot mean.
+    fn is_elsewhere(&self, reference: &OwnerReference, dependent: &Record) -> bool {
+        self.records.get(&reference.uid).is_some_and(|owner| {
+            !owner.namespace.is_empty()
+                && owner.namespace != dependent.namespace
+                && owner.name == reference.name
+        })
+    }
+
+    /// True for an owner that is gone, or that waits for its dependents to go first.
+    ///
+    /// One of another name or namespace than the reference says is none. One of a kind that is not served here is believed to live,
+    /// and so is one in a namespace that an object of no namespace names: nobody can say which namespace that would be.
+    fn is_leaving(&self, reference: &OwnerReference, dependent: &Record) -> bool {
+        let Some(kind) = super::kind_of(reference) else { return false };
+        if !super::can_own(kind, dependent) {
+            return false;
+        }
+        let owner = self.records.get(&reference.uid).filter(|owner| {
+            owner.kind == kind
+                && owner.name == reference.name
+                && (owner.namespace.is_empty() || owner.namespace == dependent.namespace)
+        });
+        owner.is_none_or(Record::is_waiting)
+    }
+}
+
+/// Lets go of an object that waits, once nothing depends on it that it waits for.
+fn plan_going(record: &Record, dependents: &HashMap<&str, Vec<&Record>>, removals: &mut Vec<Removal>) {
+    let held_by = dependents.get(record.uid.as_str()).map(Vec::as_slice).unwrap_or_default();
+    if record.finalizers.iter().any(|finalizer| finalizer == ORPHAN) {
+        if held_by.is_empty() {
+            removals.push(Removal::Release { record: record.clone(), finalizer: ORPHAN });
+        }
+        removals.extend(
+            held_by.iter().map(|dependent| Removal::Disown {
                 dependent: (*dependent).clone(),
                 owner: record.uid.clone(),
-            }));
-        } else if record.finalizers.iter().any(|finalizer| finalizer == FOREGROUND) {
-            let is_waiting = held_by.iter().any(|dependent| {
-                dependent
-                    .owners
-                    .iter()
-                    .any(|owner| owner.uid == record.uid && owner.block_owner_deletion == Some(true))
-                    || dependent.owners.iter().all(|owner| self.is_leaving(owner, dependent))
-            });
-            if !is_waiting {
-                removals.push(Removal::Release { record: record.clone(), finalizer: FOREGROUND });
-            }
+            }),
+        );
+    } else if record.finalizers.iter().any(|finalizer| finalizer == FOREGROUND) {
+        let is_waiting = held_by.iter().any(|dependent| {
+            let mut owners = dependent.owners.iter();
+            owners.any(|owner| owner.uid == record.uid && owner.block_owner_deletion == Some(true))
+        });
+        if !is_waiting {
+            removals.push(Removal::Release { record: record.clone(), finalizer: FOREGROUND });
         }
     }
 }
@@ -206,156 +263,4 @@ fn is_namespace(record: &Record) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NAMESPACE: usize = 0;
-    const SECRET: usize = 1;
-    const OPERATION: usize = 6;
-
-    fn object(kind: usize, name: &str) -> Record {
-        Record {
-            kind,
-            namespace: if kind == NAMESPACE { String::new() } else { "team".to_owned() },
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            owners: Vec::new(),
-            finalizers: Vec::new(),
-            is_going: false,
-            expires: None,
-        }
-    }
-
-    fn owned_by(mut record: Record, owner: &str) -> Record {
-        record.owners.push(OwnerReference {
-            api_version: "gantry.dev/v1alpha1".to_owned(),
-            kind: "Operation".to_owned(),
-            name: owner.to_owned(),
-            uid: format!("uid-{owner}"),
-            ..OwnerReference::default()
-        });
-        record
-    }
-
-    fn graph(records: impl IntoIterator<Item = Record>) -> Graph {
-        let mut graph = Graph::new(KINDS.len());
-        for kind in 0..KINDS.len() {
-            graph.replace(kind, Vec::new());
-        }
-        records.into_iter().for_each(|record| graph.put(record));
-        graph
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_000_000).expect("in range")
-    }
-
-    #[test]
-    fn what_lost_all_its_owners_goes_and_what_has_one_left_stays() {
-        let orphan = owned_by(object(SECRET, "a"), "gone");
-        let held = owned_by(owned_by(object(SECRET, "b"), "gone"), "here");
-        let graph = graph([orphan.clone(), held, object(OPERATION, "here")]);
-
-        assert_eq!(graph.plan(now(), 0), [Removal::DeleteOwnerless(orphan, false)]);
-    }
-
-    #[test]
-    fn an_owner_of_another_name_or_namespace_is_none_and_one_of_a_foreign_kind_is_believed_to_live() {
-        let owner = object(OPERATION, "owner");
-        let elsewhere = Record { namespace: "other".to_owned(), ..owned_by(object(SECRET, "a"), "owner") };
-        let mut misnamed = owned_by(object(SECRET, "b"), "owner");
-        misnamed.owners[0].name = "another".to_owned();
-        let mut foreign = owned_by(object(SECRET, "c"), "gone");
-        foreign.owners[0].api_version = "apps/v1".to_owned();
-
-        let removals = graph([owner, elsewhere.clone(), misnamed.clone(), foreign]).plan(now(), 0);
-
-        assert_eq!(
-            removals,
-            [Removal::DeleteOwnerless(elsewhere, false), Removal::DeleteOwnerless(misnamed, false)]
-        );
-    }
-
-    #[test]
-    fn more_than_one_sweep_takes_is_taken_in_turns_and_never_keeps_a_namespace() {
-        let over = |number: usize| Record { expires: Some(now()), ..object(SECRET, &format!("{number:05}")) };
-        let place = Record { is_going: true, ..object(NAMESPACE, "empty") };
-        let graph = graph((0..MOST + 500).map(over).chain([place.clone()]));
-
-        let (first, second) = (graph.plan(now(), 0), graph.plan(now(), 1));
-
-        assert_eq!(first.len(), MOST + 1);
-        assert_eq!(first.last(), Some(&Removal::Finalize(place)));
-        assert!((0..500).all(|number| second.contains(&Removal::Delete(over(MOST + number)))));
-    }
-
-    #[test]
-    fn nothing_goes_before_every_kind_was_listed() {
-        let mut graph = Graph::new(KINDS.len());
-        graph.replace(SECRET, vec![owned_by(object(SECRET, "a"), "not-listed-yet")]);
-
-        assert_eq!(graph.plan(now(), 0), []);
-    }
-
-    #[test]
-    fn what_expired_goes_and_what_has_not_stays() {
-        let over = Record { expires: Some(now()), ..object(SECRET, "over") };
-        let later = Record {
-            expires: now().checked_add(SignedDuration::from_secs(1)).ok(),
-            ..object(SECRET, "later")
-        };
-
-        assert_eq!(graph([over.clone(), later]).plan(now(), 0), [Removal::Delete(over)]);
-    }
-
-    #[test]
-    fn a_namespace_that_goes_is_emptied_and_then_let_go() {
-        let place = Record { is_going: true, ..object(NAMESPACE, "team") };
-        let inside = object(SECRET, "a");
-
-        assert_eq!(graph([place.clone(), inside.clone()]).plan(now(), 0), [Removal::Delete(inside)]);
-        assert_eq!(graph([place.clone()]).plan(now(), 0), [Removal::Finalize(place)]);
-    }
-
-    #[test]
-    fn a_namespace_waits_for_what_is_held_inside() {
-        let place = Record { is_going: true, ..object(NAMESPACE, "team") };
-        let held = Record { is_going: true, finalizers: vec!["x/y".to_owned()], ..object(OPERATION, "o") };
-
-        assert_eq!(graph([place, held]).plan(now(), 0), []);
-    }
-
-    #[test]
-    fn an_owner_that_goes_in_the_foreground_waits_for_its_dependents() {
-        let owner =
-            Record { is_going: true, finalizers: vec![FOREGROUND.to_owned()], ..object(OPERATION, "owner") };
-        let dependent = owned_by(object(SECRET, "a"), "owner");
-
-        assert_eq!(
-            graph([owner.clone(), dependent.clone()]).plan(now(), 0),
-            [Removal::DeleteOwnerless(dependent.clone(), false)]
-        );
-        let between = owned_by(object(OPERATION, "a"), "owner");
-        let nested = owned_by(object(SECRET, "b"), "a");
-        assert_eq!(
-            graph([owner.clone(), between.clone(), nested]).plan(now(), 0),
-            [Removal::DeleteOwnerless(between, true)]
-        );
-        assert_eq!(
-            graph([owner.clone()]).plan(now(), 0),
-            [Removal::Release { record: owner, finalizer: FOREGROUND }]
-        );
-    }
-
-    #[test]
-    fn an_owner_that_goes_alone_leaves_its_dependents_without_it() {
-        let owner =
-            Record { is_going: true, finalizers: vec![ORPHAN.to_owned()], ..object(OPERATION, "owner") };
-        let dependent = owned_by(object(SECRET, "a"), "owner");
-
-        assert_eq!(
-            graph([owner.clone(), dependent.clone()]).plan(now(), 0),
-            [Removal::Disown { dependent, owner: owner.uid }]
-        );
-    }
-}
+mod tests;
