@@ -127,8 +127,8 @@ fn verb(method: &Method, uri: &Uri, has_name: bool, is_resource: bool) -> &'stat
     let is_watch = || Params::read(uri).is_ok_and(|params| params.is_set("watch"));
     match *method {
         Method::GET | Method::HEAD if !is_resource => "get",
-        Method::GET | Method::HEAD if is_watch() => "watch",
         Method::GET | Method::HEAD if has_name => "get",
+        Method::GET | Method::HEAD if is_watch() => "watch",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
         Method::PUT => "update",

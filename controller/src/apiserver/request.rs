@@ -53,7 +53,7 @@ impl Call {
     ) -> Outcome<Self> {
         let params = Params::read(&parts.uri)?;
         let format = Format::negotiate(&parts.headers, &params)?;
-        let is_dry_run = params.is_dry_run()?;
+        let is_dry_run = parts.method != Method::GET && params.is_dry_run();
         let content_type = parts
             .headers
             .get(header::CONTENT_TYPE)
@@ -117,7 +117,7 @@ impl Call {
         let refuse = |option, reason, message: &str| {
             Err(Failure::invalid_option("PatchOptions", option, reason, message.to_owned()))
         };
-        self.params.check_field_manager("PatchOptions")?;
+        self.params.check_write_options("PatchOptions")?;
         match (self.is_apply(), self.params.get("fieldManager")) {
             (true, None) => {
                 refuse("fieldManager", CauseReason::Required, "Required value: is required for apply patch")
@@ -199,22 +199,48 @@ impl Params {
             .transpose()
     }
 
-    /// True for `dryRun=All`, the one value there is.
-    pub fn is_dry_run(&self) -> Outcome<bool> {
-        let mut is_dry = false;
-        for (_, value) in self.0.iter().filter(|(key, value)| key == "dryRun" && !value.is_empty()) {
-            if value != "All" {
-                return Err(Failure::bad_request(format!(
-                    "dryRun: Unsupported value: {value:?}: supported values: \"All\""
-                )));
-            }
-            is_dry = true;
-        }
-        Ok(is_dry)
+    /// Most objects of a page; as Kubernetes does it, less than none is no limit.
+    pub fn limit(&self) -> Outcome<Option<usize>> {
+        let Some(text) = self.get("limit") else { return Ok(None) };
+        let limit: i64 = text
+            .parse()
+            .map_err(|_| Failure::bad_request(format!("limit: Invalid value: {text:?}: must be a number")))?;
+        Ok(usize::try_from(limit).ok().filter(|limit| *limit > 0))
     }
 
-    /// Who writes, for `options` as `PatchOptions`: 422 unless short and printable.
-    pub fn check_field_manager(&self, options: &str) -> Outcome<()> {
+    /// True for `dryRun=All`, the one value there is.
+    fn is_dry_run(&self) -> bool {
+        self.dry_runs().next().is_some()
+    }
+
+    fn dry_runs(&self) -> impl Iterator<Item = &str> {
+        let values = self.0.iter().filter(|(key, value)| key == "dryRun" && !value.is_empty());
+        values.map(|(_, value)| value.as_str())
+    }
+
+    /// 422 for a value of `dryRun` that is none, in `options` as `DeleteOptions`.
+    pub fn check_dry_run(&self, options: &str) -> Outcome<()> {
+        check_dry_run(options, self.dry_runs())
+    }
+
+    /// What all writes but deletions have: 422 unless there is such a `dryRun` and `fieldValidation`, and who writes is short and printable.
+    pub fn check_write_options(&self, options: &str) -> Outcome<()> {
+        self.check_field_manager(options)?;
+        self.check_dry_run(options)?;
+        match self.get("fieldValidation") {
+            None | Some("Ignore" | "Strict" | "Warn") => Ok(()),
+            Some(other) => Err(Failure::invalid_option(
+                options,
+                "fieldValidation",
+                CauseReason::NotSupported,
+                format!(
+                    "Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+                ),
+            )),
+        }
+    }
+
+    fn check_field_manager(&self, options: &str) -> Outcome<()> {
         let Some(manager) = self.get("fieldManager") else { return Ok(()) };
         let (reason, message) = if manager.len() > LONGEST_MANAGER {
             (CauseReason::TooLong, format!("Too long: may not be more than {LONGEST_MANAGER} bytes"))
@@ -261,6 +287,19 @@ impl Params {
                 format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""),
             )),
         }
+    }
+}
+
+/// 422 for a value of `dryRun` that is none, from query or body.
+pub(crate) fn check_dry_run<'a>(options: &str, values: impl IntoIterator<Item = &'a str>) -> Outcome<()> {
+    match values.into_iter().find(|value| *value != "All") {
+        None => Ok(()),
+        Some(other) => Err(Failure::invalid_option(
+            options,
+            "dryRun",
+            CauseReason::NotSupported,
+            format!("Unsupported value: {other:?}: supported values: \"All\""),
+        )),
     }
 }
 
@@ -434,9 +473,12 @@ mod tests {
             let is_refused = params(&format!("timeout={wrong}")).timeout().is_err();
             assert_eq!(is_refused, wrong != "1", "{wrong}");
         }
-        assert!(params("dryRun=None").is_dry_run().is_err());
-        assert!(params("dryRun=All").is_dry_run().expect("valid"));
-        assert!(params("limit=-1").number("limit").is_err());
+        assert!(params("dryRun=None").check_dry_run("PatchOptions").is_err());
+        assert!(params("dryRun=All").is_dry_run() && !params("dryRun=").is_dry_run());
+        for (text, limit) in [("limit=2", Some(2)), ("limit=0", None), ("limit=-1", None), ("limit=", None)] {
+            assert_eq!(params(text).limit().expect("valid"), limit, "{text}");
+        }
+        assert!(params("limit=few").limit().is_err());
         assert_eq!(
             params("resourceVersion=7&resourceVersionMatch=Exact").freshness().expect("valid"),
             Freshness::Exact(Version(7))

@@ -201,8 +201,7 @@ async fn serve(
         |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| Arc::from(value));
     let (parts, body) = request.into_parts();
     let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
-    let is_watchable = matches!(route.verb, Verb::List | Verb::Get) && route.subresource.is_none();
-    if is_watchable && call.params.is_set("watch") {
+    if route.verb == Verb::List && call.params.is_set("watch") {
         let share = match parts.extensions.get::<InProcess>() {
             Some(InProcess) => None,
             None => Some(server.limits.of_watch()?),
@@ -211,10 +210,11 @@ async fn serve(
         return verbs::watch(server, &call, share, tenure).await;
     }
     match route.verb {
-        Verb::Create => call.params.check_field_manager("CreateOptions")?,
-        Verb::Update => call.params.check_field_manager("UpdateOptions")?,
+        Verb::Create => call.params.check_write_options("CreateOptions")?,
+        Verb::Update => call.params.check_write_options("UpdateOptions")?,
         Verb::Patch => call.check_patch_options()?,
-        Verb::Get | Verb::List | Verb::Delete | Verb::DeleteCollection => {}
+        Verb::Delete | Verb::DeleteCollection => call.params.check_dry_run("DeleteOptions")?,
+        Verb::Get | Verb::List => {}
     }
     let timeout = call.params.timeout()?;
     let work = async {

@@ -25,6 +25,8 @@ enum Test {
     Missing,
     In(BTreeSet<String>),
     NotIn(BTreeSet<String>),
+    Above(i64),
+    Below(i64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,12 @@ impl Requirement {
             Test::Missing => value.is_none(),
             Test::In(values) => value.is_some_and(|value| values.contains(value)),
             Test::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Test::Above(bound) => {
+                value.and_then(|value| value.parse().ok()).is_some_and(|value: i64| value > *bound)
+            }
+            Test::Below(bound) => {
+                value.and_then(|value| value.parse().ok()).is_some_and(|value: i64| value < *bound)
+            }
         }
     }
 }
@@ -229,7 +237,9 @@ impl Parser {
             Some(Token::NotEquals) => Test::NotIn(self.value()?),
             Some(Token::Word(word)) if word == "in" => Test::In(self.values()?),
             Some(Token::Word(word)) if word == "notin" => Test::NotIn(self.values()?),
-            Some(_) => return Err(self.refuse("expected '=', '==', '!=', 'in' or 'notin'")),
+            Some(Token::Greater) => Test::Above(self.bound()?),
+            Some(Token::Less) => Test::Below(self.bound()?),
+            Some(_) => return Err(self.refuse("expected '=', '==', '!=', 'in', 'notin', '>' or '<'")),
         };
         Ok(Requirement { key, test })
     }
@@ -241,6 +251,15 @@ impl Parser {
             _ => String::new(),
         };
         Ok(BTreeSet::from([self.checked(value)?]))
+    }
+
+    fn bound(&mut self) -> Outcome<i64> {
+        self.tokens.next();
+        let bound = match self.tokens.next() {
+            Some(Token::Word(word)) => word.parse().ok(),
+            _ => None,
+        };
+        bound.ok_or_else(|| self.refuse("expected a whole number after '>' or '<'"))
     }
 
     fn values(&mut self) -> Outcome<BTreeSet<String>> {
@@ -317,7 +336,7 @@ mod tests {
             key: Key { resource: Resource("x".into()), namespace: "n".into(), name: "web".into() },
             uid: Uuid::nil(),
             version: Version(1),
-            labels: map(&[("app", "web"), ("gantry.dev/tier", "front"), ("empty", "")]),
+            labels: map(&[("app", "web"), ("gantry.dev/tier", "front"), ("empty", ""), ("number", "5")]),
             fields: map(&[("status.phase", "Running")]),
             json: Bytes::new(),
         }
@@ -346,6 +365,11 @@ mod tests {
             ("empty=", true),
             ("empty in (,a)", true),
             ("in in (in)", false),
+            ("number>4", true),
+            ("number > 5", false),
+            ("number<6,number>-1", true),
+            ("app>1", false),
+            ("gone<1", false),
         ];
 
         for (text, is_match) in cases {
@@ -373,7 +397,8 @@ mod tests {
     #[test]
     fn what_is_no_selector_is_refused() {
         for text in [
-            "=a", "a b", "a in b", "a in (b", "a>1", "a,,b", "a,", "!", "a=b c", "-a", "a=%", "x/y/z=1", "()",
+            "=a", "a b", "a in b", "a in (b", "a>b", "a>", "a<1.5", "a,,b", "a,", "!", "a=b c", "-a", "a=%",
+            "x/y/z=1", "()",
         ] {
             assert_eq!(parse(text, "").expect_err(text).code().as_u16(), 400, "{text}");
         }

@@ -284,3 +284,26 @@ async fn the_default_namespace_stays() {
     403 namespaces "default" is forbidden: this namespace may not be deleted
     "#);
 }
+
+#[tokio::test]
+async fn metadata_that_kubernetes_refuses_is_refused_with_its_field() {
+    let api = Api::new().await;
+    let said = async |metadata: Value| api.post(CONFIG_MAPS, &json!({"metadata": metadata})).await.body;
+    let fields = |answer: &Value| -> Vec<String> {
+        let causes = answer["details"]["causes"].as_array().expect("causes");
+        causes.iter().map(|cause| cause["field"].as_str().expect("a field").to_owned()).collect()
+    };
+
+    let prefix = said(json!({"generateName": "UPPER-"})).await;
+    let named = said(json!({"name": "a", "generateName": "a..b-"})).await;
+    let both = said(json!({"name": "a", "finalizers": ["orphan", "foregroundDeletion"]})).await;
+    let event = json!([{"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "u"}]);
+    let owned = said(json!({"name": "a", "ownerReferences": event})).await;
+    let fine = said(json!({"generateName": "a-"})).await;
+
+    assert_eq!(fields(&prefix), ["metadata.generateName", "metadata.name"]);
+    assert_eq!(fields(&named), ["metadata.generateName"]);
+    assert_eq!(fields(&both), ["metadata.finalizers"]);
+    assert_eq!(fields(&owned), ["metadata.ownerReferences"]);
+    assert_eq!(fine["metadata"]["generateName"], "a-");
+}

@@ -74,7 +74,7 @@ async fn duplicate_fields_are_refused_warned_about_or_ignored() {
         (201, &"299 - \"duplicate field \\\"data.k\\\"\"".parse().expect("a header"))
     );
     assert!(post("Ignore").await.code == 201);
-    assert_eq!(post("Maybe").await.code, 400);
+    assert_eq!(post("Maybe").await.code, 422);
 }
 
 #[tokio::test]
@@ -123,12 +123,51 @@ async fn a_delete_takes_delete_options_only() {
     let said = [
         delete(r#"{"kind":"ConfigMap","apiVersion":"v1"}"#).await,
         delete(r#"{"propagationPolicy":"Sideways"}"#).await,
+        delete(r#"{"propagationPolicy":"Orphan","orphanDependents":true}"#).await,
+        delete(r#"{"dryRun":["Some"]}"#).await,
         delete(r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#).await,
     ];
 
     insta::assert_snapshot!(said.join("\n"), @r#"
     400 the body is a "ConfigMap", not DeleteOptions
     422 DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Sideways": supported values: "Foreground", "Background", "Orphan", "nil"
+    422 DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Invalid value: orphanDependents and propagationPolicy cannot be both set
+    422 DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"
     200
     "#);
+}
+
+#[tokio::test]
+async fn options_of_a_write_that_there_are_not_are_422_and_nothing_is_stored() {
+    let api = Api::new().await;
+    let map = crate::world::api::config_map("a");
+    api.post(CONFIG_MAPS, &map).await;
+    let (all, one) = (CONFIG_MAPS.to_owned(), format!("{CONFIG_MAPS}/a"));
+
+    let said = [
+        api.post(&format!("{all}?dryRun=Some"), &crate::world::api::config_map("b")).await.message(),
+        api.post(&format!("{all}?fieldValidation=Perhaps"), &crate::world::api::config_map("b"))
+            .await
+            .message(),
+        api.put(&format!("{one}?dryRun=Some"), &map).await.message(),
+        api.merge(&format!("{one}?fieldValidation=Perhaps"), &serde_json::json!({"data": {"k": "w"}}))
+            .await
+            .message(),
+        api.delete(&format!("{one}?dryRun=Some")).await.message(),
+        api.delete(&format!("{all}?dryRun=Some")).await.message(),
+        api.delete(&format!("{one}?gracePeriodSeconds=soon")).await.message(),
+    ];
+
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    422 CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"
+    422 CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Perhaps": supported values: "", "Ignore", "Strict", "Warn"
+    422 UpdateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"
+    422 PatchOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Perhaps": supported values: "", "Ignore", "Strict", "Warn"
+    422 DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"
+    422 DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "Some": supported values: "All"
+    400 gracePeriodSeconds: Invalid value: "soon": must be a number
+    "#);
+    let left = api.get(&all).await;
+    assert_eq!(left.body["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(left.body["items"][0]["metadata"]["generation"], 1);
 }

@@ -29,6 +29,9 @@ async fn pages_are_all_of_one_state() {
     let token = second.body["metadata"]["continue"].as_str().expect("more follows");
     let third = api.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
 
+    for unlimited in ["limit=0", "limit=-1"] {
+        assert_eq!(names(&api.get(&format!("{CONFIG_MAPS}?{unlimited}")).await).len(), 5);
+    }
     assert_eq!(first.body["metadata"]["remainingItemCount"], 3);
     assert_eq!([names(&first), names(&second), names(&third)].concat(), ["a", "b", "c", "d", "e"]);
     assert_eq!(third.body["metadata"]["resourceVersion"], first.body["metadata"]["resourceVersion"]);
@@ -69,7 +72,7 @@ async fn selectors_choose_by_label_and_by_field() {
     assert_eq!(names(&list("fieldSelector=metadata.name%3Db").await), ["b"]);
     assert_eq!(names(&list("fieldSelector=spec.action%3DStop&labelSelector=team%3Da").await), ["a"]);
     assert_snapshot!(list("fieldSelector=spec.nothing%3D1").await.message(), @"400 field label not supported: spec.nothing");
-    assert_snapshot!(list("labelSelector=a+b").await.message(), @"400 unable to parse requirement: expected '=', '==', '!=', 'in' or 'notin' in 'a b'");
+    assert_snapshot!(list("labelSelector=a+b").await.message(), @"400 unable to parse requirement: expected '=', '==', '!=', 'in', 'notin', '>' or '<' in 'a b'");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,6 +108,9 @@ async fn options_of_a_list_that_do_not_go_together_are_422() {
         list(&format!("continue={token}&resourceVersionMatch=NotOlderThan")).await,
         list(&format!("continue={token}&resourceVersion=1")).await,
         list("continue=nonsense").await,
+        list("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0").await,
+        list("limit=few").await,
+        list("timeoutSeconds=soon").await,
     ];
 
     assert_snapshot!(said.join("\n"), @r#"
@@ -114,6 +120,9 @@ async fn options_of_a_list_that_do_not_go_together_are_422() {
     422 ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided
     400 specifying resource version is not allowed when using continue
     400 continue key is not valid: it is none that this server gave
+    422 ListOptions.meta.k8s.io "" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list
+    400 limit: Invalid value: "few": must be a number
+    400 timeoutSeconds: Invalid value: "soon": must be a number, 0 or more
     "#);
 }
 

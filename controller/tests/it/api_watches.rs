@@ -23,10 +23,12 @@ async fn a_watch_from_nowhere_begins_with_the_present() {
 
     let mut everywhere = api.watch("/api/v1/configmaps?watch=true").await;
     let mut one = api.watch(&format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Db")).await;
+    let object = api.get(&format!("{CONFIG_MAPS}/b?watch=1")).await;
     api.delete(&format!("{CONFIG_MAPS}/b")).await;
 
     assert_eq!(everywhere.names(3).await, ["ADDED a", "ADDED b", "DELETED b"]);
     assert_eq!(one.names(2).await, ["ADDED b", "DELETED b"]);
+    assert_eq!(object.body["kind"], "ConfigMap", "one object is read, not watched");
 }
 
 #[tokio::test]

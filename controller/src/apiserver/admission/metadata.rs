@@ -54,6 +54,9 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cau
     if !causes.is_empty() {
         return causes;
     }
+    if old.is_none() {
+        generate_name(kind, metadata, &mut causes);
+    }
     name(kind, metadata, &mut causes);
     labels(metadata, &mut causes);
     annotations(metadata, &mut causes);
@@ -67,16 +70,34 @@ fn name(kind: &Kind, metadata: &Value, causes: &mut Vec<Cause>) {
         let message = "Required value: name or generateName is required";
         return causes.push(cause("metadata.name", CauseReason::Required, message));
     };
+    if let Err(why) = check_name(kind, name) {
+        causes.push(invalid("metadata.name", name, &why));
+    }
+}
+
+/// A name may go on after it, so it may end in a dash.
+fn generate_name(kind: &Kind, metadata: &Value, causes: &mut Vec<Cause>) {
+    let Some(prefix) = metadata.get("generateName").and_then(Value::as_str).filter(|name| !name.is_empty())
+    else {
+        return;
+    };
+    if let Err(why) =
+        check_name(kind, &prefix.strip_suffix('-').map_or(prefix.into(), |rest| format!("{rest}a")))
+    {
+        causes.push(invalid("metadata.generateName", prefix, &why));
+    }
+}
+
+fn check_name(kind: &Kind, name: &str) -> Result<(), String> {
     let (is_valid, longest, rule) = if kind.kind == "Namespace" {
         (is_label(name), LONGEST_LABEL, LABEL)
     } else {
         (is_subdomain(name), LONGEST_SUBDOMAIN, SUBDOMAIN)
     };
     if name.len() > longest {
-        causes.push(invalid("metadata.name", name, &format!("must be no more than {longest} characters")));
-    } else if !is_valid {
-        causes.push(invalid("metadata.name", name, rule));
+        return Err(format!("must be no more than {longest} characters"));
     }
+    if is_valid { Ok(()) } else { Err(rule.to_owned()) }
 }
 
 fn labels(metadata: &Value, causes: &mut Vec<Cause>) {
@@ -112,6 +133,10 @@ fn finalizers(metadata: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     for name in &now {
         qualified("metadata.finalizers", name, causes);
     }
+    if ["orphan", "foregroundDeletion"].iter().all(|name| now.contains(*name)) {
+        let message = "Invalid value: finalizers orphan and foregroundDeletion cannot be both set";
+        causes.push(cause("metadata.finalizers", CauseReason::Invalid, message));
+    }
     let is_ending = old.is_some_and(|old| old.get("deletionTimestamp").is_some());
     let before = old.map(of).unwrap_or_default();
     let added: Vec<_> = now.difference(&before).collect();
@@ -133,6 +158,12 @@ fn owners(metadata: &Value, causes: &mut Vec<Cause>) {
                 causes.push(cause(&field, CauseReason::Required, "Required value: must not be empty"));
             }
         }
+    }
+    if owners.iter().any(|owner| {
+        owner.get("apiVersion") == Some(&"v1".into()) && owner.get("kind") == Some(&"Event".into())
+    }) {
+        let message = "Invalid value: v1, Kind=Event: is disallowed from being an owner";
+        causes.push(cause("metadata.ownerReferences", CauseReason::Invalid, message));
     }
     let controllers = owners.iter().filter(|owner| owner.get("controller") == Some(&Value::Bool(true)));
     if controllers.count() > 1 {

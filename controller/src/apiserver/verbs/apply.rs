@@ -22,7 +22,7 @@ pub(crate) async fn apply(server: &ApiServer, call: &Call, body: &[u8]) -> Outco
     let Decoded { value: mut config, duplicates } = read(call, body)?;
     place(call, &mut config)?;
     let Admitted { object: config, warnings } =
-        admission::admit_config(call.kind, config, validation(call)?, &duplicates)?;
+        admission::admit_config(call.kind, config, validation(call), &duplicates)?;
     let key = call.target()?;
     let names_version = text_of(&config, "resourceVersion")?.is_some();
     for attempt in 1..=ATTEMPTS {

@@ -48,7 +48,7 @@ pub(super) async fn store(
 ) -> Outcome<Written> {
     let given = take_managed_fields(&mut object);
     let Admitted { mut object, warnings } = admission::admit_create(
-        &Create { kind: call.kind, validation: write::validation(call)?, duplicates },
+        &Create { kind: call.kind, validation: write::validation(call), duplicates },
         object,
     )?;
     let key = call.key(text_of(&object, "name")?.unwrap_or_default());

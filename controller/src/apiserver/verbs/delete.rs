@@ -10,7 +10,7 @@ use super::list::page;
 use super::write::{ATTEMPTS, current, is_held, is_stale, metadata, parse, store};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{CauseReason, Failure, Outcome};
-use crate::apiserver::request::Call;
+use crate::apiserver::request::{Call, check_dry_run};
 use crate::apiserver::{ApiServer, answer};
 use crate::storage::{Damaged, Expects, Key, Object};
 
@@ -225,8 +225,13 @@ impl Options {
             serde_json::from_value(decoded.value)
                 .map_err(|error| Failure::bad_request(format!("the body is not DeleteOptions: {error}")))?
         };
-        if given.dry_run.iter().flatten().any(|value| value != "All") {
-            return Err(Failure::bad_request("dryRun: Unsupported value: supported values: \"All\""));
+        check_dry_run("DeleteOptions", given.dry_run.iter().flatten().map(String::as_str))?;
+        // Nothing here stops first, so it has no effect; but it must be a number.
+        if let Some(text) = call.params.get("gracePeriodSeconds")
+            && text.parse::<i64>().is_err()
+        {
+            let why = format!("gracePeriodSeconds: Invalid value: {text:?}: must be a number");
+            return Err(Failure::bad_request(why));
         }
         let is_dry_run = given.dry_run.iter().flatten().next().is_some();
         let policy = given.propagation_policy.as_deref().or(call.params.get("propagationPolicy"));
@@ -239,8 +244,12 @@ impl Options {
             (Some("Orphan"), None) | (None, Some(true)) => Propagation::Orphan,
             (None, None) => Propagation::Unsaid,
             (Some(_), Some(_)) => {
-                return Err(Failure::bad_request(
-                    "orphanDependents and propagationPolicy cannot be both set",
+                let why = "Invalid value: orphanDependents and propagationPolicy cannot be both set";
+                return Err(Failure::invalid_option(
+                    "DeleteOptions",
+                    "propagationPolicy",
+                    CauseReason::Invalid,
+                    why.to_owned(),
                 ));
             }
             (Some(other), None) => {

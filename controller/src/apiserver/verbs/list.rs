@@ -32,7 +32,14 @@ pub(crate) async fn list(server: &ApiServer, call: &Call) -> Outcome<Response> {
 
 /// One page: `limit` objects from `continue` on, all pages from the state of the first.
 pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -> Outcome<Page> {
-    let limit = call.params.number("limit")?.unwrap_or(0);
+    let limit = call.params.limit()?;
+    call.params.number("timeoutSeconds")?;
+    if call.params.get("sendInitialEvents").is_some() {
+        return Err(Failure::forbidden_option(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for list",
+        ));
+    }
     let resume = call.params.get("continue").map(Continue::read).transpose()?;
     let (listing, age) = match &resume {
         Some(resume) => {
@@ -62,8 +69,8 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
     if !selector.is_everything() {
         objects.retain(|object| selector.matches(object));
     }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let left = if limit == 0 { 0 } else { objects.len().saturating_sub(limit) };
+    let limit = limit.unwrap_or(usize::MAX);
+    let left = objects.len().saturating_sub(limit);
     if left == 0 {
         return Ok(Page { objects, version, resume: None, remaining: None, damaged, age });
     }

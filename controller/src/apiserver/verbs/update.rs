@@ -15,7 +15,9 @@ pub(crate) async fn update(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
     let mut new = decoded.value;
     place(call, &mut new)?;
     let key = call.target()?;
-    let expected = text_of(&new, "resourceVersion")?.map(parse_version).transpose()?;
+    // Version 0 is none in Kubernetes: no object ever has it.
+    let expected =
+        text_of(&new, "resourceVersion")?.map(parse_version).transpose()?.filter(|version| version.0 > 0);
     if expected.is_none() && !call.kind.allows_unconditional_update {
         current(server, &key, false).await?;
         let cause = Cause {

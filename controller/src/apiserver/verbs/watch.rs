@@ -26,7 +26,7 @@ pub(crate) async fn watch(
         (Some(_), Begin::State { .. }) => Some(server.limits.of_list().await?),
         _ => None,
     };
-    let name = call.name.as_deref().or(selector.exact_name()).map(str::to_owned);
+    let name = selector.exact_name().map(str::to_owned);
     let lifetime = call.params.number("timeoutSeconds")?;
     match Watch::open(server, call, selector, name.as_deref(), begin, lifetime) {
         Ok(watch) => Ok(watch.answer(call, share, tenure)),

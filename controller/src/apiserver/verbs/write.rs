@@ -202,7 +202,7 @@ pub(super) async fn replace(
             kind: call.kind,
             old,
             subresource: call.subresource,
-            validation: validation(call)?,
+            validation: validation(call),
             duplicates,
         },
         new,
@@ -246,14 +246,11 @@ pub(super) async fn store(
     Ok(stored.json.clone())
 }
 
-/// `fieldValidation`, Warn where absent.
-pub(super) fn validation(call: &Call) -> Outcome<admission::FieldValidation> {
+/// `fieldValidation`, which was checked; Warn where absent.
+pub(super) fn validation(call: &Call) -> admission::FieldValidation {
     match call.params.get("fieldValidation") {
-        None | Some("Warn") => Ok(admission::FieldValidation::Warn),
-        Some("Strict") => Ok(admission::FieldValidation::Strict),
-        Some("Ignore") => Ok(admission::FieldValidation::Ignore),
-        Some(other) => Err(Failure::bad_request(format!(
-            "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-        ))),
+        Some("Strict") => admission::FieldValidation::Strict,
+        Some("Ignore") => admission::FieldValidation::Ignore,
+        _ => admission::FieldValidation::Warn,
     }
 }
