@@ -394,7 +394,7 @@ fn method() -> impl Strategy<Value = Method> {
 #[test]
 fn no_spelling_of_a_path_is_served_to_who_has_no_right() {
     let world = World::new();
-    let eve = Caller { user: "eve".into(), groups: ["system:authenticated".into()].into() };
+    let eve = Caller::authenticated("eve", []);
 
     ask(128, &(method(), path()), |(method, path)| {
         let Some(request) = request(method, &path) else { return Ok(()) };

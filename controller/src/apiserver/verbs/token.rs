@@ -31,7 +31,7 @@ pub(crate) async fn token(server: &ApiServer, call: &Call, body: &[u8]) -> Outco
 
     complete(&mut object, server.tokens.audiences());
     let Admitted { mut object, warnings } =
-        admission::admit_posted(kinds::token_request(), object, validation(call)?, &decoded.duplicates)?;
+        admission::admit_posted(kinds::token_request(), object, validation(call), &decoded.duplicates)?;
     let request: TokenRequest = serde_json::from_value(object.clone()).map_err(Failure::internal)?;
     let lifetime = lifetime(&request.spec)?;
     let reference = request.spec.bound_object_ref.as_ref();
