@@ -10,7 +10,9 @@ use super::*;
 use crate::storage::{Key, Resource, Version};
 
 const KEYS: [&str; 4] = ["a", "b.c_d", "x.y/a", "in"];
-const VALUES: [&str; 5] = ["", "1", "a", "in", "A-b"];
+const VALUES: [&str; 7] = ["", "1", "a", "in", "A-b", "6", "10"];
+/// What numbers are compared with.
+const BOUND: i64 = 7;
 
 /// One requirement as a person thinks of it.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ impl Wish {
             "" => value.is_some(),
             "!" => value.is_none(),
             "=" | "==" | "in" => is_among,
+            ">" => value.and_then(|value| value.parse().ok()).is_some_and(|value: i64| value > BOUND),
+            "<" => value.and_then(|value| value.parse().ok()).is_some_and(|value: i64| value < BOUND),
             _ => !is_among,
         }
     }
@@ -49,11 +53,14 @@ impl Wish {
 
 fn wish() -> impl Strategy<Value = Wish> {
     let key = prop::sample::select(KEYS.as_slice());
-    let verb = prop::sample::select(["", "!", "=", "==", "!=", "in", "notin"].as_slice());
+    let verb = prop::sample::select(["", "!", "=", "==", "!=", "in", "notin", ">", "<"].as_slice());
     let values = prop::collection::vec(prop::sample::select(VALUES.as_slice()), 1..4);
     (key, verb, values).prop_map(|(key, verb, mut values)| {
         if !matches!(verb, "in" | "notin") {
             values.truncate(1);
+        }
+        if matches!(verb, ">" | "<") {
+            values = vec!["7"];
         }
         Wish { key, verb, values }
     })
@@ -88,6 +95,8 @@ fn printed(selector: &Selector) -> String {
         Test::Missing => format!("!{key}"),
         Test::In(values) => format!("{key} in ({})", set(values)),
         Test::NotIn(values) => format!("{key} notin ({})", set(values)),
+        Test::Above(bound) => format!("{key}>{bound}"),
+        Test::Below(bound) => format!("{key}<{bound}"),
     };
     selector.labels.iter().map(one).collect::<Vec<_>>().join(",")
 }

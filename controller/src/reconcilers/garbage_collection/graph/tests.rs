@@ -2,7 +2,7 @@ use super::*;
 
 const NAMESPACE: usize = 0;
 const SECRET: usize = 1;
-const OPERATION: usize = 6;
+const OPERATION: usize = KINDS.len() - 1;
 
 fn object(kind: usize, name: &str) -> Record {
     Record {
