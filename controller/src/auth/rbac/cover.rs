@@ -32,7 +32,7 @@ fn parts(rule: &PolicyRule) -> Vec<PolicyRule> {
                         parts.extend(names.iter().map(|name| PolicyRule {
                             resource_names: Some(vec![name.clone()]),
                             ..part.clone()
-                        }))
+                        }));
                     }
                 }
             }
