@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 }
 
 #[cfg(test)]
-mod properties;
+pub(super) mod properties;
 
 #[cfg(test)]
 mod tests {

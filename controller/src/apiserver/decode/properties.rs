@@ -132,14 +132,14 @@ fn deeply(text: String, media_type: &'static str) -> Outcome<Decoded> {
     std::thread::Builder::new().stack_size(16 << 20).spawn(read).expect("starts").join().expect("reads")
 }
 
-/// As often as the environment says, or a few times: these cost much.
-fn few() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(12);
+/// As often as the environment says, or a few times where each costs much.
+pub(in crate::apiserver) fn few(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
     ProptestConfig { cases, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
 
 proptest! {
-    #![proptest_config(few())]
+    #![proptest_config(few(4))]
 
     #[test]
     fn aliases_of_aliases_do_not_make_a_body_grow_without_bound(

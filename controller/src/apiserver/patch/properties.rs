@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, json};
 
 use super::*;
+use crate::apiserver::decode::properties::few;
 use crate::apiserver::kinds;
 
 const JSON: &str = "application/json-patch+json";
@@ -167,16 +168,6 @@ proptest! {
     }
 
     #[test]
-    fn copies_never_grow_beyond_the_bounds(
-        steps in prop::collection::vec(("/(a|b|a/a|a/b|b/a)", "/(a|b|a/a|a/b|b/a|b/-)"), 1..200),
-    ) {
-        let patch = steps.iter().map(|(from, path)| json!({"op": "copy", "from": from, "path": path})).collect();
-        if let Ok(after) = patched(JSON, &Value::Array(patch), &json!({"a": {"b": ["x".repeat(1_000)]}, "b": []})) {
-            prop_assert!(extent(&after).levels <= MOST_LEVELS && size(&after) <= 2 * BODY_LIMIT);
-        }
-    }
-
-    #[test]
     fn any_bytes_are_a_patch_or_the_clients_fault(
         body in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..40),
@@ -189,6 +180,20 @@ proptest! {
         let outcome = Patch::read(kind, Some(media_type), &body).and_then(|patch| patch.apply(&json!({"a": [1]})));
         if let Err(failure) = outcome {
             prop_assert!(matches!(failure.code().as_u16(), 400 | 413 | 415 | 422), "{}", failure);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(few(16))]
+
+    #[test]
+    fn copies_never_grow_beyond_the_bounds(
+        steps in prop::collection::vec(("/(a|b|a/a|a/b|b/a)", "/(a|b|a/a|a/b|b/a|b/-)"), 1..200),
+    ) {
+        let patch = steps.iter().map(|(from, path)| json!({"op": "copy", "from": from, "path": path})).collect();
+        if let Ok(after) = patched(JSON, &Value::Array(patch), &json!({"a": {"b": ["x".repeat(1_000)]}, "b": []})) {
+            prop_assert!(extent(&after).levels <= MOST_LEVELS && size(&after) <= 2 * BODY_LIMIT);
         }
     }
 }
