@@ -95,6 +95,54 @@ async fn duplicate_fields_of_yaml_are_treated_as_those_of_json() {
 }
 
 #[tokio::test]
+async fn under_strict_no_form_of_a_body_says_a_thing_twice() {
+    // What stands between the first two @ is once too often.
+    const PLACES: [&str; 5] = [
+        r#"{"apiVersion":"v1",@"kind":"ConfigMap",@"kind":"ConfigMap","metadata":{"name":"NAME"}}"#,
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{@"name":"NAME",@"name":"NAME"}}"#,
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"NAME","labels":{@"a":"b",@"a":"c"}}}"#,
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"NAME","ownerReferences":[
+            {"apiVersion":"v1","kind":"ConfigMap","name":"x",@"uid":"8-4",@"uid":"8-4"}]}}"#,
+        r#"{"apiVersion":"v1","kind":"ConfigMap",@"data":{"n":"1"},@"data":{"n":"1"},"metadata":{"name":"NAME"}}"#,
+    ];
+    let forms = [
+        (Method::POST, "application/json"),
+        (Method::POST, "application/yaml"),
+        (Method::PUT, "application/json"),
+        (Method::PUT, "application/yaml"),
+        (Method::PATCH, "application/merge-patch+json"),
+        (Method::PATCH, "application/strategic-merge-patch+json"),
+        (Method::PATCH, "application/json-patch+json"),
+        (Method::PATCH, "application/apply-patch+yaml"),
+    ];
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &crate::world::api::config_map("old")).await;
+
+    for (method, media_type) in forms {
+        for place in PLACES {
+            let (name, at) = if method == Method::POST { ("new", "") } else { ("old", "/old") };
+            let path = format!("{CONFIG_MAPS}{at}?dryRun=All&fieldManager=m&fieldValidation=Strict");
+            let parts: Vec<_> = place.split('@').collect();
+            let send = async |parts: &[&str]| {
+                let mut body = parts.concat().replace("NAME", name);
+                if media_type == "application/json-patch+json" {
+                    body = format!(r#"[{{"op":"replace","path":"","value":{body}}}]"#);
+                }
+                api.call(method.clone(), &path, &[("content-type", media_type)], body).await.message()
+            };
+
+            let (once, twice) = (send(&[parts[0], parts[2]]).await, send(&parts).await);
+
+            assert!(once.starts_with("20"), "{method} {media_type} {place}: {once}");
+            assert!(
+                twice.starts_with("400 strict decoding error: duplicate field"),
+                "{method} {media_type} {place}: {twice}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_writes_must_be_short_and_printable() {
     let api = Api::new().await;
     let post = async |manager: &str| {
