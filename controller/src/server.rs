@@ -12,6 +12,7 @@
 
 mod api;
 mod enroll;
+mod lent;
 mod peers;
 mod tunnel;
 

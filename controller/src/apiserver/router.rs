@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -32,10 +31,6 @@ use super::{ApiServer, answer, discovery, health, openapi, verbs};
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
 use crate::telemetry::traces;
-
-/// How much of a body that is too large is read and dropped, and for how long.
-const DRAIN_LIMIT: usize = 8 * BODY_LIMIT;
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a request for a resource does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,17 +242,11 @@ async fn write(
     verb: Verb,
     call: Call,
     parts: &http::request::Parts,
-    mut body: Body,
+    body: Body,
 ) -> Outcome<Response> {
     let share = match parts.extensions.get::<InProcess>() {
         Some(InProcess) => None,
-        None => match server.limits.of_write(announced(parts).or(body.size_hint().exact())).await {
-            Ok(share) => Some(share),
-            Err(failure) => {
-                drain(&mut body).await;
-                return Err(failure);
-            }
-        },
+        None => Some(server.limits.of_write(announced(parts).or(body.size_hint().exact())).await?),
     };
     let body = read(parts, body).await?;
     let stored = call.target().ok().and_then(|key| server.store.cache().get(&key));
@@ -288,35 +277,15 @@ fn announced(parts: &http::request::Parts) -> Option<u64> {
     parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read(parts: &http::request::Parts, mut body: Body) -> Outcome<Bytes> {
+async fn read(parts: &http::request::Parts, body: Body) -> Outcome<Bytes> {
     if announced(parts).is_some_and(|length| length > BODY_LIMIT as u64) {
-        drain(&mut body).await;
         return Err(Failure::too_large(BODY_LIMIT));
     }
-    match Limited::new(&mut body, BODY_LIMIT).collect().await {
+    match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            drain(&mut body).await;
-            Err(Failure::too_large(BODY_LIMIT))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(BODY_LIMIT)),
         Err(_) => Err(Failure::bad_request("the body ended early")),
     }
-}
-
-/// Takes the rest of a body that is refused, up to a bound: a stream that is reset while its client still
-/// writes shows many clients the reset and not the answer.
-async fn drain(body: &mut Body) {
-    let rest = async {
-        let mut taken = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            taken += frame.data_ref().map_or(0, Bytes::len);
-            if taken > DRAIN_LIMIT {
-                return;
-            }
-        }
-    };
-    // The answer is the same however much was taken.
-    let _ = tokio::time::timeout(DRAIN_WITHIN, rest).await;
 }
 
 fn other(server: &Arc<ApiServer>) -> MethodRouter {

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 use tracing::debug;
 
+use super::lent::{finish, lend};
 use super::{Greeted, Shared, tunnel};
 
 /// How long a client may take to send a request's head.
@@ -41,10 +42,14 @@ pub(super) async fn serve(
     let service = tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let ((shared, peer), router) = (known.clone(), router.clone());
         async move {
-            let mut request: Request = request.map(axum::body::Body::new);
+            let (head, body) = request.into_parts();
+            let (body, returned) = lend(body);
+            let mut request = Request::from_parts(head, axum::body::Body::new(body));
             shared.authenticator.identify((*peer).as_ref(), &mut request).await;
             request.extensions_mut().insert(ConnectInfo(from));
-            router.oneshot(request).await
+            let answer = router.oneshot(request).await;
+            finish(returned).await;
+            answer
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -274,6 +274,22 @@ async fn a_token_of_a_service_account_is_its_user_and_a_changed_one_nobody() {
 }
 
 #[tokio::test]
+async fn who_is_refused_before_his_body_has_come_is_answered_and_may_ask_again() {
+    let world = world().await;
+    let mut client = world.connect("http/1.1", None).await.expect("a handshake");
+
+    let head = b"POST /whoami HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n";
+    client.write_all(head).await.expect("the head is taken");
+    // Time for a server that does not wait for the body to close the connection.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.write_all(format!("{{}}{WHOAMI}").as_bytes()).await.expect("the connection is open");
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.expect("two answers and the end");
+
+    assert!(answers.starts_with("HTTP/1.1 405 ") && answers.ends_with("nobody"), "{answers}");
+}
+
+#[tokio::test]
 async fn a_stopped_server_ends() {
     let world = world().await;
     let mut idle = world.connect("http/1.1", None).await.expect("a handshake");
