@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lets Schemathesis ask a live controller whatever its OpenAPI documents allow, and what they do not: schemathesis.sh [CASES]
-# It is installed below target/schemathesis first, in pinned versions. The controller has a Postgres of its own, of the installed
-# programs, and everything is gone afterwards.
+# Lets Schemathesis ask a live controller whatever its OpenAPI documents allow, and what they do not: schemathesis.sh [SECONDS]
+# Each document gets its share of the time, by how many operations it has. Schemathesis is installed below target/schemathesis first,
+# in pinned versions. The controller has a Postgres of its own, of the installed programs, and everything is gone afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cases="${1:-20}"
+seconds="${1:-240}"
 from="$PWD/e2e/schemathesis"
 to="$PWD/target/schemathesis"
 
@@ -39,14 +39,25 @@ ask /readyz >/dev/null || { tail -n 20 "$dir/log"; exit 1; }
 
 export GANTRY_TOKEN_FILE="$dir/data/admin-token" SCHEMATHESIS_HOOKS=hooks PYTHONPATH="$from" PYTHONDONTWRITEBYTECODE=1
 failed=0
-for document in $(ask /openapi/v3 | python3 -c 'import json, sys; print(*json.load(sys.stdin)["paths"])'); do
-  echo "== $document"
-  ask "/openapi/v3/$document" >"$dir/document.json"
-  (cd "$dir" && "$to/bin/schemathesis" run document.json --url "https://127.0.0.1:$port" \
-    --tls-verify "$dir/data/pki/server-ca.crt" --phases coverage,fuzzing --max-examples "$cases" --request-timeout 30 \
-    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-    --continue-on-failure --no-color) || failed=1
-done
+ask /openapi/v3 | python3 -c 'import json, sys; print(*json.load(sys.stdin)["paths"], sep="\n")' >"$dir/documents"
+mkdir "$dir/openapi"
+operations=0
+while read -r document; do
+  file="$dir/openapi/${document//\//_}.json"
+  ask "/openapi/v3/$document" >"$file"
+  count="$(python3 -c 'import json, sys; print(sum("responses" in each for path in json.load(sys.stdin)["paths"].values()
+    for each in path.values()))' <"$file")"
+  operations=$((operations + count))
+  echo "$count $file" >>"$dir/counted"
+done <"$dir/documents"
+while read -r count file; do
+  if [ "$count" = 0 ]; then continue; fi
+  echo "== $(basename "$file" .json): $count operations"
+  (cd "$dir" && "$to/bin/schemathesis" run "$file" --url "https://127.0.0.1:$port" \
+    --tls-verify "$dir/data/pki/server-ca.crt" --phases coverage,fuzzing --max-time "$((1 + seconds * count / operations))" \
+    --request-timeout 30 --continue-on-failure --no-color --warnings off \
+    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance </dev/null) || failed=1
+done <"$dir/counted"
 kill -0 "$controller" || { tail -n 20 "$dir/log"; failed=1; }
 if grep -q 'panicked' "$dir/log"; then
   grep -A 3 'panicked' "$dir/log"
