@@ -10,7 +10,7 @@ use super::*;
 use crate::storage::{Key, Resource, Version};
 
 const KEYS: [&str; 4] = ["a", "b.c_d", "x.y/a", "in"];
-const VALUES: [&str; 7] = ["", "1", "a", "in", "A-b", "6", "10"];
+const VALUES: [&str; 8] = ["", "1", "a", "in", "A-b", "6", "7", "10"];
 /// What numbers are compared with.
 const BOUND: i64 = 7;
 
