@@ -129,7 +129,7 @@ def secrets():
 @case("events")
 def events():
     about = {"kind": "ConfigMap", "name": "about", "namespace": NAMESPACE}
-    event = {"metadata": {"generateName": "about."}, "involvedObject": about, "reason": "Tried", "type": "Warning", "message": "m"}
+    event = {"metadata": {"generateName": "about-"}, "involvedObject": about, "reason": "Tried", "type": "Warning", "message": "m"}
     core.create_namespaced_event(NAMESPACE, event)
     found = core.list_namespaced_event(NAMESPACE, field_selector="involvedObject.name=about,type=Warning,reason=Tried")
     expect(len(found.items) == 1, found.items)
@@ -399,7 +399,7 @@ def field_validation():
 def dry_run():
     core.create_namespaced_config_map(NAMESPACE, config_map("dry"), dry_run="All")
     refused(404, core.read_namespaced_config_map, "dry", NAMESPACE)
-    refused(400, core.create_namespaced_config_map, NAMESPACE, config_map("dry"), dry_run="Some")
+    refused(422, core.create_namespaced_config_map, NAMESPACE, config_map("dry"), dry_run="Some")
 
 
 @case("finalizers")
