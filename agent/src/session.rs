@@ -26,6 +26,9 @@ use crate::enrollment::certificate::Enrolled;
 
 /// A session that was in use for so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
+/// How long a new connection may stay without a word. The other end may be gone where TCP cannot tell, as behind a proxy, and HTTP/2
+/// pings nobody before it has been greeted. The controller lets agents wait for five seconds.
+const GREETED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why there is no session any more.
 struct Ended {
@@ -130,7 +133,16 @@ impl Link {
         let over = stop.child_token();
         let session = Session::new(self.parts.clone(), over.clone());
         let calls = services::router(session.clone()).await;
-        let outcome = serve::serve(connection, calls, stop).await;
+        let until = stop.child_token();
+        let mut served = std::pin::pin!(serve::serve(connection, calls, &until));
+        let outcome = tokio::select! {
+            outcome = served.as_mut() => outcome,
+            () = stays_unheard(&session) => {
+                tracing::warn!("the controller has said nothing");
+                until.cancel();
+                served.await
+            }
+        };
         over.cancel();
         self.parts.gate.close();
         self.parts.metrics.connected.set(0);
@@ -162,5 +174,13 @@ impl Link {
                 "this agent's certificate has expired: give it a new join token (`gantry token create`) and start it again"
             );
         }
+    }
+}
+
+/// Returns when the controller should have been heard and was not.
+async fn stays_unheard(session: &Session) {
+    sleep(GREETED_WITHIN).await;
+    if session.was_heard() {
+        std::future::pending().await
     }
 }

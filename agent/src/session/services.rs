@@ -89,6 +89,12 @@ impl Session {
         self.progress.lock().refusal.clone()
     }
 
+    /// True once the controller has called.
+    pub(super) fn was_heard(&self) -> bool {
+        let progress = self.progress.lock();
+        progress.hello.is_some() || progress.refusal.is_some()
+    }
+
     fn require_resumed(&self) -> Result<(), Status> {
         if self.progress.lock().resumed.is_some() {
             Ok(())

@@ -119,6 +119,22 @@ async fn a_session_goes_from_hello_through_resume_to_renew_and_nothing_is_taken_
 }
 
 #[tokio::test]
+async fn a_controller_that_is_not_heard_is_dialled_again() {
+    let controller = Controller::start().await;
+    let _agent = Agent::enrolled_at(&controller, &[]).await;
+    let silent = controller.accept().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    resumed(&caller).await;
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_hanging_engine_holds_up_no_hello_and_is_told_from_a_silent_agent() {
     let daemon = Daemon::with_container("running");
     let controller = Controller::start().await;

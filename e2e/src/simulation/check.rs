@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) violations: Vec<Violation>,
     /// Operations that a lost or copied journal may make run twice, and why.
     pub(super) excused: BTreeMap<Uuid, &'static str>,
+    /// Containers that went when they ended, as they were made to.
+    pub(super) removed_themselves: BTreeSet<String>,
     /// What no journal knows any more.
     pub(super) forgotten: BTreeSet<Uuid>,
     /// Journals that lost something, or of which there are two.
@@ -224,6 +226,11 @@ impl Checker {
         } else if known.is_gone && !is_excused && !may_have_started {
             self.violated(state, "I5", Some(uid), "it is called for after it was deleted");
         }
+    }
+
+    /// A container went when it ended, and took with it what could be seen of it.
+    pub fn removed_itself(&self, container: &str) {
+        self.state.lock().removed_themselves.insert(container.to_owned());
     }
 
     /// An engine did something for an Operation.

@@ -297,13 +297,32 @@ impl World {
     }
 
     /// Until it is done: whoever archives an instance by mistake does not give up bringing it back.
+    /// A database that was set back may say of a host again what its user took back since.
+    pub(super) async fn takes_hosts_back(&self) {
+        for planned in &self.scenario.faults {
+            match planned.fault {
+                Fault::InstanceArchived { host, .. } => {
+                    self.sets_instance(host, &json!({"archived": false})).await;
+                }
+                Fault::InstancePaused { host, .. } => {
+                    self.sets_instance(host, &json!({"paused": false})).await
+                }
+                _ => {}
+            }
+        }
+    }
+
     async fn sets_instance(&self, host: usize, spec: &Value) {
         loop {
             if let Some(replica) = self.switchboard.any() {
                 let instances: Api<DockerInstance> = Api::namespaced(replica.client("user"), NAMESPACE);
                 let patch = Patch::Merge(json!({"spec": spec}));
                 let done = async {
-                    instances.patch(&host_name(host), &PatchParams::default(), &patch).await.is_ok()
+                    match instances.patch(&host_name(host), &PatchParams::default(), &patch).await {
+                        // An instance that a rewind has taken away stays away.
+                        Err(kube::Error::Api(status)) => status.is_not_found(),
+                        patched => patched.is_ok(),
+                    }
                 };
                 if timeout(Duration::from_secs(5), done).await.unwrap_or(false) {
                     self.trace.tell(format!("user: {} {spec}", host_name(host)));

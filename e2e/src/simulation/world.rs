@@ -298,6 +298,7 @@ impl World {
             });
         }
         while plans.join_next().await.is_some() {}
+        self.takes_hosts_back().await;
         self.heal();
         self.trace.tell("nothing goes wrong any more");
         let calm = Instant::now();

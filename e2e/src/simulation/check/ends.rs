@@ -159,7 +159,9 @@ impl Checker {
                 ),
             );
         }
-        if is_unknown && !leaves_no_trace && !self.spoiled.by_engines {
+        let target = status.target.as_ref().map(|target| target.id.as_str()).unwrap_or_default();
+        let is_traceless = leaves_no_trace || state.removed_themselves.contains(target);
+        if is_unknown && !is_traceless && !self.spoiled.by_engines {
             self.violated(
                 state,
                 "result kept",

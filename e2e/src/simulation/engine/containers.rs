@@ -93,6 +93,7 @@ impl FakeEngine {
             |container: &mut Container| container.habits.auto_remove && !container.facts.running;
         if state.containers.get_mut(id).is_some_and(removes_itself) {
             state.containers.remove(id);
+            self.checker.removed_itself(id);
         }
         drop(state);
         self.changed();
