@@ -93,6 +93,7 @@ pub fn served() -> Vec<Served> {
                 namespaced: definition.spec.scope == "Namespaced",
                 posted: Vec::new(),
                 has_status: version.subresources.as_ref().is_some_and(|all| all.status.is_some()),
+                is_question: false,
                 schema: structural(definition)?,
             })
         })

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Rights;
 use crate::auth::tokens::Tokens;
 use crate::clock::{SharedClock, SharedEntropy};
 use crate::storage::{Store, Version};
@@ -20,7 +21,9 @@ mod client;
 pub mod decode;
 pub mod discovery;
 pub mod failure;
+mod grants;
 mod health;
+mod impersonate;
 pub mod kinds;
 mod limits;
 pub mod openapi;
@@ -60,6 +63,7 @@ pub struct ApiServer {
     checks: ReadyChecks,
     stopping: CancellationToken,
     tokens: Arc<Tokens>,
+    rights: Rights,
     limits: Limits,
     uids: Arc<Uids>,
 }
@@ -76,6 +80,7 @@ impl ApiServer {
         tokens: Arc<Tokens>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            rights: Rights::new(store.clone()),
             store,
             clock,
             entropy,

@@ -7,9 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use gantry_api::agent_v1::{Rewind, Token};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
@@ -19,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
 use crate::auth::Accounts;
 use crate::auth::tokens::{TokenSettings, Tokens};
+use crate::bootstrap::bootstrap;
 use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
 use crate::config::{Command, Config, DatabaseUrl};
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -143,7 +141,7 @@ async fn serve(
         Arc::clone(&tokens),
     );
     let router = apiserver::router(&api);
-    ensure_default_namespace(apiserver::client(&router, "startup")).await?;
+    bootstrap(&apiserver::client(&router, "startup")).await?;
 
     let pki = Arc::new(open_pki(config, &clock, &entropy)?);
     let me = Replica { id: entropy.uuid(), address: advertised(config, port.local_addr()?) };
@@ -345,17 +343,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// Everybody expects a namespace of this name.
-async fn ensure_default_namespace(client: kube::Client) -> anyhow::Result<()> {
-    let namespaces: Api<Namespace> = Api::all(client);
-    let metadata = ObjectMeta { name: Some("default".to_owned()), ..ObjectMeta::default() };
-    let default = Namespace { metadata, ..Namespace::default() };
-    match namespaces.create(&PostParams::default(), &default).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-        made => made.map(drop).context("cannot make the namespace `default`"),
-    }
 }
 
 /// The gateway's view of who leads.

@@ -2,7 +2,9 @@
 
 mod accounts;
 mod authenticate;
+pub mod builtin;
 pub mod rbac;
+mod rights;
 pub mod tokens;
 #[cfg(test)]
 pub(crate) mod world;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 pub use accounts::{Accounts, Tenure};
 pub use authenticate::{Authenticator, Undecided};
+pub use rights::Rights;
 use tokens::Claims;
 
 /// Who sent a request, put into its extensions by authentication.
@@ -24,7 +27,9 @@ pub struct Caller {
     /// Identity for ever, of who has one.
     pub uid: Option<Arc<str>>,
     /// What else is known, as Kubernetes names it.
-    pub extra: Arc<BTreeMap<&'static str, Vec<String>>>,
+    pub extra: Arc<BTreeMap<String, Vec<String>>>,
+    /// Who really calls, where somebody acts as another.
+    pub impersonator: Option<Arc<Caller>>,
 }
 
 const AUTHENTICATED: &str = "system:authenticated";
@@ -41,7 +46,7 @@ impl Caller {
     /// The ServiceAccount of a verified token.
     fn service_account(claims: &Claims) -> Self {
         let of_namespace = format!("{ACCOUNTS}:{}", claims.bound.namespace);
-        let extra = BTreeMap::from([(CREDENTIAL_ID, vec![format!("JTI={}", claims.jti)])]);
+        let extra = BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![format!("JTI={}", claims.jti)])]);
         Self {
             uid: Some(claims.bound.serviceaccount.uid.as_str().into()),
             extra: Arc::new(extra),

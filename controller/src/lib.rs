@@ -7,6 +7,7 @@ pub mod apiserver;
 pub mod app;
 pub mod apply;
 pub mod auth;
+pub mod bootstrap;
 pub mod clock;
 pub mod config;
 pub mod embedded_postgres;

@@ -65,6 +65,16 @@ struct State {
     window: Window,
     /// What cannot be read, and is shown to nobody.
     damaged: BTreeMap<Key, Damaged>,
+    /// Counts how often something was hidden.
+    hidings: u64,
+}
+
+/// Equal as long as nothing of some resources has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revision {
+    reset: u64,
+    newest: Version,
+    hidings: u64,
 }
 
 impl WatchCache {
@@ -79,6 +89,7 @@ impl WatchCache {
                 shelves: HashMap::new(),
                 window: Window::new(limits),
                 damaged: BTreeMap::new(),
+                hidings: 0,
             }),
             reached: watch::Sender::new(Version::default()),
             confirmed: Mutex::new(Instant::now()),
@@ -114,6 +125,14 @@ impl WatchCache {
         let state = self.0.state.read();
         let objects = state.shelves.get(resource).map(|shelf| shelf.list(namespace)).unwrap_or_default();
         state.listing(resource, namespace, objects, state.version)
+    }
+
+    /// What there is of these resources now, for who keeps what it made of them: read it before the objects.
+    pub(crate) fn revision(&self, resources: &[Resource]) -> Revision {
+        let state = self.0.state.read();
+        let shelves = resources.iter().filter_map(|resource| state.shelves.get(resource));
+        let newest = shelves.map(Shelf::newest).max().unwrap_or(state.began);
+        Revision { reset: state.reset, newest, hidings: state.hidings }
     }
 
     /// The objects as they were at an earlier version within the window.
@@ -181,6 +200,7 @@ impl WatchCache {
             shelves: HashMap::new(),
             window: Window::new(limits),
             damaged: damaged.into_iter().map(|damaged| (damaged.key.clone(), damaged)).collect(),
+            hidings: 0,
         };
         for object in objects {
             state.shelf(&object.key.resource).put(object);
@@ -193,7 +213,9 @@ impl WatchCache {
     pub(crate) fn damage(&self, damaged: Vec<Damaged>) {
         if !damaged.is_empty() {
             let damaged = damaged.into_iter().map(|damaged| (damaged.key.clone(), damaged));
-            self.0.state.write().damaged.extend(damaged);
+            let mut state = self.0.state.write();
+            state.damaged.extend(damaged);
+            state.hidings += 1;
         }
     }
 

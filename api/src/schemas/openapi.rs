@@ -18,6 +18,8 @@ pub struct Served {
     pub namespaced: bool,
     /// True if `/status` is served.
     pub has_status: bool,
+    /// What is posted is answered, and that is all there is to it.
+    pub is_question: bool,
     /// Subresources that are only posted to, each with the kind of what is posted and answered.
     pub posted: Vec<(String, Served)>,
     /// OpenAPI v3 schema of one object.
@@ -102,6 +104,9 @@ fn add_schemas(kind: &Served, schemas: &mut Map<String, Value>) {
     for (_, posted) in &kind.posted {
         add_schema(posted, schemas);
     }
+    if kind.is_question {
+        return;
+    }
     let list = format!("{}List", kind.kind);
     let described = json!({
         "type": "object",
@@ -129,6 +134,10 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         format!("/apis/{}/{}", kind.group, kind.version)
     };
     let everywhere = format!("{root}/{}", kind.plural);
+    if kind.is_question {
+        add_question(kind, &root, paths);
+        return;
+    }
     let list = format!("{}List", kind.kind);
     let mut read_list = operation(kind, "list", &list, LIST_PARAMETERS, None);
     let collection = if kind.namespaced {
@@ -181,6 +190,19 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         paths.insert(format!("{collection}/{{name}}/{name}"), of_posted);
     }
     paths.insert(collection, of_collection);
+}
+
+fn add_question(kind: &Served, root: &str, paths: &mut Map<String, Value>) {
+    let mut asked = json!({"post": operation(kind, "post", &kind.kind, WRITE_PARAMETERS, Some(JSON))});
+    let path = if kind.namespaced {
+        let namespace =
+            json!({"name": "namespace", "in": "path", "required": true, "schema": {"type": "string"}});
+        put(&mut asked, "parameters", json!([namespace]));
+        format!("{root}/namespaces/{{namespace}}/{}", kind.plural)
+    } else {
+        format!("{root}/{}", kind.plural)
+    };
+    paths.insert(path, asked);
 }
 
 const JSON: &[&str] = &["application/json", "application/yaml"];

@@ -224,6 +224,22 @@ pub enum Action {
 }
 
 impl Action {
+    /// The subresource of Operations on which `create` is the right to this action: `operations/remove`.
+    pub const fn subresource(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Kill => "kill",
+            Self::Remove => "remove",
+            Self::Rename => "rename",
+            Self::Pull => "pull",
+            Self::Tag => "tag",
+        }
+    }
+
     /// Every action.
     pub const ALL: [Self; 10] = [
         Self::Start,

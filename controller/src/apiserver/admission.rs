@@ -2,6 +2,7 @@
 //!
 //! Plain functions from the object, the one before it and the request's wishes to the object to store.
 
+mod access;
 mod core_kinds;
 mod metadata;
 #[cfg(test)]
@@ -196,6 +197,7 @@ fn complete(kind: &Kind, object: &mut Value, update: Option<&Update<'_>>) -> Out
             metadata.remove(name);
         }
     }
+    access::complete(kind, fields(object)?);
     core_kinds::complete(kind, fields(object)?, update);
     Ok(())
 }
@@ -231,11 +233,12 @@ fn is_same_wish(new: &Value, old: &Value) -> bool {
 
 /// Every check, the cheap ones first, until one finds something.
 fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Outcome<()> {
-    let checks: [&dyn Fn() -> Vec<Cause>; 5] = [
+    let checks: [&dyn Fn() -> Vec<Cause>; 6] = [
         &|| depth(object),
         &|| metadata::check(kind, object, old),
         &|| core_kinds::hushed(kind, kind.schema.check(object, old)),
         &|| core_kinds::check(kind, object, old),
+        &|| access::check(kind, object, old),
         &|| readable(kind, object),
     ];
     first_of(&checks, kind, object)

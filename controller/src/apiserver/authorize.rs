@@ -1,7 +1,9 @@
 //! Who may do what. One function, asked for every request before anything else.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams};
@@ -12,17 +14,23 @@ use super::failure::{Failure, Outcome};
 use super::kinds::Kind;
 use super::request::Params;
 use super::router::routes;
+use super::selectors::Selector;
+use crate::auth::rbac::{Asked, What};
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
-use crate::auth::{Caller, Undecided};
+use crate::auth::{Caller, Rights, Tenure, Undecided};
 
 /// What anybody may read, exactly these paths.
 pub const PUBLIC: [&str; 6] = ["/livez", "/readyz", "/healthz", "/version", CONFIGURATION_PATH, KEYS_PATH];
 
+/// Between two looks at whether who has a stream open still may.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Lets the request pass: 401 without a caller except for [`PUBLIC`], 403 for callers without the right, 503 where nobody can say
 /// who calls.
 ///
-/// Members of the one admin group may do everything, everybody else nothing. A path that cannot be read is nobody's right.
-pub(super) fn authorize(
+/// A path that cannot be read is nobody's right. What was acknowledged before the request counts.
+pub(super) async fn authorize(
+    rights: &Rights,
     caller: Option<&Caller>,
     undecided: Option<&Undecided>,
     asked: &Outcome<Attributes>,
@@ -34,8 +42,56 @@ pub(super) fn authorize(
         )),
         (None, _) => Err(Failure::unauthorized()),
         (Some(_), Err(failure)) => Err(failure.clone()),
-        (Some(caller), Ok(_)) if caller.is_admin() => Ok(()),
-        (Some(caller), Ok(asked)) => Err(asked.refuse(caller)),
+        (Some(caller), Ok(asked)) => {
+            if !caller.is_admin() {
+                rights.catch_up().await;
+            }
+            require(rights, caller, asked)
+        }
+    }
+}
+
+/// 403 unless something in memory allows it.
+pub(super) fn require(rights: &Rights, caller: &Caller, asked: &Attributes) -> Outcome<()> {
+    match rights.grounds(caller, &asked.namespace, &asked.asked()) {
+        Some(_) => Ok(()),
+        None => Err(asked.refuse(caller)),
+    }
+}
+
+/// By what somebody has a stream open.
+#[derive(Clone)]
+pub(super) struct Standing {
+    rights: Rights,
+    /// What has to be allowed to whom: the request itself, and to have made it as somebody else.
+    needs: Vec<(Caller, Attributes)>,
+    tenure: Option<Tenure>,
+}
+
+impl Standing {
+    pub fn new(rights: Rights, needs: Vec<(Caller, Attributes)>, tenure: Option<Tenure>) -> Self {
+        Self { rights, needs, tenure }
+    }
+
+    /// Returns soon after a right is lost, or whoever has it is no longer known.
+    pub async fn ended(&self) {
+        let tenure = async {
+            match &self.tenure {
+                Some(tenure) => tenure.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_allowed =
+            |(caller, asked): &(Caller, Attributes)| require(&self.rights, caller, asked).is_ok();
+        let rights = async {
+            while self.needs.iter().all(is_allowed) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = tenure => {}
+            () = rights => {}
+        }
     }
 }
 
@@ -46,10 +102,11 @@ pub(super) struct Attributes {
     pub group: &'static str,
     /// Empty for paths that are no resource.
     pub plural: &'static str,
-    pub subresource: &'static str,
+    pub subresource: Cow<'static, str>,
     pub namespace: String,
+    /// Also of a collection of which one name is asked for.
     pub name: String,
-    path: String,
+    pub path: String,
 }
 
 /// A kind and the subresource of it.
@@ -82,16 +139,44 @@ impl Attributes {
             return Ok(Self { verb: verb(&parts.method, &parts.uri, false, false), path, ..Self::default() });
         };
         let name = param("name");
+        let verb = verb(&parts.method, &parts.uri, !name.is_empty(), true);
+        let name = match verb {
+            "list" | "watch" | "deletecollection" => selected_name(&parts.uri),
+            _ => name,
+        };
         Ok(Self {
-            verb: verb(&parts.method, &parts.uri, !name.is_empty(), true),
+            verb,
             group: &kind.group,
             plural: &kind.plural,
-            subresource,
+            subresource: Cow::Borrowed(subresource),
             // A Namespace is in itself, so that a right in a namespace can be one to it.
             namespace: if kind.kind == "Namespace" { name.clone() } else { param("namespace") },
             name,
             path,
         })
+    }
+
+    /// The same of an object, to be asked for beside what the request is.
+    pub fn of_object(verb: &'static str, kind: &'static Kind, namespace: &str, name: &str) -> Self {
+        Self {
+            verb,
+            group: &kind.group,
+            plural: &kind.plural,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// As roles are asked.
+    pub fn asked(&self) -> Asked<'_> {
+        let what = if self.plural.is_empty() {
+            What::Path(&self.path)
+        } else {
+            let Self { group, plural, subresource, name, .. } = self;
+            What::Resource { group, plural, subresource, name }
+        };
+        Asked { verb: self.verb, what }
     }
 
     fn is_public(&self) -> bool {
@@ -121,6 +206,14 @@ impl Attributes {
             "{what} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {scope}"
         ))
     }
+}
+
+/// The one name that a field selector leaves; empty where there may be more.
+fn selected_name(uri: &Uri) -> String {
+    let params = Params::read(uri).unwrap_or_default();
+    let fields = params.get("fieldSelector").unwrap_or_default();
+    let selector = Selector::parse("", fields, |field| Some(Cow::Borrowed(field))).unwrap_or_default();
+    selector.exact_name().unwrap_or_default().to_owned()
 }
 
 fn verb(method: &Method, uri: &Uri, has_name: bool, is_resource: bool) -> &'static str {

@@ -72,7 +72,7 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": VERBS,
+            "verbs": verbs(kind),
             "shortNames": kind.short_names,
             "categories": kind.categories,
         }));
@@ -98,6 +98,10 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
         "resources": resources,
     });
     Ok(answer(&list, headers, "application/json"))
+}
+
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    if kind.is_question { &["create"] } else { &VERBS }
 }
 
 struct Subresource<'a> {
@@ -236,7 +240,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "responseKind": of(kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": VERBS,
+        "verbs": verbs(kind),
         "shortNames": kind.short_names,
         "categories": kind.categories,
         "subresources": subresources,

@@ -14,6 +14,10 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+mod access;
+
+pub use access::RBAC;
+
 use super::schema::Schema;
 use super::view::{EVENTS, View};
 use crate::storage::{FieldPaths, Resource};
@@ -51,6 +55,8 @@ pub struct Kind {
     pub reads: fn(&Value) -> Result<(), (String, String)>,
     /// Where its objects are kept in the form of another kind, whose columns it has too.
     pub view: Option<&'static View>,
+    /// What is posted is answered at once, and kept nowhere.
+    pub is_question: bool,
 }
 
 /// One printer column.
@@ -68,8 +74,19 @@ pub struct Column {
     pub priority: i32,
     /// JSONPath of the value, several with `||` between of which the first found counts, or a text with several in braces.
     pub json_path: String,
-    /// The cell is the number of entries the value has.
-    pub counts: bool,
+    /// What of that is in the cell.
+    pub shows: Shows,
+}
+
+/// What a cell shows of what its column's path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// The value, the first of several.
+    First,
+    /// All values, with commas between.
+    All,
+    /// How many entries the value has.
+    Count,
 }
 
 impl Kind {
@@ -108,6 +125,7 @@ impl Kind {
 pub fn all() -> &'static [Kind] {
     static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
         let mut kinds = core();
+        kinds.extend(access::kinds());
         kinds.extend(custom::<DockerInstance>());
         kinds.extend(custom::<Operation>());
         kinds
@@ -125,9 +143,12 @@ pub(super) fn token_request() -> &'static Kind {
 
 /// Selectable fields of every kind, for the store.
 pub fn field_paths() -> FieldPaths {
-    all().iter().filter(|kind| kind.view.is_none()).fold(FieldPaths::default(), |paths, kind| {
-        paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
-    })
+    all()
+        .iter()
+        .filter(|kind| kind.view.is_none() && !kind.is_question)
+        .fold(FieldPaths::default(), |paths, kind| {
+            paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
+        })
 }
 
 fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
@@ -141,7 +162,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         description: column.description.clone().unwrap_or_default(),
         priority: column.priority.unwrap_or_default(),
         json_path: column.json_path.clone(),
-        counts: false,
+        shows: Shows::First,
     });
     let fields = version.selectable_fields.iter().flatten();
     Some(Kind {
@@ -160,6 +181,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         schema: Schema::of(gantry_api::schemas::structural(definition)?),
         reads: read_as::<T>,
         view: None,
+        is_question: false,
     })
 }
 
@@ -177,7 +199,7 @@ fn read_as<T: DeserializeOwned>(object: &Value) -> Result<(), (String, String)> 
 fn core() -> Vec<Kind> {
     let age = || column("Age", "date", ".metadata.creationTimestamp", "Time since creation.");
     let counted = |name: &str, path: &str| Column {
-        counts: true,
+        shows: Shows::Count,
         ..column(name, "integer", path, "Number of entries.")
     };
     vec![
@@ -333,6 +355,7 @@ fn named<T: JsonSchema + DeserializeOwned>(
         schema: Schema::of_core::<T>(),
         reads: read_as::<T>,
         view: None,
+        is_question: false,
     }
 }
 
@@ -349,7 +372,7 @@ fn column(name: &str, type_: &str, path: &str, description: &str) -> Column {
         description: description.to_owned(),
         priority: 0,
         json_path: path.to_owned(),
-        counts: false,
+        shows: Shows::First,
     }
 }
 

@@ -60,6 +60,7 @@ fn served(kind: &Kind) -> Served {
         plural: kind.plural.clone(),
         namespaced: kind.namespaced,
         has_status: kind.has_status,
+        is_question: kind.is_question,
         posted: token.into_iter().collect(),
         schema: kind.schema.document().clone(),
     }

@@ -13,6 +13,7 @@ use super::failure::{CauseReason, Failure, Outcome};
 use super::kinds::Kind;
 use super::selectors::Selector;
 use crate::apply::LONGEST_MANAGER;
+use crate::auth::Caller;
 use crate::storage::{Key, Resource, Version};
 
 /// One request for a resource, read but not yet done.
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     pub is_dry_run: bool,
     /// Media type of the body.
     pub content_type: Option<String>,
+    /// Who asks.
+    pub caller: Caller,
     /// Who writes: `fieldManager`, or how the client calls itself. At most 128 bytes once the verb was checked.
     pub manager: String,
 }
@@ -83,6 +86,7 @@ impl Call {
             is_ours,
             is_dry_run,
             content_type,
+            caller: parts.extensions.get::<Caller>().cloned().unwrap_or_default(),
             manager,
         })
     }

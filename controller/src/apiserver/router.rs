@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawPathParams, Request};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
@@ -20,10 +20,11 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 use tracing::Instrument as _;
 
-use super::authorize::{Attributes, authorize};
+use super::authorize::{Attributes, Standing, authorize};
 use super::client::InProcess;
 use super::decode::BODY_LIMIT;
 use super::failure::{Failure, Outcome};
+use super::impersonate::{Impersonated, impersonate};
 use super::kinds::{self, Kind};
 use super::limits::LIGHT;
 use super::request::{Call, Params};
@@ -110,6 +111,10 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     let mut add = |method: Method, path: &str, verb, subresource| {
         routes.push(Route { method, path: path.to_owned(), verb, subresource, kind });
     };
+    if kind.is_question {
+        add(Method::POST, &collection, Verb::Create, None);
+        return routes;
+    }
     if kind.namespaced {
         add(Method::GET, &everywhere, Verb::List, None);
     }
@@ -149,7 +154,7 @@ pub fn router(server: &Arc<ApiServer>) -> Router {
         .method_not_allowed_fallback(async || Failure::method_not_allowed())
         .fallback(async || Failure::no_such_path())
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(require_right))
+        .layer(from_fn_with_state(server.clone(), require_right))
         .layer(CompressionLayer::new().gzip(true).compress_when(Large))
         .layer(from_fn_with_state(server.clone(), observe));
     Router::new().fallback_service(router.map_request(without_slash))
@@ -201,8 +206,9 @@ async fn serve(
             Some(InProcess) => None,
             None => Some(server.limits.of_watch()?),
         };
-        let tenure = parts.extensions.get::<Tenure>().cloned();
-        return verbs::watch(server, &call, share, tenure).await;
+        let standing = parts.extensions.get::<Standing>().cloned();
+        let standing = standing.ok_or_else(|| Failure::internal("a watch was not looked at"))?;
+        return verbs::watch(server, &call, share, standing).await;
     }
     match route.verb {
         Verb::Create => call.params.check_write_options("CreateOptions")?,
@@ -264,6 +270,7 @@ async fn write(
 async fn change(server: &ApiServer, verb: Verb, call: &Call, body: &[u8]) -> Outcome<Response> {
     match verb {
         Verb::Create if call.subresource == Some("token") => verbs::token(server, call, body).await,
+        Verb::Create if call.kind.is_question => verbs::review(server, call, body).await,
         Verb::Create => verbs::create(server, call, body).await,
         Verb::Update => verbs::update(server, call, body).await,
         Verb::Patch => verbs::patch(server, call, body).await,
@@ -350,14 +357,33 @@ fn openid(document: &serde_json::Value, media_type: &'static str) -> Response {
     (headers, document.to_string()).into_response()
 }
 
-async fn require_right(mut request: Request, next: Next) -> Response {
-    let asked = request.extensions_mut().remove::<Outcome<Attributes>>();
-    let asked = asked.unwrap_or_else(|| Err(Failure::internal("a request was not looked at")));
-    let extensions = request.extensions();
-    match authorize(extensions.get::<Caller>(), extensions.get::<Undecided>(), &asked) {
+/// Who really asks, whether he may, and for how long what outlasts the request may go on.
+async fn require_right(State(server): State<Arc<ApiServer>>, mut request: Request, next: Next) -> Response {
+    match pass(&server, &mut request).await {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
+}
+
+async fn pass(server: &ApiServer, request: &mut Request) -> Outcome<()> {
+    let asked = request.extensions_mut().remove::<Outcome<Attributes>>();
+    let asked = asked.unwrap_or_else(|| Err(Failure::internal("a request was not looked at")));
+    let mut needs = Vec::new();
+    if let Some(caller) = request.extensions().get::<Caller>().cloned()
+        && let Some(acted) = impersonate(&server.rights, &caller, request.headers()).await?
+    {
+        let Impersonated { caller: acted, needs: of_caller } = acted;
+        tracing::Span::current().record("user.as", &*acted.user);
+        needs.extend(of_caller.into_iter().map(|need| (caller.clone(), need)));
+        request.extensions_mut().insert(acted);
+    }
+    let extensions = request.extensions();
+    let caller = extensions.get::<Caller>().cloned();
+    authorize(&server.rights, caller.as_ref(), extensions.get::<Undecided>(), &asked).await?;
+    needs.extend(caller.zip(asked.ok()));
+    let tenure = extensions.get::<Tenure>().cloned();
+    request.extensions_mut().insert(Standing::new(server.rights.clone(), needs, tenure));
+    Ok(())
 }
 
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
@@ -381,11 +407,7 @@ impl Predicate for Large {
 }
 
 /// Names each request, times it, and makes its span.
-async fn observe(
-    axum::extract::State(server): axum::extract::State<Arc<ApiServer>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn observe(State(server): State<Arc<ApiServer>>, request: Request, next: Next) -> Response {
     static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
     let id = server.entropy.uuid().to_string();
     let (mut parts, body) = request.into_parts();
@@ -398,6 +420,7 @@ async fn observe(
         "api.request",
         audit.id = %id,
         user = user.as_deref(),
+        user.as = tracing::field::Empty,
         verb = attributes.verb,
         object.resource = %attributes.resource(),
         object.namespace = %attributes.namespace,

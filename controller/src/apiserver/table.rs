@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::kinds::{Column, Kind};
+use super::kinds::{Column, Kind, Shows};
 use super::partial::partial;
 use super::request::Include;
 
@@ -70,13 +70,16 @@ impl Rows {
     }
 
     fn cell(&self, column: &Column, template: &Template, object: &Value) -> Value {
+        if column.shows == Shows::All {
+            return template.all(object).into();
+        }
         let Some(value) = template.find(object) else {
             // A count of nothing is a number; elsewhere nothing is blank.
-            return if column.counts { 0.into() } else { Value::Null };
+            return if column.shows == Shows::Count { 0.into() } else { Value::Null };
         };
         match (&*column.type_, &value) {
-            (_, Value::Array(list)) if column.counts => list.len().into(),
-            (_, Value::Object(map)) if column.counts => map.len().into(),
+            (_, Value::Array(list)) if column.shows == Shows::Count => list.len().into(),
+            (_, Value::Object(map)) if column.shows == Shows::Count => map.len().into(),
             ("date", Value::String(text)) => {
                 text.parse().map_or_else(|_| "<invalid>".to_owned(), |then| age(then, self.now)).into()
             }
@@ -159,6 +162,16 @@ impl Template {
         Self(pieces)
     }
 
+    /// Every text that the paths lead to.
+    fn all(&self, object: &Value) -> String {
+        let paths = self.0.iter().filter_map(|piece| match piece {
+            Piece::Path(paths) => paths.first(),
+            Piece::Text(_) => None,
+        });
+        let texts = paths.flat_map(|steps| walk_all(object, steps)).filter_map(Value::as_str);
+        texts.collect::<Vec<_>>().join(", ")
+    }
+
     fn find(&self, object: &Value) -> Option<Value> {
         let first = |paths: &[Vec<Step>]| paths.iter().find_map(|steps| walk(object, steps));
         if let [Piece::Path(paths)] = self.0.as_slice() {
@@ -235,15 +248,25 @@ fn bracket(inside: &str) -> Step {
 
 fn walk<'a>(value: &'a Value, steps: &[Step]) -> Option<&'a Value> {
     let Some((step, rest)) = steps.split_first() else { return Some(value) };
+    below(value, step).find_map(|value| walk(value, rest))
+}
+
+fn walk_all<'a>(value: &'a Value, steps: &[Step]) -> Vec<&'a Value> {
+    let Some((step, rest)) = steps.split_first() else { return vec![value] };
+    below(value, step).flat_map(|value| walk_all(value, rest)).collect()
+}
+
+/// What one step leads to.
+fn below<'a>(value: &'a Value, step: &Step) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default().iter();
     match step {
-        Step::Key(key) => walk(value.get(key)?, rest),
-        Step::Index(index) => walk(value.get(index)?, rest),
-        Step::Each => value.as_array()?.iter().find_map(|item| walk(item, rest)),
-        Step::Where { key, value: wanted } => value
-            .as_array()?
-            .iter()
-            .filter(|item| item.get(key).is_some_and(|found| found == wanted.as_str()))
-            .find_map(|item| walk(item, rest)),
+        Step::Key(key) => Box::new(value.get(key).into_iter()),
+        Step::Index(index) => Box::new(value.get(index).into_iter()),
+        Step::Each => Box::new(items),
+        Step::Where { key, value: wanted } => {
+            let (key, wanted) = (key.clone(), wanted.clone());
+            Box::new(items.filter(move |item| item.get(&key).is_some_and(|found| *found == wanted)))
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ApiServer;
+use super::authorize::Standing;
 use super::failure::{Failure, Outcome};
 use super::kinds::Kind;
 use super::limits::Share;
@@ -24,7 +25,6 @@ use super::partial::partial_text;
 use super::request::{Call, Format};
 use super::selectors::Selector;
 use super::table::{Rows, table};
-use crate::auth::Tenure;
 use crate::clock::SharedClock;
 use crate::storage::{Change, ChangeKind, Object, Version};
 use crate::watch_cache::{Expired, Next, Subscription};
@@ -124,21 +124,15 @@ impl Watch {
         })
     }
 
-    /// The response that streams it, and holds the share until it is over. Without a tenure it ends by itself alone.
-    pub fn answer(self, call: &Call, share: Option<Share>, tenure: Option<Tenure>) -> Response {
+    /// The response that streams it, and holds the share until it is over; that is also when the client has lost its right.
+    pub fn answer(self, call: &Call, share: Option<Share>, standing: Standing) -> Response {
         let (sender, receiver) = mpsc::channel(1);
         // The body owns the task: what it holds is let go when the client goes, or does not read.
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let _share = share;
-            let ended = async {
-                match &tenure {
-                    Some(tenure) => tenure.ended().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = self.run(sender) => {}
-                () = ended => {}
+                () = standing.ended() => {}
             }
         }));
         let events = futures::stream::unfold((receiver, task), async |(mut receiver, task)| {

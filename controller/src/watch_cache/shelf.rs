@@ -17,6 +17,8 @@ pub(super) struct Shelf {
     objects: BTreeMap<Place, Arc<Object>>,
     everywhere: Lane,
     namespaces: HashMap<Arc<str>, Lane>,
+    /// Of the last change.
+    newest: Version,
 }
 
 /// The recent changes that one group of watchers sees.
@@ -62,7 +64,12 @@ impl Lane {
 impl Shelf {
     /// An empty shelf; no change at or before `began` is known.
     pub(super) fn new(began: Version) -> Self {
-        Self { objects: BTreeMap::new(), everywhere: Lane::new(began), namespaces: HashMap::new() }
+        Self {
+            objects: BTreeMap::new(),
+            everywhere: Lane::new(began),
+            namespaces: HashMap::new(),
+            newest: began,
+        }
     }
 
     pub(super) fn get(&self, namespace: &Arc<str>, name: &Arc<str>) -> Option<Arc<Object>> {
@@ -84,6 +91,7 @@ impl Shelf {
             }
         };
         let change = Change { before, ..change };
+        self.newest = change.object.version;
         let floor = self.everywhere.floor;
         self.namespaces.entry(place.0).or_insert_with(|| Lane::new(floor)).push(change.clone());
         self.everywhere.push(change);
@@ -100,6 +108,11 @@ impl Shelf {
         if lane.get().is_unused() {
             lane.remove();
         }
+    }
+
+    /// The version of the last change; where there was none, that at which the shelf began.
+    pub(super) fn newest(&self) -> Version {
+        self.newest
     }
 
     pub(super) fn list(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {

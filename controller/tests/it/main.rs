@@ -15,6 +15,7 @@ mod api_clients;
 mod api_events;
 mod api_limits;
 mod api_lists;
+mod api_rights;
 mod api_routes;
 mod api_service_accounts;
 mod api_tables;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::access::segment;
 use super::cause;
 use crate::apiserver::failure::{Cause, CauseReason};
-use crate::apiserver::kinds::Kind;
+use crate::apiserver::kinds::{Kind, RBAC};
 
 const LONGEST_SUBDOMAIN: usize = 253;
 const LONGEST_LABEL: usize = 63;
@@ -89,6 +90,10 @@ fn generate_name(kind: &Kind, metadata: &Value, causes: &mut Vec<Cause>) {
 }
 
 fn check_name(kind: &Kind, name: &str) -> Result<(), String> {
+    // Names of roles are grouped with colons.
+    if kind.group == RBAC {
+        return segment(name);
+    }
     let (is_valid, longest, rule) = if kind.kind == "Namespace" {
         (is_label(name), LONGEST_LABEL, LABEL)
     } else {

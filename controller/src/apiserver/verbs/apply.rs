@@ -10,6 +10,7 @@ use super::write::{
 };
 use crate::apiserver::ApiServer;
 use crate::apiserver::admission::{self, Admitted};
+use crate::apiserver::authorize::{Attributes, require};
 use crate::apiserver::decode::{Decoded, decode_json, decode_yaml};
 use crate::apiserver::failure::{Cause, CauseReason, Failure, Outcome};
 use crate::apiserver::request::Call;
@@ -90,6 +91,8 @@ async fn make(server: &ApiServer, call: &Call, key: &Key, config: Value) -> Outc
             return Err(Failure::conflict_because(&key.resource, &key.name, &why));
         }
     }
+    let namespace = call.namespace.as_deref().unwrap_or_default();
+    require(&server.rights, &call.caller, &Attributes::of_object("create", call.kind, namespace, ""))?;
     let (new, ownership) = merge(server, call, None, config)?;
     create::store(server, call, new, &[], ownership).await
 }

@@ -6,11 +6,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::write::{self, ATTEMPTS, Ownership, Written, metadata, own, place, take_managed_fields, text_of};
-use crate::apiserver::ApiServer;
 use crate::apiserver::admission::{self, Admitted, Create};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::{ApiServer, grants};
 use crate::clock::Entropy;
 use crate::storage::{Expects, Key, Version};
 
@@ -51,6 +51,7 @@ pub(super) async fn store(
         &Create { kind: call.kind, validation: write::validation(call), duplicates },
         object,
     )?;
+    grants::check(&server.rights, call, None, &object)?;
     let key = call.key(text_of(&object, "name")?.unwrap_or_default());
     let fields = metadata(&mut object)?;
     for foreign in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {

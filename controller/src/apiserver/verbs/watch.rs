@@ -3,22 +3,22 @@
 use axum::response::Response;
 
 use crate::apiserver::ApiServer;
+use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::limits::Share;
 use crate::apiserver::request::{Call, Freshness, parse_version};
 use crate::apiserver::watch::{self, Begin, Watch};
-use crate::auth::Tenure;
 use crate::storage::Version;
 
 /// Streams changes until the client leaves, `timeoutSeconds` pass, the server stops, or the client is too slow.
 ///
 /// A version that is compacted away is answered 200 with one ERROR event, so that clients list again. `share` is what a client's watch
-/// holds while it is open; none of our own parts'. It ends with the tenure of its client.
+/// holds while it is open; none of our own parts'. It ends when its client has lost the right to it.
 pub(crate) async fn watch(
     server: &ApiServer,
     call: &Call,
     share: Option<Share>,
-    tenure: Option<Tenure>,
+    standing: Standing,
 ) -> Outcome<Response> {
     let selector = call.selector()?;
     let begin = begin(server, call).await?;
@@ -29,7 +29,7 @@ pub(crate) async fn watch(
     let name = selector.exact_name().map(str::to_owned);
     let lifetime = call.params.number("timeoutSeconds")?;
     match Watch::open(server, call, selector, name.as_deref(), begin, lifetime) {
-        Ok(watch) => Ok(watch.answer(call, share, tenure)),
+        Ok(watch) => Ok(watch.answer(call, share, standing)),
         Err(expired) => Ok(watch::refused(call, &expired)),
     }
 }

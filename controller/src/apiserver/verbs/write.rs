@@ -13,7 +13,7 @@ use crate::apiserver::decode::BODY_LIMIT;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::{Call, Freshness};
 use crate::apiserver::weight::size;
-use crate::apiserver::{ApiServer, answer};
+use crate::apiserver::{ApiServer, answer, grants};
 use crate::apply::{self, Applied, Writer};
 use crate::storage::{Body, Effect, Expects, Key, Object, Write};
 
@@ -207,6 +207,7 @@ pub(super) async fn replace(
         },
         new,
     )?;
+    grants::check(&server.rights, call, Some(old), &new)?;
     metadata(&mut new)?.insert("resourceVersion".to_owned(), current.version.to_string().into());
     own(server, call, Some(old), &mut new, given.as_ref(), ownership)?;
     let is_gone = new.pointer("/metadata/deletionTimestamp").is_some() && !is_held(&new);

@@ -50,6 +50,8 @@ pub struct Bound<'a> {
     pub namespace: Option<&'a str>,
     /// The name of the role.
     pub role: &'a str,
+    /// True where that is one of the cluster.
+    pub is_cluster_role: bool,
 }
 
 impl Policy {
@@ -108,6 +110,12 @@ impl Policy {
         self.rules(user, groups, namespace).find(|bound| allows(bound.rule, asked))
     }
 
+    /// The rules of a role, `None` where it does not exist; without a namespace it is one of the cluster.
+    pub fn role(&self, namespace: Option<&str>, name: &str) -> Option<&[PolicyRule]> {
+        let key = RoleKey { namespace: namespace.map(str::to_owned), name: name.to_owned() };
+        self.roles.get(&key).map(Vec::as_slice)
+    }
+
     /// Every rule that somebody has in that namespace.
     pub fn rules<'a>(
         &'a self,
@@ -131,6 +139,7 @@ impl Policy {
                 binding: &grant.binding,
                 namespace: grant.namespace.as_deref(),
                 role: &grant.role.name,
+                is_cluster_role: grant.role.namespace.is_none(),
             })
         })
     }

@@ -73,6 +73,16 @@ pub(super) fn is_resource(rule: &str, plural: &str, subresource: &str) -> bool {
     }
 }
 
+/// Every right there is.
+pub fn everything() -> [PolicyRule; 2] {
+    let all = || Some(vec![ALL.to_owned()]);
+    let rule = PolicyRule { verbs: vec![ALL.to_owned()], ..PolicyRule::default() };
+    [
+        PolicyRule { api_groups: all(), resources: all(), ..rule.clone() },
+        PolicyRule { non_resource_urls: all(), ..rule },
+    ]
+}
+
 /// A path itself, or all that begin with what stands before a `*` at the end.
 pub(super) fn is_below(url: &str, path: &str) -> bool {
     url == path || url.strip_suffix('*').is_some_and(|begin| path.starts_with(begin))

@@ -1,0 +1,218 @@
+//! The roles and bindings that are there from the start, as Kubernetes has some. Whoever changes them keeps his additions; what is
+//! taken out of them comes back with the next start, unless the annotation `rbac.authorization.kubernetes.io/autoupdate` is "false".
+
+use std::collections::BTreeMap;
+
+use gantry_api::names::{ADMIN_GROUP, GROUP};
+use gantry_api::v1alpha1::Action;
+use k8s_openapi::api::rbac::v1::{
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::api::ObjectMeta;
+
+use super::rbac::{everything, gathered};
+use crate::apiserver::kinds::RBAC;
+
+/// Says that a role or binding is one of these.
+const BOOTSTRAPPING: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaults");
+/// Anything but "true" here leaves the object as it is.
+pub const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+/// The role of those who may do everything.
+pub const CLUSTER_ADMIN: &str = "cluster-admin";
+
+const CORE: &str = "";
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
+
+/// Every role, those that gather others' rules filled.
+pub fn roles() -> Vec<ClusterRole> {
+    let mut roles = vec![
+        role(CLUSTER_ADMIN, everything().into()),
+        role(
+            "system:basic-user",
+            vec![
+                rule(
+                    "authorization.k8s.io",
+                    &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+                    &["create"],
+                ),
+                rule("authentication.k8s.io", &["selfsubjectreviews"], &["create"]),
+            ],
+        ),
+        role(
+            "system:discovery",
+            vec![paths(&[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/openapi",
+                "/openapi/*",
+                "/version",
+                "/version/",
+                "/livez",
+                "/readyz",
+                "/healthz",
+            ])],
+        ),
+        role(
+            "system:monitoring",
+            vec![paths(&[
+                "/metrics",
+                "/livez",
+                "/livez/*",
+                "/readyz",
+                "/readyz/*",
+                "/healthz",
+                "/healthz/*",
+            ])],
+        ),
+        gathers("gantry-viewer", "viewer", Some("operator")),
+        gathers("gantry-operator", "operator", Some("admin")),
+        gathers("gantry-admin", "admin", None),
+        part("system:gantry:aggregate-to-viewer", "viewer", viewer()),
+        part("system:gantry:aggregate-to-operator", "operator", operator()),
+        part("system:gantry:aggregate-to-admin", "admin", admin()),
+        role("gantry-agent", agent()),
+    ];
+    // A role of roles is full once those it gathers are.
+    for _ in 0..3 {
+        let all = roles.clone();
+        for role in roles.iter_mut().filter(|role| role.aggregation_rule.is_some()) {
+            role.rules = Some(gathered(role, &all));
+        }
+    }
+    roles
+}
+
+/// Every binding.
+pub fn bindings() -> Vec<ClusterRoleBinding> {
+    let everybody = "system:authenticated";
+    vec![
+        binding(CLUSTER_ADMIN, ADMIN_GROUP),
+        binding("system:basic-user", everybody),
+        binding("system:discovery", everybody),
+        binding("system:monitoring", "system:monitoring"),
+        binding("gantry-agent", "system:gantry:agents"),
+    ]
+}
+
+/// All there is in a namespace but Secrets, roles and bindings.
+fn viewer() -> Vec<PolicyRule> {
+    vec![
+        rule(GROUP, &["dockerinstances", "dockerinstances/status", "operations", "operations/status"], READ),
+        rule(GROUP, &["dockerinstances/logs"], &["get"]),
+        rule(CORE, &["configmaps", "events", "namespaces", "serviceaccounts"], READ),
+        rule("events.k8s.io", &["events"], READ),
+        rule("coordination.k8s.io", &["leases"], READ),
+    ]
+}
+
+/// What keeps things running, and takes nothing away.
+fn operator() -> Vec<PolicyRule> {
+    let actions =
+        [Action::Start, Action::Stop, Action::Restart, Action::Pause, Action::Unpause, Action::Pull];
+    let actions = actions.map(|action| format!("operations/{}", action.subresource()));
+    let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
+    vec![
+        // An update can cancel and abandon.
+        rule(GROUP, &["operations"], &["create", "update", "patch"]),
+        rule(GROUP, &actions, &["create"]),
+    ]
+}
+
+/// The whole namespace, its Secrets and who may do what in it.
+fn admin() -> Vec<PolicyRule> {
+    let actions = Action::ALL.map(|action| format!("operations/{}", action.subresource()));
+    let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
+    vec![
+        rule(GROUP, &["dockerinstances", "operations"], WRITE),
+        rule(GROUP, &actions, &["create"]),
+        rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
+        rule(CORE, &["serviceaccounts/token"], &["create"]),
+        rule(CORE, &["events"], WRITE),
+        rule("events.k8s.io", &["events"], WRITE),
+        rule("coordination.k8s.io", &["leases"], WRITE),
+        rule(RBAC, &["roles", "rolebindings"], &[READ, WRITE].concat()),
+        rule("authorization.k8s.io", &["localsubjectaccessreviews"], &["create"]),
+    ]
+}
+
+/// What is written for agents: enrolment takes a join token's Secret and registers the instance.
+fn agent() -> Vec<PolicyRule> {
+    vec![
+        rule(GROUP, &["dockerinstances"], &["get", "list", "watch", "create", "update", "patch"]),
+        rule(GROUP, &["dockerinstances/status"], &["get", "update", "patch"]),
+        rule(CORE, &["secrets"], &["get", "list", "watch", "update", "patch"]),
+        rule(CORE, &["events"], &["create", "update", "patch"]),
+    ]
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(owned(&[group])),
+        resources: Some(owned(resources)),
+        verbs: owned(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+fn paths(urls: &[&str]) -> PolicyRule {
+    PolicyRule { non_resource_urls: Some(owned(urls)), verbs: owned(&["get"]), ..PolicyRule::default() }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn metadata(name: &str) -> ObjectMeta {
+    let (label, value) = BOOTSTRAPPING;
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),
+        annotations: Some(BTreeMap::from([(AUTOUPDATE.to_owned(), "true".to_owned())])),
+        ..ObjectMeta::default()
+    }
+}
+
+fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    ClusterRole { metadata: metadata(name), rules: Some(rules), ..ClusterRole::default() }
+}
+
+/// The label by which roles are gathered for `gantry-viewer`, `gantry-operator` or `gantry-admin`.
+fn label_of(who: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(format!("rbac.gantry.dev/aggregate-to-{who}"), "true".to_owned())])
+}
+
+fn part(name: &str, of: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    let mut role = role(name, rules);
+    role.metadata.labels.get_or_insert_default().extend(label_of(of));
+    role
+}
+
+/// A role of all that carries a label, which is itself a part of the next.
+fn gathers(name: &str, who: &str, next: Option<&str>) -> ClusterRole {
+    let selector = LabelSelector { match_labels: Some(label_of(who)), ..LabelSelector::default() };
+    let rule = AggregationRule { cluster_role_selectors: Some(vec![selector]) };
+    let mut role = role(name, Vec::new());
+    role.metadata.labels.get_or_insert_default().extend(next.map(label_of).unwrap_or_default());
+    ClusterRole { aggregation_rule: Some(rule), ..role }
+}
+
+fn binding(role: &str, group: &str) -> ClusterRoleBinding {
+    ClusterRoleBinding {
+        metadata: metadata(role),
+        role_ref: RoleRef {
+            api_group: RBAC.to_owned(),
+            kind: "ClusterRole".to_owned(),
+            name: role.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: Some(RBAC.to_owned()),
+            kind: "Group".to_owned(),
+            name: group.to_owned(),
+            namespace: None,
+        }]),
+    }
+}
