@@ -19,6 +19,7 @@ pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
     namespace: Option<String>,
+    token: Option<String>,
     variables: Vec<(String, String)>,
 }
 
@@ -29,6 +30,7 @@ impl Kubectl {
             program: PathBuf::from("kubectl"),
             kubeconfig: kubeconfig.to_owned(),
             namespace: None,
+            token: None,
             variables: Vec::new(),
         }
     }
@@ -55,6 +57,12 @@ impl Kubectl {
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Self {
         Self { namespace: Some(namespace.to_owned()), ..self.clone() }
+    }
+
+    /// As this one, as whoever that bearer token is.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// As this one, with a variable of its environment.
@@ -188,6 +196,7 @@ impl Kubectl {
         let cache = self.kubeconfig.with_file_name("kube-cache");
         command.arg("--cache-dir").arg(cache);
         command.args(self.namespace.iter().flat_map(|namespace| ["--namespace", namespace]));
+        command.args(self.token.iter().flat_map(|token| ["--token", token]));
         command
     }
 }
