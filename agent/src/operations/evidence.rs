@@ -32,6 +32,8 @@ pub(crate) enum Verdict {
     Done(&'static str),
     /// Everything is as it was, and doing it (again) can do no harm once Docker had time to begin.
     Untouched,
+    /// It is not so. It may have been and was undone by something else; doing it (again) can do no harm all the same.
+    Undone,
     /// It may still be under way.
     Open,
     /// The target is not what it was.
@@ -93,6 +95,8 @@ fn weigh_container(call: &Call, then: &Observed, now: &ContainerFacts, is_same_r
             Verdict::Done("it was stopped and somebody started it since")
         }
         Call::Pause { .. } if now.paused => Verdict::Done("it is paused"),
+        // Another process than the one that was to be paused, as after an engine that crashed.
+        Call::Pause { .. } if now.running && was_started_since => Verdict::Undone,
         Call::Unpause { .. } if now.running && !now.paused => Verdict::Done("it is not paused"),
         Call::Pause { .. } | Call::Unpause { .. } if !now.running && !is_unchanged => {
             Verdict::Unknowable("the container does not run any more")
@@ -269,6 +273,15 @@ mod tests {
             ));
             assert!(is_unknowable(&weigh(&action, &before(true, false), &there(false, "then"))));
         }
+    }
+
+    #[test]
+    fn a_pause_may_have_been_undone_by_a_new_start() {
+        let pause = Action::Call(Call::Pause { id: "1".to_owned() });
+        let before = before(true, false);
+
+        assert_eq!(weigh(&pause, &before, &there(true, "then")), Verdict::Untouched);
+        assert_eq!(weigh(&pause, &before, &there(true, "since")), Verdict::Undone);
     }
 
     #[test]

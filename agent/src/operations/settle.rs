@@ -60,15 +60,16 @@ impl Inner {
                 }
             };
             let is_over = match verdict {
-                Some(Verdict::Untouched) | None => Instant::now() >= looks_until,
+                Some(Verdict::Untouched | Verdict::Undone) | None => Instant::now() >= looks_until,
                 Some(_) => is_time_up,
             };
+            let is_undone = verdict == Some(Verdict::Undone);
             match verdict {
                 Some(Verdict::Changed(what)) => {
                     return ended(told(Ending::new(Outcome::TargetChanged, what), error));
                 }
                 Some(Verdict::Unknowable(why)) => return ended(unknown(run, why, error)),
-                Some(Verdict::Untouched) => {
+                Some(Verdict::Untouched | Verdict::Undone) => {
                     let (since, looks) = untouched.unwrap_or((Instant::now(), 0));
                     untouched = Some((since, looks + 1));
                     if let Some(settled) = self.untouched(run, error, since.elapsed() >= settle, looks + 1) {
@@ -87,7 +88,7 @@ impl Inner {
             }
             let is_untouched = untouched.is_some_and(|(since, _)| since.elapsed() >= settle);
             if is_over || (is_time_up && is_untouched) {
-                return ended(out_of_time(run, error, is_untouched));
+                return ended(out_of_time(run, error, is_untouched && !is_undone));
             }
             let left = looks_until.saturating_duration_since(Instant::now());
             // The look that settles it is not put off by pauses that have grown.
