@@ -45,5 +45,7 @@ pub const AGENT_TUNNEL_PATH: &str = "/agent/connect";
 /// Path of the one enrolment call.
 pub const ENROLL_PATH: &str = "/enroll";
 
+/// For how long an agent may start work after something that the controller has proven to have read.
+pub const PROOF_LASTS: std::time::Duration = std::time::Duration::from_secs(20);
 /// The oldest Docker Engine API that is managed (Docker 20.10).
 pub const MINIMUM_DOCKER_API: (u32, u32) = (1, 41);

@@ -14,7 +14,7 @@ use crate::clock::{SharedClock, SharedEntropy};
 use crate::operations::Readiness;
 
 /// How long one proof lasts.
-pub const LASTS: Duration = Duration::from_secs(20);
+pub const LASTS: Duration = gantry_api::names::PROOF_LASTS;
 /// Nonces that may be given back; more are not waited for.
 const OUTSTANDING: usize = 8;
 const NONCE_LENGTH: usize = 16;

@@ -61,6 +61,12 @@ impl Refused {
         Self::new(RefusalReason::Unavailable, retry_after, message)
     }
 
+    /// A clone must not run beside the first, nor a machine beside the one it replaces.
+    fn lingers(left: Duration) -> Self {
+        let message = "another process with this agent's key does not answer and may still start what it was sent: wait until it cannot";
+        Self::new(RefusalReason::Unavailable, left, message)
+    }
+
     /// Tells the agent, if it still listens.
     pub(super) async fn tell(&self, connection: &Connection) {
         let request = RefuseRequest {
@@ -120,7 +126,8 @@ impl Gateway {
             ));
         }
         self.may_connect(identity, from).await?;
-        let session = Arc::new(Session::new(identity.clone(), connection.grpc(), closing.clone()));
+        let boot = hello.boot_nonce.clone();
+        let session = Arc::new(Session::new(identity.clone(), connection.grpc(), boot, closing.clone()));
         self.take_instance(&session, from).await?;
         let resumed = tokio::select! {
             biased;
@@ -206,6 +213,10 @@ impl Gateway {
             if holder.is_alive(self.parts.timing.proof_of_life).await {
                 return Err(self.duplicate(identity, from));
             }
+            let left = holder.may_start_for(session.boot());
+            if !left.is_zero() {
+                return Err(Refused::lingers(left));
+            }
             holder.close("its agent came back on another connection");
             self.unregister(identity.uid, &holder);
         }
@@ -232,8 +243,9 @@ impl Gateway {
                     session.set_claim(epoch);
                     return Ok(());
                 }
-                Claim::Held { by, epoch } => match self.probe(&by, identity.uid).await {
+                Claim::Held { by, epoch } => match self.probe(&by, identity.uid, session.boot()).await {
                     Probe::Alive => return Err(self.duplicate(identity, from)),
+                    Probe::Lingers(left) => return Err(Refused::lingers(left)),
                     Probe::Dead => seen = Some(epoch),
                     Probe::Unknown => {
                         return Err(Refused::unavailable(

@@ -59,6 +59,8 @@ pub(super) enum Probe {
     Alive,
     /// It does not, or nobody or another replica is where that one was.
     Dead,
+    /// It does not, and for so long it may still start what it was sent.
+    Lingers(Duration),
     /// That replica is there and did not say.
     Unknown,
 }
@@ -90,11 +92,15 @@ impl Gateway {
     }
 
     /// Asks another replica whether its agent still answers.
-    pub(super) async fn probe(&self, holder: &Replica, instance: InstanceUid) -> Probe {
+    pub(super) async fn probe(&self, holder: &Replica, instance: InstanceUid, boot: &str) -> Probe {
         // That replica waits for its agent first.
         let patience = self.parts.timing.proof_of_life + self.parts.timing.proof_of_life / 2;
         let known = self.peers.lock().get(&holder.id).cloned();
-        let request = ProbeRequest { instance_uid: instance.to_string(), replica: holder.id.to_string() };
+        let request = ProbeRequest {
+            instance_uid: instance.to_string(),
+            replica: holder.id.to_string(),
+            boot_nonce: boot.to_owned(),
+        };
         if let Some(peer) = known {
             let call = async { client(peer.connection.grpc()).probe(request.clone()).await };
             if let Some(told) = told(calls::within(patience, call).await) {
@@ -132,6 +138,9 @@ impl Gateway {
 fn told(answer: Result<ProbeResponse, LinkError>) -> Option<Probe> {
     match answer {
         Ok(answer) if answer.is_alive => Some(Probe::Alive),
+        Ok(answer) if answer.may_start_for_ms > 0 => {
+            Some(Probe::Lingers(Duration::from_millis(answer.may_start_for_ms.into())))
+        }
         Ok(_) | Err(LinkError::Refused { code: tonic::Code::NotFound, .. }) => Some(Probe::Dead),
         Err(_) => None,
     }

@@ -10,8 +10,9 @@ use gantry_api::agent_v1::{
     HelloRequest, InstallCertificateRequest, OperationReport, OperationState, RenewRequest,
     RequestCertificateRequest, ResumeResponse, WatchChangesRequest, WatchRequest,
 };
+use gantry_api::names::PROOF_LASTS;
 use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -44,11 +45,21 @@ pub(super) struct Session {
     reports: Mutex<Reports>,
     /// In the agent's journal, but no resource any more.
     orphans: Mutex<HashSet<Uuid>>,
-    nonce: Mutex<Bytes>,
+    nonce: Mutex<Nonce>,
+    /// Says which process of the agent it is.
+    boot: String,
+    /// The agent may start things until [`PROOF_LASTS`] after this, at the latest.
+    proven: Mutex<Instant>,
     /// This replica's claim to it, once it is granted.
     claim: Mutex<Option<i64>>,
     closing: CancellationToken,
     why_closed: Mutex<Option<String>>,
+}
+
+/// Something of the agent's to be given back.
+struct Nonce {
+    bytes: Bytes,
+    came: Instant,
 }
 
 /// Why a session ended.
@@ -83,15 +94,18 @@ impl fmt::Display for Ended {
 }
 
 impl Session {
-    /// A session that is not open yet.
-    pub(super) fn new(identity: AgentIdentity, grpc: Grpc, closing: CancellationToken) -> Self {
+    /// A session that is not open yet, of an agent that has answered Hello.
+    pub(super) fn new(identity: AgentIdentity, grpc: Grpc, boot: String, closing: CancellationToken) -> Self {
+        let now = Instant::now();
         Self {
             identity,
             grpc,
             facts: Mutex::default(),
             reports: Mutex::default(),
             orphans: Mutex::default(),
-            nonce: Mutex::default(),
+            nonce: Mutex::new(Nonce { bytes: Bytes::new(), came: now }),
+            boot,
+            proven: Mutex::new(now),
             claim: Mutex::default(),
             closing,
             why_closed: Mutex::default(),
@@ -105,8 +119,13 @@ impl Session {
         for report in resumed.reports {
             self.reports.lock().take(report);
         }
-        *self.nonce.lock() = resumed.nonce;
+        *self.nonce.lock() = Nonce { bytes: resumed.nonce, came: Instant::now() };
         *self.facts.lock() = Some(facts);
+    }
+
+    /// Which process of the agent it is.
+    pub(super) fn boot(&self) -> &str {
+        &self.boot
     }
 
     pub(super) fn set_claim(&self, epoch: i64) {
@@ -137,6 +156,15 @@ impl Session {
     pub(super) async fn is_alive(&self, patience: Duration) -> bool {
         let hello = HelloRequest { controller_version: env!("CARGO_PKG_VERSION").to_owned() };
         calls::within(patience, calls::sessions(self.grpc.clone()).hello(hello)).await.is_ok()
+    }
+
+    /// How long this agent may still start what it was sent although it does not answer; no time if `boot` is the same process, which
+    /// has left this session.
+    pub(super) fn may_start_for(&self, boot: &str) -> Duration {
+        if self.boot == boot {
+            return Duration::ZERO;
+        }
+        (*self.proven.lock() + PROOF_LASTS).saturating_duration_since(Instant::now())
     }
 
     /// Serves the session until it ends.
@@ -189,9 +217,14 @@ impl Session {
         let mut sessions = calls::sessions(self.grpc.clone());
         loop {
             timer.tick().await;
-            let nonce = self.nonce.lock().clone();
+            let nonce = {
+                let nonce = self.nonce.lock();
+                // Whatever becomes of the call, it may arrive.
+                *self.proven.lock() = nonce.came;
+                nonce.bytes.clone()
+            };
             match calls::within(patience, sessions.renew(RenewRequest { nonce })).await {
-                Ok(renewed) => *self.nonce.lock() = renewed.nonce,
+                Ok(renewed) => *self.nonce.lock() = Nonce { bytes: renewed.nonce, came: Instant::now() },
                 Err(error) => return error,
             }
         }

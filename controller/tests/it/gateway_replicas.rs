@@ -275,6 +275,22 @@ async fn an_agent_that_shows_no_life_on_one_replica_is_let_in_on_another() {
     assert!(again.refusal().is_none() && !session.is_finished());
 }
 
+#[tokio::test(start_paused = true)]
+async fn t20_another_process_with_the_key_waits_on_another_replica_too() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let first = Arc::new(FakeAgent::of(&identity));
+    let _session = first.connect(&world.left, &identity);
+    until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
+    first.is_silent.store(true, std::sync::atomic::Ordering::Relaxed);
+
+    let clone = Arc::new(FakeAgent { boot_nonce: "another", ..FakeAgent::of(&identity) });
+    clone.connect(&world.right, &identity).await.expect("it is turned away");
+
+    assert_eq!(clone.refusal(), Some(RefusalReason::Unavailable));
+    assert!(clone.resumed.lock().is_none());
+}
+
 #[tokio::test]
 async fn the_agents_of_a_replica_that_is_gone_are_let_in_at_once() {
     let world = World::new().await;

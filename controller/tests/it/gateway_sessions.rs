@@ -360,6 +360,30 @@ async fn a_connection_that_shows_no_life_gives_way_to_its_agents_next_one() {
     assert!(!second_session.is_finished());
 }
 
+/// What the first was sent may lie in a buffer on its way: it must not run there after the clone has ended it.
+#[tokio::test(start_paused = true)]
+async fn t20_another_process_with_the_key_waits_until_the_silent_one_can_start_nothing_any_more() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let (first, _session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+    let proven = tokio::time::Instant::now();
+    first.is_silent.store(true, Ordering::Relaxed);
+    let clone = || Arc::new(FakeAgent { boot_nonce: "another", ..FakeAgent::of(&identity) });
+
+    let (early, session) = world.connect_as(&identity, clone());
+    session.await.expect("it is turned away");
+    assert_eq!(early.refusal(), Some(RefusalReason::Unavailable));
+    assert!(early.resumed.lock().is_none());
+    let told = early.refused.lock().as_ref().expect("it was refused").retry_after_seconds;
+    tokio::time::sleep(Duration::from_secs(told.into())).await;
+
+    assert!(proven.elapsed() >= Duration::from_secs(20) && proven.elapsed() <= Duration::from_secs(25));
+    let (late, session) = world.connect_as(&identity, clone());
+    world.becomes_connected(&identity).await;
+    assert!(late.refusal().is_none() && !session.is_finished());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_dead_is_noticed_within_twenty_seconds() {
     let world = World::new().await;
