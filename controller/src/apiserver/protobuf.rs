@@ -2,6 +2,8 @@
 //!
 //! Answers are JSON always, which those clients accept beside it. Kinds of ours have no protobuf.
 
+mod access;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -33,7 +35,10 @@ pub(super) fn decode(bytes: &[u8]) -> Outcome<Option<Value>> {
         ("v1", "ServiceAccount") => read::<ServiceAccount>(&unknown.raw)?.json(),
         ("authentication.k8s.io/v1", "TokenRequest") => read::<TokenRequest>(&unknown.raw)?.json(),
         (_, "DeleteOptions") => read::<DeleteOptions>(&unknown.raw)?.json(),
-        _ => return Ok(None),
+        (api_version, kind) => match access::decode(api_version, kind, &unknown.raw)? {
+            Some(object) => object,
+            None => return Ok(None),
+        },
     };
     object.insert("apiVersion".to_owned(), types.api_version.into());
     object.insert("kind".to_owned(), types.kind.into());
