@@ -46,7 +46,7 @@ use self::enrollment::{Lanes, Sources};
 use self::handshake::Refused;
 use self::link::{DuplicateRefusal, InstanceUid, LinkEvent};
 use self::peers::{Peer, PeerDialer};
-use self::session::Session;
+use self::session::{Ended, Session};
 use self::turns::{Turn, Turns};
 
 /// Wakes a slow reconciler may be behind before it is told to look at everything.
@@ -210,7 +210,6 @@ impl Gateway {
             return false;
         }
         sessions.insert(instance, Arc::clone(session));
-        self.parts.metrics.agent_sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
         true
     }
 
@@ -229,7 +228,6 @@ impl Gateway {
         if sessions.get(&instance).is_some_and(|held| Arc::ptr_eq(held, session)) {
             sessions.remove(&instance);
         }
-        self.parts.metrics.agent_sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -303,14 +301,25 @@ impl Gateway {
             }
         };
         self.parts.metrics.agent_connections.inc();
+        self.parts.metrics.agent_sessions.inc();
         tracing::info!(%from, namespace = identity.namespace, instance = identity.name, "agent connected");
         self.announce(LinkEvent::Connected(instance));
         let reason = session.run(self, &connection).await;
-        self.give_up(&session).await;
+        session.shut();
+        self.parts.metrics.agent_sessions.dec();
+        // Its place is free at once, but for another process while a silent one may still start things.
+        let is_silent = !matches!(reason, Ended::Closed(_)) && connection.fell_silent().await;
+        if !is_silent {
+            self.give_up(&session).await;
+        }
         self.remember(instance, |past| past.ended_at = Some(Instant::now()));
         self.parts.metrics.agent_disconnects.with_label_values(&[reason.label()]).inc();
         tracing::info!(namespace = identity.namespace, instance = identity.name, %reason, "agent disconnected");
         self.announce(LinkEvent::Disconnected(instance));
         connection.close().await;
+        if is_silent {
+            session.lingers().await;
+            self.give_up(&session).await;
+        }
     }
 }

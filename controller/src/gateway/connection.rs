@@ -1,5 +1,8 @@
 //! The HTTP/2 connection of one agent, on which the controller is the client.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +26,8 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(super) const LARGEST_RESUME: usize = 16 << 20;
 /// Largest other message an agent may send.
 pub(super) const MOST_MESSAGE: usize = 1 << 20;
+/// A connection ends right after the streams on it.
+const A_MOMENT: Duration = Duration::from_millis(100);
 /// Code of a call that the connection, not the agent, ended. The agent never answers with it.
 pub(super) const LOST: tonic::Code = tonic::Code::Cancelled;
 
@@ -30,6 +35,7 @@ pub(super) const LOST: tonic::Code = tonic::Code::Cancelled;
 pub(super) struct Connection {
     grpc: Grpc,
     ended: CancellationToken,
+    was_silent: Arc<AtomicBool>,
     driver: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -51,22 +57,39 @@ pub(super) async fn open(
     let ended = CancellationToken::new();
     let guard = ended.clone().drop_guard();
     let closing = closing.clone();
+    let was_silent = Arc::new(AtomicBool::new(false));
+    let silence = Arc::clone(&was_silent);
     let driver = tokio::spawn(async move {
         let _guard = guard;
         tokio::select! {
             () = closing.cancelled() => {}
             result = connection => if let Err(error) = result {
+                silence.store(is_silence(&error), Ordering::Release);
                 tracing::debug!(%error, "agent's connection ended");
             },
         }
     });
-    Ok(Connection { grpc: Grpc { sender, instance: None }, ended, driver: Mutex::new(Some(driver)) })
+    let grpc = Grpc { sender, instance: None };
+    Ok(Connection { grpc, ended, was_silent, driver: Mutex::new(Some(driver)) })
+}
+
+/// True if nothing came any more, which the peer may not know; false if the peer ended it.
+fn is_silence(error: &hyper::Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let is_timeout = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+    error.is_timeout() || causes.filter_map(|error| error.downcast_ref::<io::Error>()).any(is_timeout)
 }
 
 impl Connection {
     /// Calls on this connection.
     pub(super) fn grpc(&self) -> Grpc {
         self.grpc.clone()
+    }
+
+    /// True if nothing came any more and the peer may not know that this is the end, of a connection on which a call has failed.
+    pub(super) async fn fell_silent(&self) -> bool {
+        let ended = tokio::time::timeout(A_MOMENT, self.ended()).await;
+        ended.is_err() || self.was_silent.load(Ordering::Acquire)
     }
 
     /// Resolves when the connection has ended.

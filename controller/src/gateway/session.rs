@@ -158,6 +158,20 @@ impl Session {
         calls::within(patience, calls::sessions(self.grpc.clone()).hello(hello)).await.is_ok()
     }
 
+    /// Nobody takes it for open any more.
+    pub(super) fn shut(&self) {
+        *self.facts.lock() = None;
+    }
+
+    /// Returns when the agent can start nothing of this session any more, or has come back.
+    pub(super) async fn lingers(&self) {
+        let over = *self.proven.lock() + PROOF_LASTS;
+        tokio::select! {
+            () = tokio::time::sleep_until(over) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+
     /// How long this agent may still start what it was sent although it does not answer; no time if `boot` is the same process, which
     /// has left this session.
     pub(super) fn may_start_for(&self, boot: &str) -> Duration {

@@ -384,6 +384,32 @@ async fn t20_another_process_with_the_key_waits_until_the_silent_one_can_start_n
     assert!(late.refusal().is_none() && !session.is_finished());
 }
 
+/// The same after its session has ended: that it was silent is remembered as long as it may matter, and by nobody for longer.
+#[tokio::test(start_paused = true)]
+async fn t20_a_silent_agents_place_is_kept_from_others_after_its_session_too() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let (first, session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+    // Proofs go on being sent, and are not answered.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    first.is_silent.store(true, Ordering::Relaxed);
+    let ended = || world.facts(identity.uid).is_none();
+    while !ended() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    let another = Arc::new(FakeAgent { boot_nonce: "another", ..FakeAgent::of(&identity) });
+    let (early, early_session) = world.connect_as(&identity, another);
+    early_session.await.expect("it is turned away");
+    assert_eq!(early.refusal(), Some(RefusalReason::Unavailable));
+    let (same, _session) = world.connect(&identity);
+    world.becomes_connected(&identity).await;
+
+    assert_eq!(same.refusal(), None);
+    session.await.expect("it does not linger any more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_dead_is_noticed_within_twenty_seconds() {
     let world = World::new().await;
