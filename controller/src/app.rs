@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
-use crate::auth::Accounts;
+use crate::auth::oidc::Issuers;
 use crate::auth::tokens::{TokenSettings, Tokens};
+use crate::auth::{Accounts, Authenticator};
 use crate::bootstrap::bootstrap;
 use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
 use crate::config::{Command, Config, DatabaseUrl};
@@ -117,6 +118,7 @@ async fn serve(
     let clock: SharedClock = Arc::new(SystemClock);
     let entropy: SharedEntropy = Arc::new(SystemEntropy);
     let metrics = Metrics::new()?;
+    let issuers = open_issuers(config, &clock, &entropy, &metrics)?;
 
     let store = tokio::select! {
         opened = open_store(&options, &clock, &entropy, &metrics) => opened?,
@@ -129,7 +131,8 @@ async fn serve(
         .with("database", database_check(&store))
         .with("shutdown", shutdown_check(stop))
         .with_note("watch-cache", watch_cache_check(&store))
-        .with_note("leadership", leadership_check(leadership.token()));
+        .with_note("leadership", leadership_check(leadership.token()))
+        .with_note("issuers", issuers_check(&issuers));
     let tokens = Arc::new(open_tokens(config, &clock, &entropy)?);
     let api = ApiServer::new(
         store.clone(),
@@ -159,7 +162,8 @@ async fn serve(
     let listener =
         port.listen(LISTEN_QUEUE).with_context(|| format!("cannot listen on {}", config.listen))?;
     let accounts = Accounts::new(tokens, store.clone(), clock.clone());
-    let server = Server::on(listener, Arc::clone(&pki), accounts, gateway.clone())?;
+    let authenticator = Authenticator::new(*pki.admin_token_hash(), accounts).with_issuers(issuers.clone());
+    let server = Server::on(listener, Arc::clone(&pki), authenticator, gateway.clone())?;
     let address = server.local_addr()?;
     if let Some(path) = &config.kubeconfig_out {
         pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;
@@ -179,6 +183,7 @@ async fn serve(
     reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
     servers.spawn(server.run(router, serving.clone()));
     servers.spawn(gateway.follow_peers(serving.clone()));
+    servers.spawn(issuers.keep_keys(serving.clone()));
     let (keeper, until) = (pki, serving.clone());
     servers.spawn(async move { keeper.keep_server_certificate(&until).await });
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -265,6 +270,15 @@ fn leadership_check(token: watch::Receiver<Option<Token>>) -> Check {
     })
 }
 
+/// Without an issuer's keys its tokens are refused, and everything else goes on.
+fn issuers_check(issuers: &Issuers) -> Check {
+    let issuers = issuers.clone();
+    Arc::new(move || {
+        let trouble = issuers.trouble();
+        Box::pin(async move { trouble })
+    })
+}
+
 fn open_pki(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) -> anyhow::Result<Pki> {
     let given = match (&config.tls_cert, &config.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -286,6 +300,17 @@ fn open_tokens(config: &Config, clock: &SharedClock, entropy: &SharedEntropy) ->
         audiences: config.api_audiences.clone(),
     };
     Ok(Tokens::new(&keys, &settings, clock.clone(), entropy.clone()))
+}
+
+fn open_issuers(
+    config: &Config,
+    clock: &SharedClock,
+    entropy: &SharedEntropy,
+    metrics: &Metrics,
+) -> anyhow::Result<Issuers> {
+    let Some(path) = &config.authentication_config else { return Ok(Issuers::default()) };
+    let own = &config.service_account_issuers;
+    Issuers::open(path, own, clock, entropy, metrics).context("cannot set up authentication")
 }
 
 /// Whatever clients may know this machine by.

@@ -3,6 +3,7 @@
 mod accounts;
 mod authenticate;
 pub mod builtin;
+pub mod oidc;
 pub mod rbac;
 mod rights;
 pub mod tokens;

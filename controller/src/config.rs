@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::auth::oidc::is_https;
 use crate::auth::tokens::DEFAULT_ISSUER;
 use crate::pki::LONGEST_AGENT_LIFETIME;
 
@@ -93,6 +94,11 @@ pub struct Config {
     #[arg(long, env = "GANTRY_API_AUDIENCES", value_delimiter = ',', value_name = "AUDIENCE")]
     pub api_audiences: Vec<String>,
 
+    /// Accept tokens of the OpenID Connect issuers that this file names: YAML or JSON, an `AuthenticationConfiguration` as Kubernetes has
+    /// it. Read once at the start; the same on all replicas.
+    #[arg(long, env = "GANTRY_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+
     /// Health checks at the same time.
     #[arg(long, env = "GANTRY_HEALTH_CHECK_CONCURRENCY", default_value_t = 10,
         value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -139,10 +145,7 @@ fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
 
 /// An issuer is compared as text, and read as the beginning of a URL.
 fn parse_issuer(text: &str) -> Result<String, String> {
-    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| {
-        uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    if is_url && !text.contains(['?', '#', '@']) {
+    if is_https(text) {
         Ok(text.to_owned())
     } else {
         Err("it must be a URL as `https://gantry.example`, without a query or a fragment".to_owned())

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::auth::{Accounts, Authenticator};
+use crate::auth::Authenticator;
 use crate::gateway::door::AgentDoor;
 use crate::pki::{Peer, Pki, PkiError};
 
@@ -90,26 +90,26 @@ impl Server {
     pub async fn bind(
         address: SocketAddr,
         pki: Arc<Pki>,
-        accounts: Accounts,
+        authenticator: Authenticator,
         door: Arc<dyn AgentDoor>,
     ) -> Result<Self, ServerError> {
         let listener =
             TcpListener::bind(address).await.map_err(|cause| ServerError::Bind { address, cause })?;
-        Self::on(listener, pki, accounts, door)
+        Self::on(listener, pki, authenticator, door)
     }
 
     /// Uses a port that is listened on already.
     pub fn on(
         listener: TcpListener,
         pki: Arc<Pki>,
-        accounts: Accounts,
+        authenticator: Authenticator,
         door: Arc<dyn AgentDoor>,
     ) -> Result<Self, ServerError> {
         let tls = pki.tls(Pki::PUBLIC_PROTOCOLS)?;
         let tunnel_tls = pki.tls(Pki::TUNNEL_PROTOCOLS)?;
         let replica_tls = pki.replica_server()?;
         let shared = Shared {
-            authenticator: Authenticator::new(*pki.admin_token_hash(), accounts),
+            authenticator,
             pki,
             tls,
             tunnel_tls,

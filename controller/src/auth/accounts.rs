@@ -55,7 +55,8 @@ impl Accounts {
         }
         self.stands(&claims).map_err(Unknown::Refused)?;
         let caller = Caller::service_account(&claims);
-        Ok((caller, Tenure { accounts: self.clone(), claims: Arc::new(claims) }))
+        let right = Right::Account { accounts: self.clone(), claims: Arc::new(claims) };
+        Ok((caller, Tenure(right)))
     }
 
     /// By what is in memory.
@@ -104,16 +105,34 @@ fn deleted(object: &Object) -> Option<Timestamp> {
 
 /// For how long a bearer is who it is: what outlasts a request holds on to it.
 #[derive(Clone)]
-pub struct Tenure {
-    accounts: Accounts,
-    claims: Arc<Claims>,
+pub struct Tenure(Right);
+
+/// By what.
+#[derive(Clone)]
+enum Right {
+    /// While the token and what it is bound to last.
+    Account { accounts: Accounts, claims: Arc<Claims> },
+    /// Up to that second.
+    Until { ends: i64, clock: SharedClock },
 }
 
 impl Tenure {
+    /// One that ends in that second and with nothing else.
+    pub(super) fn until(ends: i64, clock: SharedClock) -> Self {
+        Self(Right::Until { ends, clock })
+    }
+
     /// Returns soon after the token has ended, or the account or the Secret is gone.
     pub async fn ended(&self) {
-        while self.accounts.stands(&self.claims).is_ok() {
+        while self.lasts() {
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn lasts(&self) -> bool {
+        match &self.0 {
+            Right::Account { accounts, claims } => accounts.stands(claims).is_ok(),
+            Right::Until { ends, clock } => clock.now().as_second() < *ends,
         }
     }
 }

@@ -5,6 +5,7 @@ use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 
 use super::accounts::Unknown;
+use super::oidc::Issuers;
 use super::{Accounts, Caller, Tenure};
 use crate::pki::Peer;
 
@@ -13,6 +14,7 @@ use crate::pki::Peer;
 pub struct Authenticator {
     admin_token_hash: [u8; 32],
     accounts: Accounts,
+    issuers: Issuers,
 }
 
 /// Marks a request whose credentials may be good and cannot be judged now.
@@ -35,7 +37,13 @@ enum Credentials {
 impl Authenticator {
     /// Knows the built-in admin by the hash of its bearer token, and ServiceAccounts by theirs.
     pub fn new(admin_token_hash: [u8; 32], accounts: Accounts) -> Self {
-        Self { admin_token_hash, accounts }
+        Self { admin_token_hash, accounts, issuers: Issuers::default() }
+    }
+
+    /// Knows what these issue, too.
+    #[must_use]
+    pub fn with_issuers(self, issuers: Issuers) -> Self {
+        Self { issuers, ..self }
     }
 
     /// Writes into the request who it is from, as far as that is proven.
@@ -79,10 +87,20 @@ impl Authenticator {
         (credentials, None)
     }
 
+    /// The admin's, by its hash; what names a configured issuer, by that one alone; anything else as of a ServiceAccount.
     async fn bearer(&self, token: &str) -> (Credentials, Option<Tenure>) {
         if self.is_admin_token(token) {
             let admin = Caller::authenticated("gantry-admin", [ADMIN_GROUP]);
             return (Credentials::Proven(admin), None);
+        }
+        if let Some(known) = self.issuers.bearer(token).await {
+            return match known {
+                Ok((caller, tenure)) => (Credentials::Proven(caller), Some(tenure)),
+                Err(why) => {
+                    tracing::debug!(%why, "a bearer token of an issuer is refused");
+                    (Credentials::Refused, None)
+                }
+            };
         }
         match self.accounts.bearer(token).await {
             Ok((caller, tenure)) => (Credentials::Proven(caller), Some(tenure)),

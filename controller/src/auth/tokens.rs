@@ -21,7 +21,7 @@ pub const KEYS_PATH: &str = "/openid/v1/jwks";
 pub const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
 
 /// Longer texts are none of ours, whoever signed them.
-const LONGEST: usize = 16 << 10;
+pub(super) const LONGEST: usize = 16 << 10;
 /// A new token is valid from before now: another replica, whose clock lags, may be asked with it at once.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
@@ -170,7 +170,7 @@ impl Tokens {
             header,
             private: EncodingKey::from_ec_der(keys.private()),
             public: keys.public().iter().map(|key| (key.id.clone(), verifier(key))).collect(),
-            validation: signature_alone(),
+            validation: signature_alone(Algorithm::ES256),
             configuration: json!({
                 "issuer": issuer,
                 "jwks_uri": format!("{}{KEYS_PATH}", issuer.trim_end_matches('/')),
@@ -278,8 +278,8 @@ impl Bound {
 }
 
 /// Times, issuer and audiences are ours to check: by our own clock, and not where the library would pass over what is missing.
-fn signature_alone() -> Validation {
-    let mut validation = Validation::new(Algorithm::ES256);
+pub(super) fn signature_alone(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;

@@ -27,6 +27,10 @@ impl Clock for Hands {
 }
 
 impl Hands {
+    pub fn at(time: &str) -> Self {
+        Self(Mutex::new(time.parse().expect("a time")))
+    }
+
     pub fn forward(&self, by: SignedDuration) {
         *self.0.lock() += by;
     }
@@ -46,7 +50,7 @@ impl World {
     }
 
     pub async fn with(keys: TokenKeys, settings: &TokenSettings) -> Self {
-        let clock = Arc::new(Hands(Mutex::new("2026-06-01T12:00:00Z".parse().expect("a time"))));
+        let clock = Arc::new(Hands::at("2026-06-01T12:00:00Z"));
         let database = MemoryBackend::new(clock.clone());
         let metrics = Metrics::new().expect("registers once");
         let (backend, fields) = (Arc::new(database.clone()), FieldPaths::default());

@@ -64,7 +64,7 @@ async fn world() -> World {
     let server = Server::bind(
         (Ipv4Addr::LOCALHOST, 0).into(),
         Arc::clone(&pki),
-        accounts.accounts(),
+        Authenticator::new(*pki.admin_token_hash(), accounts.accounts()),
         Arc::new(Door(sender)),
     )
     .await

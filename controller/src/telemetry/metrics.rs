@@ -51,6 +51,10 @@ pub struct Metrics {
     pub orphaned_results: IntCounter,
     /// `gantry_digest_conflicts_total`: an agent held the same operation with other contents; always a bug.
     pub digest_conflicts: IntCounter,
+    /// `gantry_authentication_issuer_fetches_total{issuer,outcome}`; outcome is ok or error, the issuers are those configured.
+    pub issuer_fetches: IntCounterVec,
+    /// `gantry_authentication_issuer_keys_timestamp_seconds{issuer}`: when its keys were last fetched.
+    pub issuer_keys: IntGaugeVec,
 }
 
 const FAST: &[f64] =
@@ -172,6 +176,20 @@ impl Metrics {
                 "gantry_digest_conflicts_total",
                 "Operations an agent held with other contents; always a bug."
             ))),
+            issuer_fetches: add!(IntCounterVec::new(
+                opts!(
+                    "gantry_authentication_issuer_fetches_total",
+                    "Times the keys of a configured issuer were asked for."
+                ),
+                &["issuer", "outcome"]
+            )),
+            issuer_keys: add!(IntGaugeVec::new(
+                opts!(
+                    "gantry_authentication_issuer_keys_timestamp_seconds",
+                    "When the keys of a configured issuer were last fetched, in seconds since 1970; 0 before."
+                ),
+                &["issuer"]
+            )),
             registry,
         })
     }
