@@ -110,8 +110,8 @@ struct Issuer {
 #[derive(Clone)]
 struct Known {
     keys: Option<Arc<KeySet>>,
-    /// True where the last fetch failed.
-    is_failing: bool,
+    /// Why the last fetch failed, if it did.
+    failure: Option<String>,
     /// True from when a fetch is wanted until it has ended.
     is_wanted: bool,
     /// From then on it may be wanted early.
@@ -144,7 +144,7 @@ impl Issuers {
             let (clock, entropy, metrics) = (clock.clone(), entropy.clone(), metrics.clone());
             let known = watch::Sender::new(Known {
                 keys: None,
-                is_failing: false,
+                failure: None,
                 is_wanted: true,
                 early_from: Instant::now(),
             });
@@ -263,28 +263,25 @@ impl Issuer {
 
     /// Keeps new keys, or those from before; returns how long they are left as they are.
     fn record(&self, fetched: Result<KeySet, FetchError>) -> Duration {
-        let (place, issuer) = (&self.settings.place, self.settings.url.as_str());
-        let was_failing = self.known.borrow().is_failing;
-        let is_failing = fetched.is_err();
+        let (place, issuer) = (self.settings.place.as_str(), self.settings.url.as_str());
+        let failed_before = self.known.borrow().failure.clone();
+        let failure = fetched.as_ref().err().map(FetchError::chain);
+        let is_failing = failure.is_some();
         let outcome = if is_failing { "error" } else { "ok" };
         self.metrics.issuer_fetches.with_label_values(&[issuer, outcome]).inc();
-        match &fetched {
-            Ok(_) => {
-                self.metrics.issuer_keys.with_label_values(&[issuer]).set(self.clock.now().as_second());
-                tracing::debug!(issuer, "the keys of an issuer were fetched");
+        match (&failed_before, &failure) {
+            // Said once, and again if the cause is another one.
+            (before, Some(error)) if before.as_ref() != Some(error) => {
+                tracing::warn!(place, issuer, error, "the keys of an issuer cannot be fetched");
             }
-            // Said once, and again after it was well.
-            Err(error) if !was_failing => {
-                let error: &(dyn std::error::Error + 'static) = error;
-                tracing::warn!(%place, issuer, error, "the keys of an issuer cannot be fetched");
-            }
-            Err(_) => {}
+            (Some(_), None) => tracing::info!(place, issuer, "the keys of an issuer can be fetched again"),
+            _ => {}
         }
-        if was_failing && !is_failing {
-            tracing::info!(%place, issuer, "the keys of an issuer can be fetched again");
+        if !is_failing {
+            self.metrics.issuer_keys.with_label_values(&[issuer]).set(self.clock.now().as_second());
         }
         self.known.send_modify(|known| {
-            known.is_failing = is_failing;
+            known.failure = failure;
             known.is_wanted = false;
             known.early_from = Instant::now() + self.timing.early;
             if let Ok(keys) = fetched {
@@ -299,7 +296,7 @@ impl Issuer {
     fn trouble(&self) -> Option<String> {
         let known = self.known.borrow();
         let place = &self.settings.place;
-        match (&known.keys, known.is_failing) {
+        match (&known.keys, known.failure.is_some()) {
             (None, _) => Some(format!("the keys of {place} are not known, so its tokens are refused")),
             (Some(_), true) => {
                 Some(format!("the keys of {place} cannot be fetched anew, those from before count"))

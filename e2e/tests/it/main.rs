@@ -9,6 +9,7 @@ mod chaos;
 mod dev;
 mod enroll;
 mod examples;
+mod issuer;
 mod lab;
 mod link;
 mod operate;

@@ -48,6 +48,14 @@ pub(super) enum FetchError {
     Slow(std::time::Duration),
 }
 
+impl FetchError {
+    /// This error and what caused it, as one line.
+    pub fn chain(&self) -> String {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+}
+
 impl Fetcher {
     /// Trusts these authorities and no other; where absent, those of the machine.
     pub fn new(authorities: Option<&[CertificateDer<'static>]>) -> Result<Self, ConfigError> {

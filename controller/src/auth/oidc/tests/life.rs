@@ -161,12 +161,12 @@ async fn t02_an_issuer_that_does_not_answer_keeps_a_request_for_a_moment_only() 
 async fn an_issuer_that_is_away_at_the_start_and_comes_later_is_known_then() {
     let signer = Signer::ec("k");
     let life = Life::begins(Serves::Nothing, &signer, QUICK).await;
-    life.until(|known| known.is_failing).await;
+    life.until(|known| known.failure.is_some()).await;
     assert_eq!(life.refusal(&life.token(&signer)).await, Some(Refusal::NoKeys));
     insta::assert_snapshot!(life.issuers.trouble().unwrap_err(), @"the keys of jwt[0] are not known, so its tokens are refused");
 
     life.idp.serves(Serves::Well);
-    life.until(|known| !known.is_failing).await;
+    life.until(|known| known.failure.is_none()).await;
 
     assert_eq!(life.refusal(&life.token(&signer)).await, None);
     assert_eq!(life.issuers.trouble(), Ok(()));
@@ -180,7 +180,7 @@ async fn keys_that_are_known_count_while_the_issuer_is_away() {
 
     life.idp.serves(Serves::Status(500));
     life.issuer().known.send_modify(|known| known.is_wanted = true);
-    life.until(|known| known.is_failing).await;
+    life.until(|known| known.failure.is_some()).await;
 
     assert_eq!(life.refusal(&life.token(&signer)).await, None);
     insta::assert_snapshot!(life.issuers.trouble().unwrap_err(), @"the keys of jwt[0] cannot be fetched anew, those from before count");
@@ -206,7 +206,7 @@ async fn t02_keys_come_from_the_issuers_own_document_alone() {
     ] {
         let told = format!("{serves:?}");
         let life = Life::begins(serves, &signer, Timing { fetch, retry: NEVER, ..QUICK }).await;
-        life.until(|known| known.is_failing).await;
+        life.until(|known| known.failure.is_some()).await;
 
         assert_eq!(life.refusal(&life.token(&signer)).await, Some(Refusal::NoKeys), "{told}");
         assert_eq!((life.fetches("error"), life.fetches("ok")), (1, 0), "{told}");
@@ -222,7 +222,7 @@ async fn t02_a_server_whose_certificate_is_of_another_authority_is_not_the_issue
     let authority = other.authority.clone();
 
     let life = Life::follows(idp, &authority, Timing { retry: NEVER, ..QUICK });
-    life.until(|known| known.is_failing).await;
+    life.until(|known| known.failure.is_some()).await;
 
     assert_eq!(life.refusal(&life.token(&signer)).await, Some(Refusal::NoKeys));
     assert_eq!(life.idp.asked(), [0, 0, 0]);
