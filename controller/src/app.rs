@@ -19,7 +19,7 @@ use crate::auth::tokens::{TokenSettings, Tokens};
 use crate::auth::{Accounts, Authenticator};
 use crate::bootstrap::bootstrap;
 use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
-use crate::config::{Command, Config, DatabaseUrl};
+use crate::config::{Command, Config, DatabaseUrl, KeysCommand};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::directory::ApiDirectory;
 use crate::gateway::{Authority, Gateway, Timing};
@@ -29,8 +29,11 @@ use crate::server::{Server, TlsPeers};
 use crate::storage::lease::Leadership;
 use crate::storage::postgres::Postgres;
 use crate::storage::replicas::{Replica, Replicas};
+use crate::storage::sealing::Sealer;
 use crate::storage::{Retention, Store};
 use crate::telemetry::metrics::Metrics;
+
+mod keys;
 
 /// Name of the lease that the reconciling replica holds.
 const LEADER_LEASE: &str = "controller";
@@ -50,6 +53,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     match &config.command {
         None => serve_everything(config, stop).await,
         Some(Command::Restore { database_url }) => restore(database_url).await,
+        Some(Command::Keys(KeysCommand::Rotate(args))) => keys::rotate(args).await,
     }
 }
 
@@ -120,8 +124,9 @@ async fn serve(
     let metrics = Metrics::new()?;
     let issuers = open_issuers(config, &clock, &entropy, &metrics)?;
 
+    let sealer = keys::open(config, &entropy)?;
     let store = tokio::select! {
-        opened = open_store(&options, &clock, &entropy, &metrics) => opened?,
+        opened = open_store(&options, &clock, &entropy, &metrics, &sealer) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let leadership = Arc::new(Leadership::start(&options, LEADER_LEASE, entropy.as_ref()));
@@ -210,9 +215,11 @@ async fn open_store(
     clock: &SharedClock,
     entropy: &SharedEntropy,
     metrics: &Metrics,
+    sealer: &Arc<Sealer>,
 ) -> anyhow::Result<Store> {
     let open = async || {
-        let postgres = Postgres::connect(options.clone(), Retention::default(), entropy.as_ref()).await?;
+        let (retention, sealer) = (Retention::default(), Arc::clone(sealer));
+        let postgres = Postgres::connect(options.clone(), retention, entropy.as_ref(), sealer).await?;
         Store::start(postgres, kinds::field_paths(), clock.clone(), metrics.clone()).await
     };
     loop {

@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::auth::oidc::is_https;
 use crate::auth::tokens::DEFAULT_ISSUER;
 use crate::pki::LONGEST_AGENT_LIFETIME;
+use crate::storage::sealing::KeySource;
+
+/// The data directory where none is given.
+const DATA_DIR: &str = "/var/lib/gantry-controller";
 
 /// The control plane of Gantry: API, store, reconcilers and the agents' gateway in one process.
 #[derive(Clone, Debug, Parser)]
@@ -33,8 +37,12 @@ pub struct Config {
     pub advertise: Option<String>,
 
     /// Where certificates, keys and the admin token are kept.
-    #[arg(long, env = "GANTRY_DATA_DIR", default_value = "/var/lib/gantry-controller")]
+    #[arg(long, env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
+
+    /// What Secrets are sealed with.
+    #[command(flatten)]
+    pub key_ring: KeyRingArgs,
 
     /// The Postgres to store everything in.
     #[arg(
@@ -132,6 +140,58 @@ pub enum Command {
         #[arg(long, env = "GANTRY_DATABASE_URL", hide_env_values = true)]
         database_url: DatabaseUrl,
     },
+    /// The keys that Secrets are sealed with in the database.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+/// What can be done with the key ring.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Seal every Secret anew that the first key of the ring does not seal, while controllers serve, and say which keys are used no more.
+    ///
+    /// Safe to repeat. Running controllers read the ring's file every two seconds.
+    Rotate(RotateArgs),
+}
+
+/// How Secrets are sealed anew.
+#[derive(Clone, Debug, Args)]
+pub struct RotateArgs {
+    /// The Postgres that controllers store everything in.
+    #[arg(long, env = "GANTRY_DATABASE_URL", hide_env_values = true)]
+    pub database_url: DatabaseUrl,
+
+    /// The controller's data directory, whose key ring is used where no other is given.
+    #[arg(long, env = "GANTRY_DATA_DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+
+    /// What Secrets are sealed with.
+    #[command(flatten)]
+    pub key_ring: KeyRingArgs,
+
+    /// Put a new key in front of the ring's file first. Only where all replicas read this one file: where each has a copy, put the
+    /// key into all copies, last, and in front when all have it.
+    #[arg(long)]
+    pub new_key: bool,
+}
+
+/// What Secrets are sealed with; the same on all replicas.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KeyRingArgs {
+    /// Seal Secrets with the keys in this file instead of `pki/encryption-keys` below the data directory, which is made at the first
+    /// start. A line holds a key, 32 bytes in base64; the first one seals and all open.
+    #[arg(long, env = "GANTRY_ENCRYPTION_KEYS_FILE", value_name = "FILE")]
+    pub encryption_keys_file: Option<PathBuf>,
+
+    /// The keys themselves, as lines or with commas between them. Meant for the environment: others can read the flags of a process.
+    #[arg(
+        long,
+        env = "GANTRY_ENCRYPTION_KEYS",
+        hide = true,
+        hide_env_values = true,
+        conflicts_with = "encryption_keys_file"
+    )]
+    pub encryption_keys: Option<KeySource>,
 }
 
 fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
@@ -228,6 +288,18 @@ mod tests {
         assert_eq!(given(&[]), ["https://gantry.internal"]);
         let two = ["--service-account-issuer", "https://b/x", "--service-account-issuer", "https://a"];
         assert_eq!(given(&two), ["https://b/x", "https://a"]);
+    }
+
+    #[test]
+    fn t28_keys_given_on_the_command_line_are_printed_neither_by_debug_nor_by_a_refusal() {
+        let given = |more: &[&str]| {
+            let key = ["--encryption-keys", "hunter2"];
+            Config::try_parse_from(["x", "--embedded-postgres", "/x"].iter().chain(&key).chain(more))
+        };
+
+        assert!(!format!("{:?}", given(&[]).expect("valid")).contains("hunter2"));
+        let refused = given(&["--encryption-keys-file", "/keys"]).expect_err("there are two rings");
+        assert!(!refused.to_string().contains("hunter2"), "{refused}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod shown;
 mod token_keys;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use self::shown::Shown;
 use crate::clock::{SharedClock, SharedEntropy};
@@ -40,6 +41,9 @@ pub use given::GivenCertificate;
 pub use identity::{AgentIdentity, Peer};
 pub(crate) use replicas::REPLICA_NAME;
 pub use token_keys::{PublicKey, TokenKeys};
+
+/// The key ring that Secrets are sealed with, among what replicas share.
+const KEY_RING: &str = "encryption-keys";
 
 const AUTHORITY_YEARS: i64 = 10;
 const YEAR: SignedDuration = SignedDuration::from_hours(24 * 365);
@@ -67,6 +71,25 @@ pub struct Pki {
     entropy: SharedEntropy,
 }
 
+/// Where the key ring is that belongs to a data directory.
+pub fn key_ring_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("pki").join(KEY_RING)
+}
+
+/// That key ring; made of what `make` yields, with 0600, if there is none.
+pub fn own_key_ring(data_dir: &Path, make: impl FnOnce() -> Zeroizing<String>) -> Result<PathBuf, PkiError> {
+    let path = files::shared_dir(data_dir)?.join(KEY_RING);
+    if !path.exists() {
+        files::make_private(&path, make().as_bytes())?;
+    }
+    Ok(path)
+}
+
+/// Puts another text in the place of a key ring's: readers see the old or the new one, also after a crash.
+pub fn replace_key_ring(path: &Path, text: &str) -> Result<(), PkiError> {
+    files::write_private(path, text.as_bytes())
+}
+
 /// One certificate authority.
 struct Authority {
     der: CertificateDer<'static>,
@@ -83,9 +106,7 @@ impl Pki {
         clock: SharedClock,
         entropy: SharedEntropy,
     ) -> Result<Self, PkiError> {
-        files::private_dir(dir)?;
-        let authorities = dir.join("pki");
-        files::private_dir(&authorities)?;
+        let authorities = files::shared_dir(dir)?;
         let make = Maker { clock: &clock, entropy: &entropy };
         let server = make.authority(&authorities, "server", "Gantry server CA")?;
         let users = make.authority(&authorities, "users", "Gantry user CA")?;

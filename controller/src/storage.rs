@@ -2,7 +2,7 @@
 //!
 //! Versions are claimed in commit order from one locked counter row, without gaps, so a reader of the log can tell that it has them all.
 //! Writes go through the group-commit writer; reads through the watch cache that follows the log. Nothing here knows HTTP,
-//! kinds or rights.
+//! kinds or rights; the one kind that is told apart is Secret, whose text is sealed before Postgres has it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +27,16 @@ mod newest;
 mod notify;
 pub mod postgres;
 pub mod replicas;
+mod reseal;
 mod resources;
+pub mod sealing;
 mod types;
 mod writer;
 
 pub use backend::{Backend, Batch, Identity, LoggedChange, Position, Snapshot, StorageError, Stored, Tail};
 pub use compaction::Retention;
 pub use fields::FieldPaths;
+pub use reseal::{Resealed, SETTLED};
 pub use types::*;
 
 use follower::Follower;

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -75,11 +75,20 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> PkiError {
 }
 
 /// Makes the directory with 0700 if it is not there.
-pub(super) fn private_dir(dir: &Path) -> Result<(), PkiError> {
+fn private_dir(dir: &Path) -> Result<(), PkiError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))
 }
 
-/// The file's text; if there is none, what `make` yields, written with 0600 first.
+/// What replicas share below the data directory; made with it, if it is not there.
+pub(super) fn shared_dir(data_dir: &Path) -> Result<PathBuf, PkiError> {
+    let shared = data_dir.join("pki");
+    private_dir(data_dir)?;
+    private_dir(&shared)?;
+    Ok(shared)
+}
+
+/// The file's text; if there is none, what `make` yields, written with 0600 first. Of two who make it at once, both have the first
+/// one's.
 pub(super) fn read_or_make(
     path: &Path,
     make: impl FnOnce() -> Result<String, PkiError>,
@@ -87,16 +96,39 @@ pub(super) fn read_or_make(
     match std::fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = make()?;
-            write_private(path, text.as_bytes())?;
-            Ok(text)
+            if make_private(path, text.as_bytes())? {
+                return Ok(text);
+            }
+            std::fs::read_to_string(path).map_err(failed(path))
         }
         read => read.map_err(failed(path)),
     }
 }
 
-/// Writes a file with 0600 so that readers see the old or the new text, also after a crash.
+/// Makes a file with 0600, whole or not at all; false if there is one.
+pub(super) fn make_private(path: &Path, bytes: &[u8]) -> Result<bool, PkiError> {
+    let make = || {
+        let parent = parent(path);
+        let mut fresh = tempfile::NamedTempFile::new_in(parent)?;
+        fresh.write_all(bytes)?;
+        fresh.as_file().sync_all()?;
+        match fresh.persist_noclobber(path) {
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            made => made?,
+        };
+        File::open(parent)?.sync_all()?;
+        Ok(true)
+    };
+    make().map_err(failed(path))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes a file with 0600 so that readers see the old or the new text, also after a crash. Who owned it owns it.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = parent.join(format!(".{name}.new"));
     let write = || {
@@ -105,6 +137,11 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        if let Ok(old) = std::fs::metadata(path)
+            && old.uid() != file.metadata()?.uid()
+        {
+            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        }
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)?;

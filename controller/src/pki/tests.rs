@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
@@ -354,4 +355,31 @@ fn the_kubeconfig_says_which_name_a_given_certificate_is_for() {
     assert_eq!(name(&given, "https://127.0.0.1:7443").as_deref(), Some("gantry.example"));
     assert_eq!(name(&given, "https://gantry.example:7443"), None);
     assert_eq!(name(&open(own.path()), "https://127.0.0.1:7443"), None);
+}
+
+#[test]
+fn two_first_starts_at_once_have_one_key_ring_that_nobody_else_can_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ring = |text: &str| {
+        // The other start comes between the look and the making.
+        own_key_ring(dir.path(), || {
+            own_key_ring(dir.path(), || Zeroizing::new("first".to_owned())).expect("made");
+            Zeroizing::new(text.to_owned())
+        })
+        .expect("found")
+    };
+
+    for text in ["second", "third"] {
+        assert_eq!(std::fs::read_to_string(ring(text)).expect("it is there"), "first");
+    }
+    let path = key_ring_path(dir.path());
+    replace_key_ring(&path, "later").expect("replaced");
+
+    assert_eq!(std::fs::read_to_string(ring("fourth")).expect("it is there"), "later");
+    assert_eq!(std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("pki")).expect("it is there").count(),
+        1,
+        "nothing is left over"
+    );
 }

@@ -53,10 +53,7 @@ impl TokenKeys {
         let (path, pem) = if let Some(path) = signing {
             (path.to_owned(), given(path)?)
         } else {
-            let authorities = data_dir.join("pki");
-            files::private_dir(data_dir)?;
-            files::private_dir(&authorities)?;
-            let path = authorities.join(OWN_KEY);
+            let path = files::shared_dir(data_dir)?.join(OWN_KEY);
             let pem = files::read_or_make(&path, || Ok(KeyPair::generate()?.serialize_pem()))?;
             (path, pem)
         };

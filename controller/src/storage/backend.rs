@@ -109,8 +109,8 @@ pub struct Stored {
     pub version: Version,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// Its JSON as [`super::Body`] made it.
-    pub text: String,
+    /// Its JSON as [`super::Body`] made it; where it is sealed and cannot be opened, the reason.
+    pub text: Result<String, String>,
 }
 
 /// A row of the change log.
@@ -147,6 +147,8 @@ pub enum Tail {
     },
     /// Changes after that version have been compacted away: take a snapshot.
     Compacted,
+    /// What could not be opened before can be now: take a snapshot.
+    Unsealed,
 }
 
 impl Tail {

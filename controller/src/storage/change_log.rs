@@ -16,6 +16,8 @@ impl Postgres {
     /// One statement, so one snapshot: the counter, the floor and the changes belong together, and whatever is at or below the
     /// counter is either in the answer, or further on, or below the floor. The exception is a statement planned before a
     /// partition was attached, so the follower checks that no version is missing.
+    ///
+    /// Texts are as they are stored.
     pub(super) async fn read_changes(&self, after: Version, limit: usize) -> Result<Tail, StorageError> {
         let rows = sqlx::query!(
             r#"
@@ -59,7 +61,7 @@ impl Postgres {
                         uid: row.uid?,
                         version: Version(row.version?),
                         labels: texts(&row.labels?.0),
-                        text: row.data?,
+                        text: Ok(row.data?),
                     },
                     committed_at: Timestamp::from_microsecond(row.committed_at?).unwrap_or_default(),
                 })

@@ -118,6 +118,11 @@ impl Follower {
                 self.load().await?;
                 return Ok(Step::Again);
             }
+            Tail::Unsealed => {
+                info!("the key ring has keys that were missing; the watch cache starts anew");
+                self.load().await?;
+                return Ok(Step::Again);
+            }
         };
         if position < self.reached {
             warn!(seen = ?self.reached, found = ?position, "the database was rewound");
@@ -166,6 +171,7 @@ impl Follower {
             warn!(object = %key, %version, why, "a stored object cannot be read");
             Damaged { key: key.clone(), uid, version, why }
         };
+        let text = text.map_err(&damaged)?;
         if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
             return Err(damaged(error.to_string()));
         }

@@ -134,7 +134,7 @@ impl Backend for MemoryBackend {
                     uid: body.uid,
                     version: next,
                     labels: body.labels.clone(),
-                    text: body.text.clone(),
+                    text: Ok(body.text.clone()),
                 };
                 if kind == ChangeKind::Deleted {
                     state.objects.remove(&write.key);

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::compaction::{self, Retention};
+use super::sealing::{self, Sealer};
 use super::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version, notify};
 use crate::clock::Entropy;
 
@@ -24,7 +25,7 @@ const KEPT: u32 = 4;
 /// How long anyone waits for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a small question may take before its connection is given up as dead.
-const READ_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the schema or a snapshot may take.
 const LONG_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -38,16 +39,20 @@ pub struct Postgres {
     /// The newest position that the database has told this replica.
     seen: Arc<Mutex<Position>>,
     notices: watch::Sender<u64>,
+    /// Stands between the tables and everybody else.
+    pub(super) sealer: Arc<Sealer>,
     _listener: AbortOnDropHandle<()>,
     _compaction: AbortOnDropHandle<()>,
+    _key_ring: AbortOnDropHandle<()>,
 }
 
 impl Postgres {
-    /// Brings the schema up to date and connects. Safe on many replicas at once.
+    /// Brings the schema up to date and connects. Safe on many replicas at once. Secrets are stored sealed.
     pub async fn connect(
         options: PgConnectOptions,
         retention: Retention,
         entropy: &dyn Entropy,
+        sealer: Arc<Sealer>,
     ) -> Result<Arc<Self>, StorageError> {
         let options = options.disable_statement_logging();
         within(LONG_PATIENCE, migrate(&options)).await?;
@@ -68,14 +73,17 @@ impl Postgres {
         let notices = watch::Sender::new(0);
         let listener = tokio::spawn(notify::listen(pool.clone(), notices.clone()));
         let compaction = tokio::spawn(compaction::run(pool.clone(), retention));
+        let key_ring = tokio::spawn(sealing::follow(Arc::clone(&sealer)));
         Ok(Arc::new(Self {
             pool,
             writer: entropy.uuid(),
             batches: AtomicI64::new(0),
             seen,
             notices,
+            sealer,
             _listener: AbortOnDropHandle::new(listener),
             _compaction: AbortOnDropHandle::new(compaction),
+            _key_ring: AbortOnDropHandle::new(key_ring),
         }))
     }
 }
@@ -129,14 +137,20 @@ impl Backend for Postgres {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        let snapshot = within(LONG_PATIENCE, self.read_resources()).await?;
+        let mut snapshot = within(LONG_PATIENCE, self.read_resources()).await?;
+        self.sealer.begin_anew();
+        self.sealer.open_all(snapshot.objects.iter_mut().collect()).await;
         self.saw(snapshot.position);
         Ok(snapshot)
     }
 
     async fn changes(&self, after: Version, limit: usize) -> Result<Tail, StorageError> {
-        let tail = within(READ_PATIENCE, self.read_changes(after, limit)).await?;
-        if let Tail::Changes { position, .. } = &tail {
+        if self.sealer.has_found_keys() {
+            return Ok(Tail::Unsealed);
+        }
+        let mut tail = within(READ_PATIENCE, self.read_changes(after, limit)).await?;
+        if let Tail::Changes { position, changes, .. } = &mut tail {
+            self.sealer.open_all(changes.iter_mut().map(|change| &mut change.stored).collect()).await;
             self.saw(*position);
         }
         Ok(tail)

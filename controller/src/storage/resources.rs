@@ -1,5 +1,6 @@
 //! The table of resources: the group commit, and reading all of it.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tracing::{info, instrument, warn};
 use uuid::Uuid;
 
 use super::postgres::{Postgres, within};
+use super::sealing::Sealer;
 use super::types::texts;
 use super::{
     Batch, Effect, Expects, Identity, Key, Position, Resource, Snapshot, StorageError, Stored, Version,
@@ -34,11 +36,12 @@ impl Postgres {
     /// it had been committed, until its fate is known.
     #[instrument(name = "storage.resources.write_batch", skip_all, fields(writes = batch.writes.len()))]
     pub(super) async fn write_batch(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
-        let columns = Columns::of(batch);
         let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
         let deadline = Instant::now() + FATE_PATIENCE;
         let mut is_in_doubt = false;
         loop {
+            // Sealed for each attempt: a key that has left the ring in the meantime must not be used for a late one.
+            let columns = Columns::of(batch, &self.sealer);
             match self.attempt(number, &columns).await {
                 Ok(given) => {
                     if is_in_doubt {
@@ -75,7 +78,7 @@ impl Postgres {
             &columns.uids,
             &columns.expected,
             &columns.labels,
-            &columns.data as &[&str],
+            &columns.data as &[Cow<'_, str>],
         );
         match tokio::time::timeout(COMMIT_PATIENCE, statement.fetch_one(&mut *connection)).await {
             Ok(Ok(given)) => Ok(given),
@@ -96,7 +99,7 @@ impl Postgres {
         }
     }
 
-    /// Reads everything, at one version.
+    /// Reads everything, at one version. Texts are as they are stored.
     #[instrument(name = "storage.resources.read", skip_all)]
     pub(super) async fn read_resources(&self) -> Result<Snapshot, StorageError> {
         let mut transaction =
@@ -162,7 +165,7 @@ impl From<Row> for Stored {
             uid: row.uid,
             version: Version(row.version),
             labels: texts(&row.labels.0),
-            text: row.data,
+            text: Ok(row.data),
         }
     }
 }
@@ -176,11 +179,11 @@ struct Columns<'a> {
     uids: Vec<Uuid>,
     expected: Vec<i64>,
     labels: Vec<String>,
-    data: Vec<&'a str>,
+    data: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a Batch) -> Self {
+    fn of(batch: &'a Batch, sealer: &Sealer) -> Self {
         let count = batch.writes.len();
         let mut columns = Self {
             kinds: Vec::with_capacity(count),
@@ -208,7 +211,7 @@ impl<'a> Columns<'a> {
                 Expects::Version(version) | Expects::AbsentIn(version) => version.0,
             });
             columns.labels.push(serde_json::json!(body.labels).to_string());
-            columns.data.push(&body.text);
+            columns.data.push(sealer.seal(&write.key, body.uid, &body.text));
         }
         columns
     }

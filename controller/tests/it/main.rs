@@ -29,6 +29,7 @@ mod reconcile_loops;
 mod storage_lease;
 mod storage_order;
 mod storage_replicas;
+mod storage_secrets;
 mod storage_window;
 mod storage_writes;
 mod watch_history;

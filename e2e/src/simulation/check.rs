@@ -370,7 +370,7 @@ impl Checker {
 }
 
 fn read<K: serde::de::DeserializeOwned>(stored: &Stored) -> Option<K> {
-    serde_json::from_str(&stored.text).ok()
+    serde_json::from_str(stored.text.as_deref().ok()?).ok()
 }
 
 fn short(id: &str) -> &str {

@@ -10,6 +10,7 @@ use gantry_controller::apiserver::{ApiServer, ReadyChecks, kinds, router};
 use gantry_controller::auth::Caller;
 use gantry_controller::clock::{SystemClock, SystemEntropy};
 use gantry_controller::storage::postgres::Postgres;
+use gantry_controller::storage::sealing::{KeyRing, KeySource, Sealer};
 use gantry_controller::storage::{Retention, Store};
 use gantry_controller::telemetry::metrics::Metrics;
 use gantry_controller::watch_cache::WindowLimits;
@@ -38,13 +39,14 @@ pub struct Replica {
 }
 
 impl Replica {
-    async fn start(url: String, window: WindowLimits) -> Self {
+    async fn start(url: String, keys: KeySource, window: WindowLimits) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let handle = runtime.handle().clone();
         let started = handle.spawn(async move {
             let options = url.parse().expect("a URL");
-            let backend = Postgres::connect(options, Retention::default(), &SystemEntropy).await;
+            let sealer = Sealer::open(keys, Arc::new(SystemEntropy)).expect("a key ring");
+            let backend = Postgres::connect(options, Retention::default(), &SystemEntropy, sealer).await;
             let backend = backend.expect("it connects");
             let gate = Gate::around(backend.clone());
             let (metrics, clock) = (Metrics::new().expect("metrics"), Arc::new(SystemClock));
@@ -106,13 +108,15 @@ impl Drop for Replica {
 /// Some replicas, of which any may be away.
 pub struct Replicas {
     url: String,
+    keys: KeySource,
     window: WindowLimits,
     serving: RwLock<Vec<Option<Arc<Replica>>>>,
 }
 
 impl Replicas {
     pub async fn start(url: String, count: usize, window: WindowLimits) -> Self {
-        let replicas = Self { url, window, serving: RwLock::new(vec![None; count]) };
+        let keys = KeySource::Given(KeyRing::new_line(&SystemEntropy));
+        let replicas = Self { url, keys, window, serving: RwLock::new(vec![None; count]) };
         for number in 0..count {
             replicas.start_anew(number).await;
         }
@@ -136,7 +140,7 @@ impl Replicas {
 
     /// Starts a replica that knows nothing of what was before it.
     pub async fn start_anew(&self, number: usize) {
-        let replica = Arc::new(Replica::start(self.url.clone(), self.window).await);
+        let replica = Arc::new(Replica::start(self.url.clone(), self.keys.clone(), self.window).await);
         if let Some(place) = self.serving.write().get_mut(number) {
             *place = Some(replica);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gantry_controller::clock::{SystemClock, SystemEntropy};
 use gantry_controller::storage::postgres::Postgres;
+use gantry_controller::storage::sealing::{KeyRing, KeySource, Sealer};
 use gantry_controller::storage::{
     Backend, Body, Change, ChangeKind, Effect, Expects, FieldPaths, Key, Object, Resource, Retention, Store,
     Version, Write, WriteError,
@@ -20,6 +21,8 @@ use uuid::Uuid;
 pub struct Database {
     pub server: Server,
     dir: tempfile::TempDir,
+    /// What replicas have of keys.
+    pub keys: KeySource,
 }
 
 impl Database {
@@ -29,12 +32,14 @@ impl Database {
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
             .expect("ours");
         let server = Server::start(&Path::join(dir.path(), "pg")).await.expect("a Postgres");
-        Self { server, dir }
+        let keys = KeySource::Given(KeyRing::new_line(&SystemEntropy));
+        Self { server, dir, keys }
     }
 
     pub async fn connect(&self) -> Arc<Postgres> {
-        let options = self.server.url().parse().expect("a URL");
-        Postgres::connect(options, Retention::default(), &SystemEntropy).await.expect("it connects")
+        let sealer = Sealer::open(self.keys.clone(), Arc::new(SystemEntropy)).expect("a key ring");
+        let (options, retention) = (self.server.url().parse().expect("a URL"), Retention::default());
+        Postgres::connect(options, retention, &SystemEntropy, sealer).await.expect("it connects")
     }
 
     /// Makes the log's partitions that small, before anything is in it.
