@@ -29,12 +29,12 @@ use crate::server::{Server, TlsPeers};
 use crate::storage::lease::Leadership;
 use crate::storage::postgres::Postgres;
 use crate::storage::replicas::{Replica, Replicas};
-use crate::storage::sealing::Sealer;
-use crate::storage::{Retention, Store};
+use crate::storage::{Retention, StorageError, Store};
 use crate::telemetry::metrics::Metrics;
 
 mod keys;
 
+const NO_DATABASE: &str = "cannot use the database";
 /// Name of the lease that the reconciling replica holds.
 const LEADER_LEASE: &str = "controller";
 /// Connections that wait to be accepted.
@@ -61,7 +61,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 async fn restore(database_url: &DatabaseUrl) -> anyhow::Result<()> {
     let options =
         database_url.reveal().parse::<PgConnectOptions>().context("the database URL cannot be read")?;
-    let begun = Postgres::begin_history(options).await.context("cannot use the database")?;
+    let begun = Postgres::begin_history(options).await.context(NO_DATABASE)?;
     println!(
         "history {} begins after version {}: controllers may be started, agents reconcile with them by themselves",
         begun.identity.incarnation, begun.version
@@ -124,9 +124,8 @@ async fn serve(
     let metrics = Metrics::new()?;
     let issuers = open_issuers(config, &clock, &entropy, &metrics)?;
 
-    let sealer = keys::open(config, &entropy)?;
     let store = tokio::select! {
-        opened = open_store(&options, &clock, &entropy, &metrics, &sealer) => opened?,
+        opened = open_store(config, &options, &clock, &entropy, &metrics) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let leadership = Arc::new(Leadership::start(&options, LEADER_LEASE, entropy.as_ref()));
@@ -211,24 +210,28 @@ async fn serve(
 
 /// Waits for a database that does not answer yet; ends on what waiting cannot mend, as a wrong password.
 async fn open_store(
+    config: &Config,
     options: &PgConnectOptions,
     clock: &SharedClock,
     entropy: &SharedEntropy,
     metrics: &Metrics,
-    sealer: &Arc<Sealer>,
 ) -> anyhow::Result<Store> {
     let open = async || {
-        let (retention, sealer) = (Retention::default(), Arc::clone(sealer));
-        let postgres = Postgres::connect(options.clone(), retention, entropy.as_ref(), sealer).await?;
-        Store::start(postgres, kinds::field_paths(), clock.clone(), metrics.clone()).await
+        let sealer = keys::open(config, options, entropy).await?;
+        let retention = Retention::default();
+        let postgres = Postgres::connect(options.clone(), retention, entropy.as_ref(), sealer).await;
+        let postgres = postgres.context(NO_DATABASE)?;
+        let started = Store::start(postgres, kinds::field_paths(), clock.clone(), metrics.clone()).await;
+        started.context(NO_DATABASE)
     };
+    let is_passing = |error: &anyhow::Error| error.downcast_ref().is_some_and(StorageError::is_passing);
     loop {
         match open().await {
-            Err(error) if error.is_passing() => {
-                tracing::warn!(error = %error.chain(), "waiting for the database");
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(error = format!("{error:#}"), "waiting for the database");
                 tokio::time::sleep(DATABASE_RETRY).await;
             }
-            opened => return opened.context("cannot use the database"),
+            opened => return opened,
         }
     }
 }

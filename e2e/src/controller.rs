@@ -57,8 +57,7 @@ impl Controller {
         Ok(controller)
     }
 
-    /// Starts it again where it was, and waits until it is ready.
-    pub async fn resume(&mut self) -> anyhow::Result<()> {
+    fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(workspace_binary("gantry-controller")?);
         command
             .args(["--listen", &self.listen.to_string(), "--database-url", &self.database_url])
@@ -70,7 +69,13 @@ impl Controller {
             .args(&self.flags)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
-        let mut process = Process::spawn("gantry-controller", command, &self.dir.join("controller.log"))?;
+        Ok(command)
+    }
+
+    /// Starts it again where it was, and waits until it is ready.
+    pub async fn resume(&mut self) -> anyhow::Result<()> {
+        let log = self.dir.join("controller.log");
+        let mut process = Process::spawn("gantry-controller", self.command()?, &log)?;
         crate::eventually("the controller", Duration::from_secs(60), async || {
             process.check_alive()?;
             self.kubectl().get_raw("/readyz").await
@@ -78,6 +83,14 @@ impl Controller {
         .await?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Starts it where it must not serve; why it does not.
+    pub async fn refuses(&self) -> anyhow::Result<String> {
+        match tokio::time::timeout(Duration::from_secs(30), run(self.command()?)).await {
+            Ok(Err(refusal)) => Ok(format!("{refusal:#}")),
+            Ok(Ok(_)) | Err(_) => anyhow::bail!("it does not refuse to serve"),
+        }
     }
 
     /// Sets a variable of its environment from its next start on.
@@ -146,6 +159,19 @@ impl Controller {
         let mut command = Command::new(workspace_binary("gantry-controller")?);
         command.args(["restore", "--database-url", &self.database_url]);
         run(command).await
+    }
+
+    /// `gantry-controller keys rotate` on its database and key ring; what it says.
+    pub async fn rotate_keys(&self, flags: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(workspace_binary("gantry-controller")?);
+        command.args(["keys", "rotate", "--database-url", &self.database_url]);
+        command.arg("--data-dir").arg(self.dir.join("data")).args(flags);
+        run(command).await
+    }
+
+    /// The file that Secrets are sealed with the keys of.
+    pub fn key_ring(&self) -> PathBuf {
+        self.dir.join("data/pki/encryption-keys")
     }
 
     /// Uses another database from its next start on.

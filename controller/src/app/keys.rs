@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
+use super::NO_DATABASE;
 use crate::clock::{Entropy, SharedEntropy, SystemEntropy};
 use crate::config::{Config, KeyRingArgs, RotateArgs};
 use crate::pki;
@@ -18,14 +19,33 @@ use crate::storage::{Resealed, SETTLED};
 const NO_RING: &str = "cannot seal Secrets";
 
 /// The ring to serve with; that of the data directory is made at the first start.
-pub(super) fn open(config: &Config, entropy: &SharedEntropy) -> anyhow::Result<Arc<Sealer>> {
-    let source = if let Some(source) = given(&config.key_ring) {
-        source
-    } else {
-        let make = || KeyRing::new_line(entropy.as_ref());
-        KeySource::File(pki::own_key_ring(&config.data_dir, make).context(NO_RING)?)
-    };
-    Sealer::open(source, Arc::clone(entropy)).context(NO_RING)
+///
+/// It is not made for a database that has sealed Secrets already: a lost ring would be noticed only after others were sealed with a new one.
+pub(super) async fn open(
+    config: &Config,
+    options: &PgConnectOptions,
+    entropy: &SharedEntropy,
+) -> anyhow::Result<Arc<Sealer>> {
+    let path = pki::key_ring_path(&config.data_dir);
+    let given = given(&config.key_ring);
+    if given.is_none() && !path.exists() {
+        let in_use = Postgres::sealed_with(options.clone()).await.context(NO_DATABASE)?;
+        make(&config.data_dir, in_use.as_deref(), entropy.as_ref())?;
+    }
+    Sealer::open(given.unwrap_or(KeySource::File(path)), Arc::clone(entropy)).context(NO_RING)
+}
+
+fn make(data_dir: &Path, in_use: Option<&str>, entropy: &dyn Entropy) -> anyhow::Result<()> {
+    if let Some(id) = in_use {
+        let path = pki::key_ring_path(data_dir);
+        anyhow::bail!(
+            "the database holds Secrets that are sealed with the key `{id}`, and there is no key ring {path}: put it back, or copy it \
+             from another replica; if it is lost and so are they, begin a new one with `openssl rand -base64 32 > {path}`",
+            path = path.display()
+        );
+    }
+    pki::own_key_ring(data_dir, || KeyRing::new_line(entropy)).context(NO_RING)?;
+    Ok(())
 }
 
 fn given(args: &KeyRingArgs) -> Option<KeySource> {
@@ -47,8 +67,7 @@ pub(super) async fn rotate(args: &RotateArgs) -> anyhow::Result<()> {
         "the key `{}` seals; Secrets of another are looked for until none has come for {SETTLED:?}",
         sealer.ring().sealing()
     );
-    let told =
-        Postgres::reseal(options, &sealer, SETTLED).await.context("cannot seal what is in the database")?;
+    let told = Postgres::reseal(options, &sealer, SETTLED).await.context(NO_DATABASE)?;
     println!("{}", report(&told, &sealer.ring(), &source));
     anyhow::ensure!(
         told.left == 0,
@@ -101,8 +120,6 @@ fn report(told: &Resealed, ring: &KeyRing, source: &KeySource) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
 
     fn ring(path: &Path) -> KeyRing {
@@ -147,23 +164,16 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_of_the_data_directory_is_made_once_and_another_one_leaves_it_unmade() {
+    fn t32_no_ring_is_made_where_one_is_missing() {
         let dir = tempfile::tempdir().expect("a directory");
-        let entropy: SharedEntropy = Arc::new(SystemEntropy);
-        let config = |more: &[&str]| {
-            let data_dir = dir.path().to_string_lossy().into_owned();
-            let arguments = ["x", "--embedded-postgres", "/x", "--data-dir", &data_dir].map(str::to_owned);
-            Config::try_parse_from(arguments.into_iter().chain(more.iter().map(|more| (*more).to_owned())))
-                .expect("valid")
-        };
-        let line = KeyRing::new_line(&SystemEntropy);
 
-        let given = open(&config(&["--encryption-keys", line.trim()]), &entropy).expect("a key ring");
+        let refused =
+            make(dir.path(), Some("1a2b3c4d"), &SystemEntropy).expect_err("one is missing").to_string();
+        assert!(refused.contains("1a2b3c4d") && refused.contains("pki/encryption-keys"), "{refused}");
         assert!(!pki::key_ring_path(dir.path()).exists());
-        let [first, second] = [(); 2].map(|()| open(&config(&[]), &entropy).expect("a key ring"));
 
-        assert_eq!(first.ring().ids(), second.ring().ids());
-        assert_ne!(first.ring().ids(), given.ring().ids());
+        make(dir.path(), None, &SystemEntropy).expect("it is the first start");
+        ring(&pki::key_ring_path(dir.path()));
     }
 
     #[test]

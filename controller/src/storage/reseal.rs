@@ -85,6 +85,23 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// A key that some Secret in the database is sealed with, be it in a ring or not; there may be no schema yet.
+    pub async fn sealed_with(options: PgConnectOptions) -> Result<Option<String>, StorageError> {
+        let ask = async {
+            let mut connection = options.disable_statement_logging().connect().await?;
+            let has_schema =
+                sqlx::query_scalar!(r#"SELECT to_regclass('resources') IS NOT NULL AS "has_schema!""#)
+                    .fetch_one(&mut connection)
+                    .await?;
+            let keys = if has_schema { rows_by_key(&mut connection).await? } else { BTreeMap::new() };
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(keys.into_keys().find(|id| !id.is_empty()))
+        };
+        within(READ_PATIENCE, ask).await
+    }
+}
+
 impl Pass<'_> {
     async fn run(&mut self) -> Result<(), StorageError> {
         let (mut namespace, mut name) = (String::new(), String::new());

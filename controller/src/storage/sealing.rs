@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,6 +46,8 @@ pub struct Sealer {
     entropy: SharedEntropy,
     /// Keys that rows asked for in vain since the last snapshot.
     missing: Mutex<BTreeSet<KeyId>>,
+    /// True from when the ring could not be read again, until it can.
+    is_failing: AtomicBool,
     /// When the ring was last read in vain for a missing key. Locked while it is read, so that readers share a look.
     looked: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -60,7 +63,8 @@ impl Sealer {
     pub fn open(source: KeySource, entropy: SharedEntropy) -> Result<Arc<Self>, KeyRingError> {
         let ring = ArcSwap::from_pointee(source.read()?);
         let (missing, looked) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Arc::new(Self { ring, source, entropy, missing, looked }))
+        let is_failing = AtomicBool::new(false);
+        Ok(Arc::new(Self { ring, source, entropy, missing, is_failing, looked }))
     }
 
     /// The keys as they are now.
@@ -109,20 +113,20 @@ impl Sealer {
         let KeySource::File(_) = &self.source else { return };
         let source = self.source.clone();
         let reading = tokio::task::spawn_blocking(move || source.read());
-        match tokio::time::timeout(FILE_PATIENCE, reading).await {
+        let why = match tokio::time::timeout(FILE_PATIENCE, reading).await {
             Ok(Ok(Ok(ring))) => {
+                self.is_failing.store(false, Ordering::Relaxed);
                 if ring.ids() != self.ring.load().ids() {
                     info!(?ring, "the key ring has changed; its first key seals from now on");
                     self.ring.store(Arc::new(ring));
                 }
+                return;
             }
-            Ok(Ok(Err(error))) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                warn!(%error, cause, "the key ring cannot be read again; the keys of before are used");
-            }
-            Ok(Err(_)) | Err(_) => {
-                warn!(ring = %self.source, "the key ring does not answer; the keys of before are used");
-            }
+            Ok(Ok(Err(error))) => error.chain(),
+            Ok(Err(_)) | Err(_) => format!("the key ring {} does not answer", self.source),
+        };
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            warn!(error = why, "the key ring cannot be read again; the keys of before are used");
         }
     }
 

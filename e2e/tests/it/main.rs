@@ -19,6 +19,7 @@ mod quiet;
 mod replicas;
 mod restore;
 mod rights;
+mod secrets;
 mod settings;
 mod simulate;
 mod telemetry;

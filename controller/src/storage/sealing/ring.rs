@@ -211,3 +211,13 @@ pub enum KeyRingError {
     )]
     Empty(String),
 }
+
+impl KeyRingError {
+    /// This error and what caused it, as one line.
+    pub(super) fn chain(&self) -> String {
+        match self {
+            Self::Unreadable { cause, .. } => format!("{self}: {cause}"),
+            Self::NotAKey { .. } | Self::Empty(_) => self.to_string(),
+        }
+    }
+}
