@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -46,6 +47,8 @@ pub struct Sealer {
     entropy: SharedEntropy,
     /// Keys that rows asked for in vain since the last snapshot.
     missing: Mutex<BTreeSet<KeyId>>,
+    /// A look at the file that has not come back, so that a disk that hangs holds one thread and no more.
+    reading: tokio::sync::Mutex<Option<JoinHandle<Result<KeyRing, KeyRingError>>>>,
     /// True from when the ring could not be read again, until it can.
     is_failing: AtomicBool,
     /// When the ring was last read in vain for a missing key. Locked while it is read, so that readers share a look.
@@ -62,9 +65,15 @@ impl Sealer {
     /// Reads the key ring.
     pub fn open(source: KeySource, entropy: SharedEntropy) -> Result<Arc<Self>, KeyRingError> {
         let ring = ArcSwap::from_pointee(source.read()?);
-        let (missing, looked) = (Mutex::default(), tokio::sync::Mutex::default());
-        let is_failing = AtomicBool::new(false);
-        Ok(Arc::new(Self { ring, source, entropy, missing, is_failing, looked }))
+        Ok(Arc::new(Self {
+            ring,
+            source,
+            entropy,
+            missing: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            is_failing: AtomicBool::new(false),
+            looked: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// The keys as they are now.
@@ -111,9 +120,14 @@ impl Sealer {
     /// Reads the file again. One that cannot be used changes nothing, so that a slip while editing it costs no running controller its keys.
     async fn reread(&self) {
         let KeySource::File(_) = &self.source else { return };
+        let mut reading = self.reading.lock().await;
         let source = self.source.clone();
-        let reading = tokio::task::spawn_blocking(move || source.read());
-        let why = match tokio::time::timeout(FILE_PATIENCE, reading).await {
+        let look = reading.get_or_insert_with(|| tokio::task::spawn_blocking(move || source.read()));
+        let read = tokio::time::timeout(FILE_PATIENCE, look).await;
+        if read.is_ok() {
+            *reading = None;
+        }
+        let why = match read {
             Ok(Ok(Ok(ring))) => {
                 self.is_failing.store(false, Ordering::Relaxed);
                 if ring.ids() != self.ring.load().ids() {

@@ -102,8 +102,8 @@ impl Bound<'_> {
     }
 }
 
-/// Nonces are random. A data key sees one of them; a key of the ring sees one for each Secret written, and 2³² of those are within what
-/// GCM allows for random nonces: years of a hundred writes a second.
+/// Nonces are random. A data key sees one of them; a key of the ring sees one for each write of a Secret, and 2³² of those are what GCM
+/// allows with random nonces: more than a year of a hundred writes a second, and then `keys rotate` is due.
 fn encrypt(cipher: &Aes256Gcm, entropy: &dyn Entropy, bound: &[u8], plain: &[u8]) -> String {
     let mut nonce = [0; NONCE];
     entropy.fill(&mut nonce);
