@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Rights;
 use crate::auth::tokens::Tokens;
+use crate::auth::{Authenticator, Rights};
 use crate::clock::{SharedClock, SharedEntropy};
 use crate::storage::{Store, Version};
 use crate::telemetry::metrics::Metrics;
@@ -62,6 +62,7 @@ pub struct ApiServer {
     metrics: Metrics,
     checks: ReadyChecks,
     stopping: CancellationToken,
+    authenticator: Authenticator,
     tokens: Arc<Tokens>,
     rights: Rights,
     limits: Limits,
@@ -69,7 +70,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Serves the store, and tokens of its ServiceAccounts; watches end in order when `stopping` is cancelled.
+    /// Serves the store, tokens of its ServiceAccounts, and what the authenticator says of tokens; watches end in order when `stopping` is cancelled.
     pub fn new(
         store: Store,
         clock: SharedClock,
@@ -77,17 +78,18 @@ impl ApiServer {
         metrics: Metrics,
         checks: ReadyChecks,
         stopping: CancellationToken,
-        tokens: Arc<Tokens>,
+        authenticator: Authenticator,
     ) -> Arc<Self> {
         Arc::new(Self {
-            rights: Rights::new(store.clone()),
+            rights: authenticator.rights().clone(),
+            tokens: Arc::clone(authenticator.tokens()),
+            authenticator,
             store,
             clock,
             entropy,
             metrics,
             checks,
             stopping,
-            tokens,
             limits: Limits::new(),
             uids: Arc::default(),
         })

@@ -138,6 +138,9 @@ async fn serve(
         .with_note("leadership", leadership_check(leadership.token()))
         .with_note("issuers", issuers_check(&issuers));
     let tokens = Arc::new(open_tokens(config, &clock, &entropy)?);
+    let pki = Arc::new(open_pki(config, &clock, &entropy)?);
+    let accounts = Accounts::new(tokens, store.clone(), clock.clone());
+    let authenticator = Authenticator::new(*pki.admin_token_hash(), accounts).with_issuers(issuers.clone());
     let api = ApiServer::new(
         store.clone(),
         clock.clone(),
@@ -145,12 +148,11 @@ async fn serve(
         metrics.clone(),
         checks,
         watches.clone(),
-        Arc::clone(&tokens),
+        authenticator.clone(),
     );
     let router = apiserver::router(&api);
     bootstrap(&apiserver::client(&router, "startup")).await?;
 
-    let pki = Arc::new(open_pki(config, &clock, &entropy)?);
     let me = Replica { id: entropy.uuid(), address: advertised(config, port.local_addr()?) };
     let replicas = Replicas::enter(&options, me).await.context("cannot enter the list of replicas")?;
     let gateway = Gateway::new(crate::gateway::Parts {
@@ -165,8 +167,6 @@ async fn serve(
     });
     let listener =
         port.listen(LISTEN_QUEUE).with_context(|| format!("cannot listen on {}", config.listen))?;
-    let accounts = Accounts::new(tokens, store.clone(), clock.clone());
-    let authenticator = Authenticator::new(*pki.admin_token_hash(), accounts).with_issuers(issuers.clone());
     let server = Server::on(listener, Arc::clone(&pki), authenticator, gateway.clone())?;
     let address = server.local_addr()?;
     if let Some(path) = &config.kubeconfig_out {

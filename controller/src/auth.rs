@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use accounts::{Accounts, Tenure};
-pub use authenticate::{Authenticator, Undecided};
+pub use authenticate::{Authenticator, Reviewed, Undecided};
 pub use rights::Rights;
 use tokens::Claims;
 

@@ -22,6 +22,9 @@ use crate::auth::{Caller, Rights, Tenure, Undecided};
 /// What anybody may read, exactly these paths.
 pub const PUBLIC: [&str; 6] = ["/livez", "/readyz", "/healthz", "/version", CONFIGURATION_PATH, KEYS_PATH];
 
+/// What is said where a token may be good and cannot be judged.
+pub(super) const UNDECIDED: &str = "the database does not answer, so whether the ServiceAccount of this token still exists is unknown; try again";
+
 /// Between two looks at whether who has a stream open still may.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -37,9 +40,7 @@ pub(super) async fn authorize(
 ) -> Outcome<()> {
     match (caller, asked) {
         (_, Ok(asked)) if asked.is_public() => Ok(()),
-        (None, _) if undecided.is_some() => Err(Failure::unavailable(
-            "the database does not answer, so whether the ServiceAccount of this token still exists is unknown; try again",
-        )),
+        (None, _) if undecided.is_some() => Err(Failure::unavailable(UNDECIDED)),
         (None, _) => Err(Failure::unauthorized()),
         (Some(_), Err(failure)) => Err(failure.clone()),
         (Some(caller), Ok(asked)) => {

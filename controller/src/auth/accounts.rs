@@ -48,15 +48,39 @@ impl Accounts {
     ///
     /// Only what is signed with a key of ours makes the database work.
     pub(super) async fn bearer(&self, token: &str) -> Result<(Caller, Tenure), Unknown> {
-        let claims = self.tokens.verify(token).map_err(Unknown::Refused)?;
+        let claims = self.known(self.tokens.verify(token)).await?;
+        let caller = Caller::service_account(&claims);
+        let right = Right::Account { accounts: self.clone(), claims: Arc::new(claims) };
+        Ok((caller, Tenure(right)))
+    }
+
+    /// Who the token is for these audiences, and for which of them.
+    pub(super) async fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(Caller, Vec<String>), Unknown> {
+        let claims = self.known(self.tokens.verify_for(token, audiences)).await?;
+        let caller = Caller::service_account(&claims);
+        Ok((caller, claims.aud.into_iter().filter(|audience| audiences.contains(audience)).collect()))
+    }
+
+    async fn known(&self, verified: Result<Claims, Refusal>) -> Result<Claims, Unknown> {
+        let claims = verified.map_err(Unknown::Refused)?;
         match tokio::time::timeout(PATIENCE, self.store.caught_up()).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(Unknown::Undecided),
         }
         self.stands(&claims).map_err(Unknown::Refused)?;
-        let caller = Caller::service_account(&claims);
-        let right = Right::Account { accounts: self.clone(), claims: Arc::new(claims) };
-        Ok((caller, Tenure(right)))
+        Ok(claims)
+    }
+
+    pub(super) fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// By what is in memory.

@@ -1,12 +1,15 @@
 //! From what a connection and a request show to a [`Caller`].
 
+use std::sync::Arc;
+
 use gantry_api::names::ADMIN_GROUP;
 use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 
 use super::accounts::Unknown;
 use super::oidc::Issuers;
-use super::{Accounts, Caller, Tenure};
+use super::tokens::Tokens;
+use super::{Accounts, Caller, Rights, Tenure};
 use crate::pki::Peer;
 
 /// Decides who a request is from.
@@ -15,6 +18,16 @@ pub struct Authenticator {
     admin_token_hash: [u8; 32],
     accounts: Accounts,
     issuers: Issuers,
+    rights: Rights,
+}
+
+/// Who a token is, and for whom it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reviewed {
+    /// Its bearer.
+    pub caller: Caller,
+    /// Those of the asked audiences that it is for.
+    pub audiences: Vec<String>,
 }
 
 /// Marks a request whose credentials may be good and cannot be judged now.
@@ -37,13 +50,43 @@ enum Credentials {
 impl Authenticator {
     /// Knows the built-in admin by the hash of its bearer token, and ServiceAccounts by theirs.
     pub fn new(admin_token_hash: [u8; 32], accounts: Accounts) -> Self {
-        Self { admin_token_hash, accounts, issuers: Issuers::default() }
+        let rights = Rights::new(accounts.store().clone());
+        Self { admin_token_hash, accounts, issuers: Issuers::default(), rights }
     }
 
     /// Knows what these issue, too.
     #[must_use]
     pub fn with_issuers(self, issuers: Issuers) -> Self {
         Self { issuers, ..self }
+    }
+
+    /// What the tokens of ServiceAccounts are made and verified by.
+    pub fn tokens(&self) -> &Arc<Tokens> {
+        self.accounts.tokens()
+    }
+
+    /// What roles and bindings allow.
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// Who a token is for one of these audiences, those of the API where there are none; `None` if that is nobody.
+    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<Option<Reviewed>, Undecided> {
+        let own = self.tokens().audiences();
+        let asked = if audiences.is_empty() { own } else { audiences };
+        match self.accounts.review(token, asked).await {
+            Ok((caller, audiences)) => return Ok(Some(Reviewed { caller, audiences })),
+            Err(Unknown::Undecided) => return Err(Undecided),
+            Err(Unknown::Refused(_)) => {}
+        }
+        // Whoever else comes in is somebody to the API alone.
+        let audiences: Vec<String> =
+            asked.iter().filter(|audience| own.contains(audience)).cloned().collect();
+        match self.bearer(token).await.0 {
+            Credentials::Proven(caller) if !audiences.is_empty() => Ok(Some(Reviewed { caller, audiences })),
+            Credentials::Undecided => Err(Undecided),
+            _ => Ok(None),
+        }
     }
 
     /// Writes into the request who it is from, as far as that is proven.
@@ -87,9 +130,13 @@ impl Authenticator {
         (credentials, None)
     }
 
-    /// The admin's, by its hash; what names a configured issuer, by that one alone; anything else as of a ServiceAccount.
+    /// The admin's, by its hash, until there is an administrator of another kind; what names a configured issuer, by that one alone; anything else as of a ServiceAccount.
     async fn bearer(&self, token: &str) -> (Credentials, Option<Tenure>) {
         if self.is_admin_token(token) {
+            if self.rights.has_admin() {
+                tracing::info!("the token of the first administrator is refused: there is an administrator");
+                return (Credentials::Refused, None);
+            }
             let admin = Caller::authenticated("gantry-admin", [ADMIN_GROUP]);
             return (Credentials::Proven(admin), None);
         }
@@ -143,6 +190,19 @@ mod tests {
         assert!(admin.is_admin());
         assert_eq!(shown(&world, None, Some("secre")).await, Credentials::Refused);
         assert_eq!(shown(&world, None, None).await, Credentials::None);
+    }
+
+    #[tokio::test]
+    async fn t06_the_first_administrators_token_ends_once_there_is_an_administrator() {
+        let world = World::new().await;
+        let works = async || matches!(shown(&world, None, Some(ADMIN_TOKEN)).await, Credentials::Proven(_));
+
+        world.bind("cluster-admin", "Group", ADMIN_GROUP).await;
+        world.bind("gantry-viewer", "User", "ada").await;
+        assert!(works().await);
+        world.bind("cluster-admin", "User", "ada").await;
+
+        assert_eq!(shown(&world, None, Some(ADMIN_TOKEN)).await, Credentials::Refused);
     }
 
     #[tokio::test]

@@ -68,6 +68,13 @@ pub fn roles() -> Vec<ClusterRole> {
                 "/healthz/*",
             ])],
         ),
+        role(
+            "system:auth-delegator",
+            vec![
+                rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
+                rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
+            ],
+        ),
         gathers("gantry-viewer", "viewer", Some("operator")),
         gathers("gantry-operator", "operator", Some("admin")),
         gathers("gantry-admin", "admin", None),

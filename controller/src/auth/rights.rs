@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use gantry_api::names::ADMIN_GROUP;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::Caller;
+use super::builtin::CLUSTER_ADMIN;
 use super::rbac::{Asked, Bound, Policy};
 use crate::storage::{Resource, Store};
 use crate::watch_cache::Revision;
@@ -66,6 +68,11 @@ impl Rights {
                 policy
             }
         }
+    }
+
+    /// True if somebody beside the built-in group is bound to what may do everything.
+    pub fn has_admin(&self) -> bool {
+        self.policy().is_given_beyond(CLUSTER_ADMIN, ADMIN_GROUP)
     }
 
     /// All objects of a resource that can be read; what cannot gives no right.

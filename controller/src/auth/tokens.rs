@@ -227,6 +227,11 @@ impl Tokens {
 
     /// What a token says, if it is ours, for us, and valid now. Whether what it is bound to exists is another question.
     pub fn verify(&self, token: &str) -> Result<Claims, Refusal> {
+        self.verify_for(token, &self.audiences)
+    }
+
+    /// As [`Tokens::verify`], if it is for one of these.
+    pub fn verify_for(&self, token: &str, audiences: &[String]) -> Result<Claims, Refusal> {
         if token.len() > LONGEST {
             return Err(Refusal::Malformed);
         }
@@ -241,15 +246,15 @@ impl Tokens {
                 _ => Refusal::Malformed,
             })?
             .claims;
-        self.check(&claims)?;
+        self.check(&claims, audiences)?;
         Ok(claims)
     }
 
-    fn check(&self, claims: &Claims) -> Result<(), Refusal> {
+    fn check(&self, claims: &Claims, audiences: &[String]) -> Result<(), Refusal> {
         let now = self.clock.now();
         if !self.issuers.contains(&claims.iss) {
             Err(Refusal::Issuer)
-        } else if !claims.aud.iter().any(|audience| self.audiences.contains(audience)) {
+        } else if !claims.aud.iter().any(|audience| audiences.contains(audience)) {
             Err(Refusal::Audience)
         } else if claims.is_over(now) {
             Err(Refusal::Expired)

@@ -75,6 +75,18 @@ impl World {
         Reference { name: name.to_owned(), uid: uid.to_string() }
     }
 
+    /// Gives a role of the cluster in all of it.
+    pub async fn bind(&self, role: &str, kind: &str, name: &str) {
+        let uid = SystemEntropy.uuid();
+        let binding = json!({"metadata": {"name": uid, "uid": uid}, "subjects": [{"kind": kind, "name": name}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
+        let resource = Resource("clusterrolebindings.rbac.authorization.k8s.io".into());
+        let key = Key { resource, namespace: "".into(), name: uid.to_string().into() };
+        let made = self.store.write(Write { key, expects: Expects::Absent, effect: put(binding) });
+        made.await.expect("it is stored");
+        self.store.caught_up().await.expect("memory has it");
+    }
+
     /// Lets it go, or say that it goes, since a time.
     pub async fn delete(&self, resource: &str, name: &str, held_since: Option<Timestamp>) {
         let stored = self.store.cache().get(&key(resource, name)).expect("it is there");

@@ -1,5 +1,6 @@
 //! Who may do what, by roles and bindings: through the front door, as the person who asks.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use crate::world::api::{Answer, Api, CONFIG_MAPS, NAMESPACES, OPERATIONS, SECRETS, config_map, operation};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 const AUTHORIZATION: &str = "/apis/authorization.k8s.io/v1";
 
 /// With what is there from the start, and a second namespace.
@@ -135,7 +137,7 @@ async fn t08_each_role_opens_what_the_table_says_and_nothing_else() {
             }
             let place = if scope.is_empty() { "-" } else { scope };
             let resource = format!("{}.{}{subresource}", route.kind.plural, route.kind.group);
-            table.push_str(&format!("{verb:<17}{resource:<52}{place:<8}{marks}\n"));
+            writeln!(table, "{verb:<17}{resource:<52}{place:<8}{marks}").expect("a String takes all");
         }
     }
 
@@ -165,7 +167,7 @@ async fn t08_an_operation_needs_the_right_to_its_action() {
             }
             _ => {}
         }
-        table.push_str(&format!("{name:<10}"));
+        write!(table, "{name:<10}").expect("a String takes all");
         for role in ["gantry-viewer", "gantry-operator", "gantry-admin"] {
             let person = api.person(role, &[]);
             let path = format!("{OPERATIONS}?dryRun=All");
@@ -590,6 +592,50 @@ async fn reviews_say_what_the_authoriser_would() {
       }
     ]
     "#);
+}
+
+#[tokio::test]
+async fn a_review_says_whose_token_it_is_and_for_whom() {
+    let api = started().await;
+    api.post(ACCOUNTS, &json!({"metadata": {"name": "bot"}})).await;
+    let issue = async |audiences: Value| {
+        let asked = json!({"spec": {"audiences": audiences}});
+        let answer = api.post(&format!("{ACCOUNTS}/bot/token"), &asked).await;
+        answer.body["status"]["token"].as_str().expect("a token").to_owned()
+    };
+    let (ours, vaults) = (issue(json!([])).await, issue(json!(["vault", "other"])).await);
+    let review = async |token: &str, audiences: Value| {
+        let asked = json!({"spec": {"token": token, "audiences": audiences}});
+        let answer = api.post("/apis/authentication.k8s.io/v1/tokenreviews", &asked).await;
+        assert!(token.is_empty() || !answer.body.to_string().contains(token), "it is given back");
+        let status = &answer.body["status"];
+        if answer.code == 201 {
+            format!("{} {} {}", status["user"]["username"], status["audiences"], status["error"])
+        } else {
+            answer.message()
+        }
+    };
+
+    let said = [
+        review(&ours, json!([])).await,
+        review(&ours, json!(["vault"])).await,
+        review(&vaults, json!([])).await,
+        review(&vaults, json!(["x", "vault"])).await,
+        review("xyzzy", json!([])).await,
+        review("", json!([])).await,
+    ];
+    api.delete(&format!("{ACCOUNTS}/bot")).await;
+    let gone = review(&vaults, json!(["vault"])).await;
+
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    "system:serviceaccount:default:bot" ["https://gantry.internal"] null
+    null null "the token is none that is accepted for these audiences"
+    null null "the token is none that is accepted for these audiences"
+    "system:serviceaccount:default:bot" ["vault"] null
+    null null "the token is none that is accepted for these audiences"
+    422 TokenReview.authentication.k8s.io "" is invalid: spec.token: Invalid value: a token is required
+    "#);
+    insta::assert_snapshot!(gone, @r#"null null "the token is none that is accepted for these audiences""#);
 }
 
 #[tokio::test]

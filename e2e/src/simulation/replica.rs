@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use gantry_controller::apiserver::{self, ApiServer, ReadyChecks, kinds};
 use gantry_controller::auth::tokens::{TokenSettings, Tokens};
+use gantry_controller::auth::{Accounts, Authenticator};
 use gantry_controller::clock::Entropy;
 use gantry_controller::gateway::directory::ApiDirectory;
 use gantry_controller::gateway::door::AgentDoor as _;
@@ -100,6 +101,8 @@ impl Replica {
         };
         let watches = CancellationToken::new();
         let checks = ReadyChecks::default();
+        let tokens =
+            Tokens::new(&TokenKeys::generate()?, &TokenSettings::default(), clock.clone(), entropy.clone());
         let api = ApiServer::new(
             store.clone(),
             clock.clone(),
@@ -107,12 +110,7 @@ impl Replica {
             metrics.clone(),
             checks,
             watches.clone(),
-            Arc::new(Tokens::new(
-                &TokenKeys::generate()?,
-                &TokenSettings::default(),
-                clock.clone(),
-                entropy.clone(),
-            )),
+            Authenticator::new([0; 32], Accounts::new(Arc::new(tokens), store.clone(), clock.clone())),
         );
         let router = apiserver::router(&api);
         let holder = Holder::new(connection, Entropy::uuid(&*entropy), process.name());

@@ -1,6 +1,6 @@
 //! Kinds of access control: roles, who has them, and questions about both.
 
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
 };
@@ -30,6 +30,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             &[],
         )),
         cluster(question::<SelfSubjectReview>(AUTHENTICATION, "SelfSubjectReview")),
+        cluster(question::<TokenReview>(AUTHENTICATION, "TokenReview")),
         cluster(question::<SelfSubjectAccessReview>(AUTHORIZATION, "SelfSubjectAccessReview")),
         cluster(question::<SubjectAccessReview>(AUTHORIZATION, "SubjectAccessReview")),
         question::<LocalSubjectAccessReview>(AUTHORIZATION, "LocalSubjectAccessReview"),

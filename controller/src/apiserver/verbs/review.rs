@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use http::StatusCode;
-use k8s_openapi::api::authentication::v1::UserInfo;
+use k8s_openapi::api::authentication::v1::{TokenReviewSpec, TokenReviewStatus, UserInfo};
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectAccessReviewSpec,
     SelfSubjectRulesReviewSpec, SubjectAccessReviewSpec, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
@@ -17,12 +17,13 @@ use serde_json::Value;
 
 use super::write::{metadata, place, validation};
 use crate::apiserver::admission::{self, Admitted};
+use crate::apiserver::authorize::UNDECIDED;
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Cause, CauseReason, Failure, Outcome};
 use crate::apiserver::request::Call;
 use crate::apiserver::{ApiServer, answer};
-use crate::auth::Caller;
 use crate::auth::rbac::{Asked, What, everything};
+use crate::auth::{Caller, Reviewed};
 
 /// Answers what was posted, with a status.
 pub(crate) async fn review(server: &ApiServer, call: &Call, body: &[u8]) -> Outcome<Response> {
@@ -53,6 +54,14 @@ pub(crate) async fn review(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
             let spec: SelfSubjectRulesReviewSpec = spec(&object)?;
             written(&rules(server, &call.caller, spec.namespace.as_deref().unwrap_or_default())?)
         }
+        "TokenReview" => {
+            let status = written(&identity(server, call, spec(&object)?).await?);
+            // It has been shown; nobody needs it back.
+            if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+                spec.remove("token");
+            }
+            status
+        }
         other => Err(Failure::internal(format!("{other} is posted and has no answer"))),
     }?;
     if let Some(fields) = object.as_object_mut() {
@@ -78,6 +87,28 @@ fn user_info(caller: &Caller) -> UserInfo {
         groups: Some(caller.groups.iter().map(ToString::to_string).collect()),
         extra: Some((*caller.extra).clone()).filter(|extra| !extra.is_empty()),
     }
+}
+
+/// Who a token is.
+async fn identity(server: &ApiServer, call: &Call, spec: TokenReviewSpec) -> Outcome<TokenReviewStatus> {
+    let (token, audiences) = (spec.token.unwrap_or_default(), spec.audiences.unwrap_or_default());
+    if token.is_empty() {
+        return Err(invalid(call, "spec.token", "a token is required"));
+    }
+    let reviewed = server.authenticator.review(&token, &audiences).await;
+    let reviewed = reviewed.map_err(|_| Failure::unavailable(UNDECIDED))?;
+    Ok(match reviewed {
+        Some(Reviewed { caller, audiences }) => TokenReviewStatus {
+            authenticated: Some(true),
+            user: Some(user_info(&caller)),
+            audiences: Some(audiences),
+            error: None,
+        },
+        None => TokenReviewStatus {
+            error: Some("the token is none that is accepted for these audiences".to_owned()),
+            ..TokenReviewStatus::default()
+        },
+    })
 }
 
 /// Of whom it is asked.

@@ -116,6 +116,14 @@ impl Policy {
         self.roles.get(&key).map(Vec::as_slice)
     }
 
+    /// True if a role of the cluster is given in all of it to anybody but that group.
+    pub fn is_given_beyond(&self, role: &str, group: &str) -> bool {
+        let others = self.bound.iter().filter(|(who, _)| !matches!(who, Who::Group(name) if name == group));
+        others.flat_map(|(_, grants)| grants).any(|grant| {
+            grant.namespace.is_none() && grant.role.namespace.is_none() && grant.role.name == role
+        })
+    }
+
     /// Every rule that somebody has in that namespace.
     pub fn rules<'a>(
         &'a self,

@@ -8,8 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use futures::{Stream, StreamExt as _};
 use gantry_controller::apiserver::{ApiServer, ReadyChecks, kinds, router};
-use gantry_controller::auth::Caller;
 use gantry_controller::auth::tokens::{TokenSettings, Tokens};
+use gantry_controller::auth::{Accounts, Authenticator, Caller};
 use gantry_controller::clock::{Clock, SystemEntropy};
 use gantry_controller::pki::TokenKeys;
 use gantry_controller::storage::Store;
@@ -30,6 +30,11 @@ impl Clock for Standing {
     fn now(&self) -> Timestamp {
         "2026-06-01T12:00:00Z".parse().expect("a time")
     }
+}
+
+/// Who knows the bearers of these tokens, and no administrator.
+pub fn authenticator(tokens: &Arc<Tokens>, store: &Store, clock: Arc<dyn Clock>) -> Authenticator {
+    Authenticator::new([0; 32], Accounts::new(Arc::clone(tokens), store.clone(), clock))
 }
 
 /// With a key of their own.
@@ -100,6 +105,7 @@ impl Api {
                 .expect("starts");
         let stopping = CancellationToken::new();
         let tokens = Arc::new(tokens(clock.clone()));
+        let authenticator = authenticator(&tokens, &store, clock.clone());
         let server = ApiServer::new(
             store.clone(),
             clock,
@@ -107,7 +113,7 @@ impl Api {
             metrics.clone(),
             checks,
             stopping.clone(),
-            Arc::clone(&tokens),
+            authenticator,
         );
         Self { router: router(&server), store, database, stopping, metrics, tokens }
     }

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::api::tokens;
+use super::api::{authenticator, tokens};
 use super::gate::Gate;
 
 /// How long a client waits for an answer.
@@ -56,8 +56,9 @@ impl Replica {
             let stopping = CancellationToken::new();
             let entropy = Arc::new(SystemEntropy);
             let tokens = Arc::new(tokens(clock.clone()));
-            let server =
-                ApiServer::new(store.expect("it starts"), clock, entropy, metrics, checks, stopping, tokens);
+            let store = store.expect("it starts");
+            let who = authenticator(&tokens, &store, clock.clone());
+            let server = ApiServer::new(store, clock, entropy, metrics, checks, stopping, who);
             (gate, backend, router(&server))
         });
         let (gate, backend, router) = started.await.expect("it starts");
