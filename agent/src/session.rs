@@ -181,6 +181,6 @@ impl Link {
 async fn stays_unheard(session: &Session) {
     sleep(GREETED_WITHIN).await;
     if session.was_heard() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -305,7 +305,7 @@ impl World {
                     self.sets_instance(host, &json!({"archived": false})).await;
                 }
                 Fault::InstancePaused { host, .. } => {
-                    self.sets_instance(host, &json!({"paused": false})).await
+                    self.sets_instance(host, &json!({"paused": false})).await;
                 }
                 _ => {}
             }
