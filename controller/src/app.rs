@@ -140,7 +140,8 @@ async fn serve(
     let tokens = Arc::new(open_tokens(config, &clock, &entropy)?);
     let pki = Arc::new(open_pki(config, &clock, &entropy)?);
     let accounts = Accounts::new(tokens, store.clone(), clock.clone());
-    let authenticator = Authenticator::new(*pki.admin_token_hash(), accounts).with_issuers(issuers.clone());
+    let authenticator =
+        Authenticator::new(*pki.admin_token_hash(), accounts, metrics.clone()).with_issuers(issuers.clone());
     let api = ApiServer::new(
         store.clone(),
         clock.clone(),

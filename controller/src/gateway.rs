@@ -36,13 +36,14 @@ use uuid::Uuid;
 
 use crate::clock::SharedClock;
 use crate::pki::{AgentIdentity, Pki};
+use crate::sources::Sources;
 use crate::storage::replicas::Registry;
 use crate::telemetry::metrics::Metrics;
 
 use self::contact::Remote;
 use self::directory::Directory;
 use self::door::{AgentDoor, AgentIo};
-use self::enrollment::{Lanes, Sources};
+use self::enrollment::Lanes;
 use self::handshake::Refused;
 use self::link::{DuplicateRefusal, InstanceUid, LinkEvent};
 use self::peers::{Peer, PeerDialer};

@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod pki;
 pub mod reconcilers;
 pub mod server;
+mod sources;
 pub mod storage;
 pub mod telemetry;
 pub mod watch_cache;

@@ -1,6 +1,8 @@
 //! From what a connection and a request show to a [`Caller`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_api::names::ADMIN_GROUP;
 use http::{HeaderMap, header};
@@ -11,6 +13,11 @@ use super::oidc::Issuers;
 use super::tokens::Tokens;
 use super::{Accounts, Caller, Rights, Tenure};
 use crate::pki::Peer;
+use crate::sources::Sources;
+use crate::telemetry::metrics::Metrics;
+
+/// How long a source that has shown too many wrong tokens waits for the answer to the next.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Decides who a request is from.
 #[derive(Clone)]
@@ -19,6 +26,8 @@ pub struct Authenticator {
     accounts: Accounts,
     issuers: Issuers,
     rights: Rights,
+    metrics: Metrics,
+    guesses: Arc<Sources>,
 }
 
 /// Who a token is, and for whom it is good.
@@ -49,9 +58,10 @@ enum Credentials {
 
 impl Authenticator {
     /// Knows the built-in admin by the hash of its bearer token, and ServiceAccounts by theirs.
-    pub fn new(admin_token_hash: [u8; 32], accounts: Accounts) -> Self {
+    pub fn new(admin_token_hash: [u8; 32], accounts: Accounts, metrics: Metrics) -> Self {
         let rights = Rights::new(accounts.store().clone());
-        Self { admin_token_hash, accounts, issuers: Issuers::default(), rights }
+        let (issuers, guesses) = (Issuers::default(), Arc::new(Sources::new()));
+        Self { admin_token_hash, accounts, issuers, rights, metrics, guesses }
     }
 
     /// Knows what these issue, too.
@@ -90,20 +100,29 @@ impl Authenticator {
     }
 
     /// Writes into the request who it is from, as far as that is proven.
-    pub async fn identify<B>(&self, peer: Option<&Peer>, request: &mut http::Request<B>) {
+    ///
+    /// Whoever shows many wrong credentials waits for each answer. Right ones never wait: others may have the same address.
+    pub async fn identify<B>(&self, peer: Option<&Peer>, from: IpAddr, request: &mut http::Request<B>) {
         let (credentials, tenure) = self.authenticate(peer, request.headers()).await;
-        let extensions = request.extensions_mut();
         match credentials {
             Credentials::Proven(caller) => {
-                extensions.insert(caller);
+                request.extensions_mut().insert(caller);
             }
             Credentials::Undecided => {
-                extensions.insert(Undecided);
+                request.extensions_mut().insert(Undecided);
             }
-            Credentials::None | Credentials::Refused => {}
+            Credentials::Refused => {
+                let is_slowed = !self.guesses.admit(from);
+                let label = if is_slowed { "slowed" } else { "answered" };
+                self.metrics.credentials_refused.with_label_values(&[label]).inc();
+                if is_slowed {
+                    tokio::time::sleep(SLOW).await;
+                }
+            }
+            Credentials::None => {}
         }
         if let Some(tenure) = tenure {
-            extensions.insert(tenure);
+            request.extensions_mut().insert(tenure);
         }
     }
 
@@ -190,6 +209,31 @@ mod tests {
         assert!(admin.is_admin());
         assert_eq!(shown(&world, None, Some("secre")).await, Credentials::Refused);
         assert_eq!(shown(&world, None, None).await, Credentials::None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t05_who_shows_many_wrong_tokens_waits_for_each_answer_and_who_shows_a_right_one_never() {
+        let world = World::new().await;
+        let authenticator = world.authenticator();
+        let from = IpAddr::from([192, 0, 2, 7]);
+        let takes = async |token: &str| {
+            let request = http::Request::builder().header(header::AUTHORIZATION, format!("Bearer {token}"));
+            let begun = tokio::time::Instant::now();
+            let mut request = request.body(()).expect("a request");
+            authenticator.identify(None, from, &mut request).await;
+            begun.elapsed()
+        };
+
+        assert_eq!(takes("guess").await, Duration::ZERO);
+        for _ in 0..100 {
+            takes("guess").await;
+        }
+
+        // One more try is earned while one waits.
+        assert!(takes("guess").await + takes("guess").await >= SLOW);
+        assert_eq!(takes(ADMIN_TOKEN).await, Duration::ZERO);
+        let counted = authenticator.metrics.credentials_refused.with_label_values(&["slowed"]).get();
+        assert!(counted >= 20, "{counted}");
     }
 
     #[tokio::test]

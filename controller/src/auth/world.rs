@@ -64,7 +64,8 @@ impl World {
     }
 
     pub fn authenticator(&self) -> Authenticator {
-        Authenticator::new(Sha256::digest(ADMIN_TOKEN).into(), self.accounts())
+        let metrics = Metrics::new().expect("registers once");
+        Authenticator::new(Sha256::digest(ADMIN_TOKEN).into(), self.accounts(), metrics)
     }
 
     /// Stores a new object of the namespace `shop`.

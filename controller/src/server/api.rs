@@ -45,7 +45,7 @@ pub(super) async fn serve(
             let (head, body) = request.into_parts();
             let (body, returned) = lend(body);
             let mut request = Request::from_parts(head, axum::body::Body::new(body));
-            shared.authenticator.identify((*peer).as_ref(), &mut request).await;
+            shared.authenticator.identify((*peer).as_ref(), from.ip(), &mut request).await;
             request.extensions_mut().insert(ConnectInfo(from));
             let answer = router.oneshot(request).await;
             finish(returned).await;

@@ -64,7 +64,11 @@ async fn world() -> World {
     let server = Server::bind(
         (Ipv4Addr::LOCALHOST, 0).into(),
         Arc::clone(&pki),
-        Authenticator::new(*pki.admin_token_hash(), accounts.accounts()),
+        Authenticator::new(
+            *pki.admin_token_hash(),
+            accounts.accounts(),
+            crate::telemetry::metrics::Metrics::new().expect("registers once"),
+        ),
         Arc::new(Door(sender)),
     )
     .await

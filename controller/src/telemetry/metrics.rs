@@ -55,6 +55,8 @@ pub struct Metrics {
     pub issuer_fetches: IntCounterVec,
     /// `gantry_authentication_issuer_keys_timestamp_seconds{issuer}`: when its keys were last fetched.
     pub issuer_keys: IntGaugeVec,
+    /// `gantry_authentication_refusals_total{pace}`: wrong credentials; pace is slowed for those of a source that had shown many.
+    pub credentials_refused: IntCounterVec,
 }
 
 const FAST: &[f64] =
@@ -189,6 +191,13 @@ impl Metrics {
                     "When the keys of a configured issuer were last fetched, in seconds since 1970; 0 before."
                 ),
                 &["issuer"]
+            )),
+            credentials_refused: add!(IntCounterVec::new(
+                opts!(
+                    "gantry_authentication_refusals_total",
+                    "Requests with credentials that prove nothing."
+                ),
+                &["pace"]
             )),
             registry,
         })

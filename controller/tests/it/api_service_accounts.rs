@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gantry_controller::auth::Caller;
 use gantry_controller::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
-use gantry_controller::auth::{Accounts, Authenticator, Caller};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::world::api::{Answer, Api, SECRETS, Standing};
+use crate::world::api::{Answer, Api, SECRETS, Standing, authenticator};
 
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/bot/token";
@@ -320,13 +320,14 @@ async fn verifiers_find_the_keys_without_a_credential() {
     "#);
 }
 
+const HERE: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 /// Sends a request as the server does that found this token on it.
 async fn with_token(api: &Api, token: &str, path: &str) -> (u16, String) {
-    let accounts = Accounts::new(api.tokens.clone(), api.store.clone(), Arc::new(Standing));
-    let authenticator = Authenticator::new([0; 32], accounts);
+    let authenticator = authenticator(&api.tokens, &api.store, Arc::new(Standing));
     let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
     let mut request = request.body(axum::body::Body::empty()).expect("a request");
-    authenticator.identify(None, &mut request).await;
+    authenticator.identify(None, HERE, &mut request).await;
     let response = api.router.clone().oneshot(request).await.expect("infallible");
     let code = response.status().as_u16();
     let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
@@ -385,11 +386,11 @@ async fn while_the_database_is_away_an_account_is_told_to_try_again() {
 #[tokio::test]
 async fn t11_an_open_watch_ends_with_the_account_that_opened_it() {
     let api = with_account().await;
-    let accounts = Accounts::new(api.tokens.clone(), api.store.clone(), Arc::new(Standing));
+    let authenticator = authenticator(&api.tokens, &api.store, Arc::new(Standing));
     let header = format!("Bearer {}", token(&api).await);
     let request = Request::builder().uri(format!("{SECRETS}?watch=1")).header("authorization", header);
     let mut request = request.body(axum::body::Body::empty()).expect("a request");
-    Authenticator::new([0; 32], accounts).identify(None, &mut request).await;
+    authenticator.identify(None, HERE, &mut request).await;
     request.extensions_mut().insert(Caller::system("test"));
     let response = api.router.clone().oneshot(request).await.expect("infallible");
     assert_eq!(response.status(), 200);

@@ -103,6 +103,7 @@ impl Replica {
         let checks = ReadyChecks::default();
         let tokens =
             Tokens::new(&TokenKeys::generate()?, &TokenSettings::default(), clock.clone(), entropy.clone());
+        let accounts = Accounts::new(Arc::new(tokens), store.clone(), clock.clone());
         let api = ApiServer::new(
             store.clone(),
             clock.clone(),
@@ -110,7 +111,7 @@ impl Replica {
             metrics.clone(),
             checks,
             watches.clone(),
-            Authenticator::new([0; 32], Accounts::new(Arc::new(tokens), store.clone(), clock.clone())),
+            Authenticator::new([0; 32], accounts, metrics.clone()),
         );
         let router = apiserver::router(&api);
         let holder = Holder::new(connection, Entropy::uuid(&*entropy), process.name());

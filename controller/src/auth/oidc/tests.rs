@@ -287,7 +287,7 @@ async fn who_holds_another_credential_is_known_by_it_as_before() {
             .header("authorization", format!("Bearer {token}"))
             .body(())
             .expect("one");
-        authenticator.identify(None, &mut request).await;
+        authenticator.identify(None, std::net::Ipv4Addr::LOCALHOST.into(), &mut request).await;
         request.extensions().get::<Caller>().map(|caller| caller.user.to_string())
     };
     let account = world.token(&world.make("serviceaccounts", "bot").await, None);

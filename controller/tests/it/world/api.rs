@@ -34,7 +34,8 @@ impl Clock for Standing {
 
 /// Who knows the bearers of these tokens, and no administrator.
 pub fn authenticator(tokens: &Arc<Tokens>, store: &Store, clock: Arc<dyn Clock>) -> Authenticator {
-    Authenticator::new([0; 32], Accounts::new(Arc::clone(tokens), store.clone(), clock))
+    let accounts = Accounts::new(Arc::clone(tokens), store.clone(), clock);
+    Authenticator::new([0; 32], accounts, Metrics::new().expect("registers once"))
 }
 
 /// With a key of their own.
