@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`DockerInstance`](v1alpha1::DockerInstance) | people and GitOps; a new agent's first enrolment | the instance reconciler; `status.agent` by enrolment |
 //! | [`Operation`](v1alpha1::Operation) | whoever wants one action done; immutable but `cancel` and `abandon` | the operation reconciler |
+//! | [`AuditEvent`](v1alpha1::AuditEvent), read only | the controller, of each request; it has no status | |
 //!
 //! Feature `resources` has the kinds and their schemas, `protocol` the agent's gRPC services. The agent builds without the
 //! first, the CLI without the second.

@@ -2,6 +2,8 @@
 
 /// API group of every kind of ours.
 pub const GROUP: &str = "gantry.dev";
+/// API group of the audit log.
+pub const AUDIT_GROUP: &str = "audit.gantry.dev";
 /// The one version served today.
 pub const VERSION: &str = "v1alpha1";
 /// Short list of kinds: `kubectl get gantry`.

@@ -94,6 +94,7 @@ pub fn served() -> Vec<Served> {
                 posted: Vec::new(),
                 has_status: version.subresources.as_ref().is_some_and(|all| all.status.is_some()),
                 is_question: false,
+                is_record: false,
                 schema: structural(definition)?,
             })
         })

@@ -1,8 +1,10 @@
 //! Group `gantry.dev`, version `v1alpha1`. Every kind is namespaced; references never leave the namespace.
 
+mod audit_event;
 mod docker_instance;
 mod operation;
 
+pub use audit_event::*;
 pub use docker_instance::*;
 pub use operation::*;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::audit;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authenticator, Rights};
 use crate::clock::{SharedClock, SharedEntropy};
@@ -16,6 +17,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub mod admission;
 mod answer;
+mod audited;
 pub mod authorize;
 mod client;
 pub mod decode;
@@ -67,6 +69,7 @@ pub struct ApiServer {
     rights: Rights,
     limits: Limits,
     uids: Arc<Uids>,
+    audit: audit::Sink,
 }
 
 impl ApiServer {
@@ -84,6 +87,7 @@ impl ApiServer {
             rights: authenticator.rights().clone(),
             tokens: Arc::clone(authenticator.tokens()),
             authenticator,
+            audit: audit::Sink::new(store.clone(), metrics.clone(), audit::Settings::default()),
             store,
             clock,
             entropy,
@@ -93,6 +97,14 @@ impl ApiServer {
             limits: Limits::new(),
             uids: Arc::default(),
         })
+    }
+
+    /// The same with an audit log as the administrator wants it.
+    #[must_use]
+    pub fn with_audit(self: Arc<Self>, settings: audit::Settings) -> Arc<Self> {
+        let server = Arc::unwrap_or_clone(self);
+        let audit = audit::Sink::new(server.store.clone(), server.metrics.clone(), settings);
+        Arc::new(Self { audit, ..server })
     }
 
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use gantry_api::agent_v1::{Rewind, Token};
+use jiff::tz::TimeZone;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
@@ -14,18 +15,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
+use crate::audit::{self, Log, Schedule};
 use crate::auth::oidc::Issuers;
 use crate::auth::tokens::{TokenSettings, Tokens};
 use crate::auth::{Accounts, Authenticator};
 use crate::bootstrap::bootstrap;
 use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
-use crate::config::{Command, Config, DatabaseUrl, KeysCommand};
+use crate::config::{AuditCommand, Command, Config, DatabaseUrl, KeysCommand};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::directory::ApiDirectory;
 use crate::gateway::{Authority, Gateway, Timing};
 use crate::pki::{GivenCertificate, Pki, TokenKeys};
 use crate::reconcilers;
 use crate::server::{Server, TlsPeers};
+use crate::storage::audit::{Head, Verified, Verifier};
 use crate::storage::lease::Leadership;
 use crate::storage::postgres::Postgres;
 use crate::storage::replicas::{Replica, Replicas};
@@ -54,6 +57,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         None => serve_everything(config, stop).await,
         Some(Command::Restore { database_url }) => restore(database_url).await,
         Some(Command::Keys(KeysCommand::Rotate(args))) => keys::rotate(args).await,
+        Some(Command::Audit { command: AuditCommand::Verify { database_url, known_head } }) => {
+            verify_audit(database_url, known_head.as_ref()).await
+        }
     }
 }
 
@@ -66,6 +72,16 @@ async fn restore(database_url: &DatabaseUrl) -> anyhow::Result<()> {
         "history {} begins after version {}: controllers may be started, agents reconcile with them by themselves",
         begun.identity.incarnation, begun.version
     );
+    Ok(())
+}
+
+/// Looks for a flaw in the audit log.
+async fn verify_audit(database_url: &DatabaseUrl, known: Option<&Head>) -> anyhow::Result<()> {
+    let options =
+        database_url.reveal().parse::<PgConnectOptions>().context("the database URL cannot be read")?;
+    let mut verifier = Verifier::connect(options).await.context("cannot use the database")?;
+    let Verified { events, first, head } = verifier.verify(known).await.context("the audit log is broken")?;
+    println!("{events} events from number {first} on are as they were recorded; the chain ends at {head}");
     Ok(())
 }
 
@@ -151,6 +167,15 @@ async fn serve(
         watches.clone(),
         authenticator.clone(),
     );
+    let (log, log_writer) = match &config.audit_log {
+        Some(path) => {
+            let opened = Log::open(path).await;
+            let (log, writer) = opened.with_context(|| format!("cannot write to {}", path.display()))?;
+            (Some(log), Some(writer))
+        }
+        None => (None, None),
+    };
+    let api = api.with_audit(audit::Settings { trusted_proxies: config.trusted_proxies.clone(), log });
     let router = apiserver::router(&api);
     bootstrap(&apiserver::client(&router, "startup")).await?;
 
@@ -173,6 +198,7 @@ async fn serve(
     if let Some(path) = &config.kubeconfig_out {
         pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;
     }
+    let forgetting = clock.clone();
     let parts = reconcilers::Parts {
         client: apiserver::client(&router, "reconcilers"),
         link: gateway.clone(),
@@ -183,12 +209,19 @@ async fn serve(
         config: reconcilers::Config { health_check_concurrency: config.health_check_concurrency.into() },
     };
 
-    let (reconciling, serving) = (CancellationToken::new(), CancellationToken::new());
-    let (reconcilers, servers) = (TaskTracker::new(), TaskTracker::new());
+    let (reconciling, serving, logging) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (reconcilers, servers, logs) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+    if let Some(writer) = log_writer {
+        logs.spawn(writer.run(logging.clone()));
+    }
     reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
     servers.spawn(server.run(router, serving.clone()));
     servers.spawn(gateway.follow_peers(serving.clone()));
     servers.spawn(issuers.keep_keys(serving.clone()));
+    let schedule =
+        Schedule { keep: config.audit_retention, at: config.audit_trim_at, zone: TimeZone::system() };
+    servers.spawn(audit::trim_daily(store.clone(), forgetting, schedule, serving.clone()));
     let (keeper, until) = (pki, serving.clone());
     servers.spawn(async move { keeper.keep_server_certificate(&until).await });
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -206,6 +239,9 @@ async fn serve(
         leadership.stop().await;
     }
     store.stop().await;
+    logging.cancel();
+    logs.close();
+    logs.wait().await;
     Ok(())
 }
 

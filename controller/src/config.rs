@@ -2,13 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
+use jiff::civil::Time;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+use crate::audit::Network;
 use crate::auth::oidc::is_https;
 use crate::auth::tokens::DEFAULT_ISSUER;
 use crate::pki::LONGEST_AGENT_LIFETIME;
+use crate::storage::audit::Head;
 use crate::storage::sealing::KeySource;
 
 /// The data directory where none is given.
@@ -118,6 +122,27 @@ pub struct Config {
         value_parser = parse_lifetime)]
     pub agent_certificate_lifetime: SignedDuration,
 
+    /// Keep the audit log for this long, as `90d` or `36h`, by whole days.
+    #[arg(long, env = "GANTRY_AUDIT_RETENTION", value_name = "DURATION", default_value = "90d", value_parser = parse_retention)]
+    pub audit_retention: Duration,
+
+    /// Drop days of the audit log that are older than that at this time of the day, in the time zone of the system.
+    #[arg(long, env = "GANTRY_AUDIT_TRIM_AT", value_name = "TIME", default_value = "02:00", value_parser = parse_time_of_day)]
+    pub audit_trim_at: Time,
+
+    /// Write each audit event as a line of JSON to this file as well, or to standard output for `-`.
+    #[arg(long, env = "GANTRY_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+
+    /// Believe what proxies of this network, as `10.0.0.0/8`, say in `X-Forwarded-For` of whom they speak for; may be given several times.
+    #[arg(
+        long = "trusted-proxy",
+        env = "GANTRY_TRUSTED_PROXY",
+        value_delimiter = ',',
+        value_name = "NETWORK"
+    )]
+    pub trusted_proxies: Vec<Network>,
+
     /// Send traces to this OTLP gRPC endpoint, `http://host:4317`. Off where absent.
     #[arg(long, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
@@ -143,6 +168,12 @@ pub enum Command {
     /// The keys that Secrets are sealed with in the database.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Look at the audit log in the database itself.
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
 }
 
 /// What can be done with the key ring.
@@ -192,6 +223,33 @@ pub struct KeyRingArgs {
         conflicts_with = "encryption_keys_file"
     )]
     pub encryption_keys: Option<KeySource>,
+}
+
+/// What can be done with the audit log.
+#[derive(Clone, Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Go through the whole chain of events, and fail at the first that was changed, removed, moved or added. Reads only, also while
+    /// controllers run. Prints where the chain ends: write it down elsewhere, and give it next time.
+    Verify {
+        /// The Postgres to look at.
+        #[arg(long, env = "GANTRY_DATABASE_URL", hide_env_values = true)]
+        database_url: DatabaseUrl,
+        /// What an earlier run printed, `BATCH:HASH`: fail unless the chain still leads through it.
+        #[arg(long, value_name = "BATCH:HASH")]
+        known_head: Option<Head>,
+    },
+}
+
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let span: Span = text.parse().map_err(|_| format!("`{text}` is not a duration as `90d` or `36h`"))?;
+    let kept = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
+    let kept =
+        kept.filter(|kept| *kept >= SignedDuration::from_hours(24)).and_then(|kept| kept.try_into().ok());
+    kept.ok_or_else(|| "it must be a day at least".to_owned())
+}
+
+fn parse_time_of_day(text: &str) -> Result<Time, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a time of the day as `02:00`"))
 }
 
 fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
@@ -274,6 +332,18 @@ mod tests {
         for wrong in ["5", "1s", "-1h", "721h", "720h1s", "soon"] {
             assert!(parse_lifetime(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_audit_log_is_kept_for_90_days_and_trimmed_at_two_unless_somebody_says_otherwise() {
+        let config = Config::try_parse_from(["x", "--embedded-postgres", "/x"]).expect("valid");
+        assert_eq!(config.audit_retention, crate::storage::audit::RETENTION);
+        assert_eq!(config.audit_trim_at, Time::constant(2, 0, 0, 0));
+        assert_eq!(parse_retention("36h"), Ok(Duration::from_secs(36 * 3_600)));
+        for wrong in ["23h", "-2d", "90", "soon", "1month"] {
+            assert!(parse_retention(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_time_of_day("25:00").is_err() && parse_time_of_day("23:59").is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod apiserver;
 pub mod app;
 pub mod apply;
+pub mod audit;
 pub mod auth;
 pub mod bootstrap;
 pub mod clock;

@@ -16,6 +16,7 @@ use crate::clock::SharedClock;
 use crate::telemetry::metrics::Metrics;
 use crate::watch_cache::{WatchCache, WindowLimits};
 
+pub mod audit;
 mod backend;
 mod change_log;
 mod compaction;
@@ -39,11 +40,14 @@ pub use fields::FieldPaths;
 pub use reseal::{Resealed, SETTLED};
 pub use types::*;
 
+use audit::{Question, Record, Recorded, Recorder, Waiting};
 use follower::Follower;
 use writer::{Pending, Writer};
 
 /// Writers that may wait before a caller has to.
 const WRITE_QUEUE: usize = 1_024;
+/// Events of no change that may wait to be recorded before a caller has to.
+const RECORD_QUEUE: usize = 1_024;
 /// Readers that may wait for one answer of [`Store::caught_up`] before a caller has to.
 const NEWEST_QUEUE: usize = 1_024;
 /// How long the cache may take to reach a version the database has.
@@ -55,13 +59,15 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     cache: WatchCache,
+    backend: Arc<dyn Backend>,
     writes: mpsc::Sender<Pending>,
+    records: mpsc::Sender<Waiting>,
     questions: mpsc::Sender<newest::Waiter>,
     /// Makes the follower look at once.
     kick: Arc<Notify>,
     /// Ends the follower and refuses new questions.
     stop: CancellationToken,
-    /// Ends the writer, after what it was given is committed.
+    /// Ends the writer and the recorder, after what they were given is committed.
     stop_writes: CancellationToken,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
@@ -91,6 +97,7 @@ impl Store {
         let stop = CancellationToken::new();
         let stop_writes = CancellationToken::new();
         let (writes, pending) = mpsc::channel(WRITE_QUEUE);
+        let (records, waiting) = mpsc::channel(RECORD_QUEUE);
         let (questions, waiters) = mpsc::channel(NEWEST_QUEUE);
 
         let mut follower = Follower::new(
@@ -104,11 +111,15 @@ impl Store {
         follower.load().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(stop.clone()));
+        let recorder = Recorder::new(Arc::clone(&backend), metrics.clone());
+        tasks.spawn(recorder.run(waiting, stop_writes.clone()));
         tasks.spawn(Writer::new(Arc::clone(&backend), fields, metrics).run(pending, stop_writes.clone()));
-        tasks.spawn(newest::answer(backend, waiters, stop.clone()));
+        tasks.spawn(newest::answer(Arc::clone(&backend), waiters, stop.clone()));
         Ok(Self(Arc::new(Inner {
             cache,
+            backend,
             writes,
+            records,
             questions,
             kick,
             stop,
@@ -124,6 +135,27 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         self.0.writes.send(Pending { write, answer }).await.map_err(|_| WriteError::stopping())?;
         answered.await.unwrap_or_else(|_| Err(WriteError::stopping()))
+    }
+
+    /// Hands over an event that no change belongs to; what is returned tells when it is stored, or that it is not. Waits while too many
+    /// do already, and fails only when the store is stopping.
+    pub async fn record(
+        &self,
+        record: Record,
+    ) -> Result<oneshot::Receiver<Result<(), StorageError>>, StorageError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.records.send(Waiting { record, answer }).await.map_err(|_| StorageError::Stopped)?;
+        Ok(answered)
+    }
+
+    /// A page of events, the newest first.
+    pub async fn recorded(&self, question: &Question) -> Result<Vec<Recorded>, StorageError> {
+        self.0.backend.recorded(question).await
+    }
+
+    /// Drops the days of events that are older; how many. Safe to run on many replicas at once, and to repeat where it fails.
+    pub async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
+        self.0.backend.trim_records(keep).await
     }
 
     /// What reads are answered from.

@@ -20,6 +20,8 @@ pub struct Served {
     pub has_status: bool,
     /// What is posted is answered, and that is all there is to it.
     pub is_question: bool,
+    /// Kept by the controller alone: there is a list of it and nothing else.
+    pub is_record: bool,
     /// Subresources that are only posted to, each with the kind of what is posted and answered.
     pub posted: Vec<(String, Served)>,
     /// OpenAPI v3 schema of one object.
@@ -139,7 +141,8 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         return;
     }
     let list = format!("{}List", kind.kind);
-    let mut read_list = operation(kind, "list", &list, LIST_PARAMETERS, None);
+    let parameters = if kind.is_record { RECORD_PARAMETERS } else { LIST_PARAMETERS };
+    let mut read_list = operation(kind, "list", &list, parameters, None);
     let collection = if kind.namespaced {
         paths.insert(everywhere, json!({"get": read_list}));
         format!("{root}/namespaces/{{namespace}}/{}", kind.plural)
@@ -147,6 +150,12 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         everywhere
     };
     rename(&mut read_list, "Namespaced");
+    if kind.is_record {
+        let namespace =
+            json!([{"name": "namespace", "in": "path", "required": true, "schema": {"type": "string"}}]);
+        paths.insert(collection, json!({"get": read_list, "parameters": namespace}));
+        return;
+    }
     let mut of_collection = json!({
         "get": read_list,
         "post": operation(kind, "post", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
@@ -226,6 +235,7 @@ const LIST_PARAMETERS: &[&str] = &[
     "allowWatchBookmarks",
     "sendInitialEvents",
 ];
+const RECORD_PARAMETERS: &[&str] = &["fieldSelector", "limit", "continue", "since", "until"];
 const WRITE_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCH_PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
 

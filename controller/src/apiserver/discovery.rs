@@ -101,7 +101,11 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {
-    if kind.is_question { &["create"] } else { &VERBS }
+    match (kind.is_question, kind.is_record) {
+        (true, _) => &["create"],
+        (_, true) => &["list"],
+        _ => &VERBS,
+    }
 }
 
 struct Subresource<'a> {

@@ -24,6 +24,13 @@ pub(super) const MOST_CAUSES: usize = 20;
 /// Longest path or text of a cause, in characters: both may repeat what the client sent.
 const LONGEST_CAUSE: usize = 1_024;
 
+/// What a refused request was told, for its record; an extension of the answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub reason: String,
+    pub message: String,
+}
+
 /// What a `Result` of this folder fails with.
 pub type Outcome<T> = Result<T, Failure>;
 
@@ -443,6 +450,9 @@ impl IntoResponse for Failure {
         if self.reason == Reason::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        response
+            .extensions_mut()
+            .insert(Told { reason: format!("{:?}", self.reason), message: self.message });
         response
     }
 }

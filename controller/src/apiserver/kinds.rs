@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 mod access;
+mod audit;
 
 pub use access::RBAC;
 
@@ -57,6 +58,8 @@ pub struct Kind {
     pub view: Option<&'static View>,
     /// What is posted is answered at once, and kept nowhere.
     pub is_question: bool,
+    /// Nobody writes it: there is a list of it and nothing else, and the store does not have it.
+    pub is_record: bool,
 }
 
 /// One printer column.
@@ -128,6 +131,7 @@ pub fn all() -> &'static [Kind] {
         kinds.extend(access::kinds());
         kinds.extend(custom::<DockerInstance>());
         kinds.extend(custom::<Operation>());
+        kinds.push(audit::kind());
         kinds
     });
     &KINDS
@@ -145,7 +149,7 @@ pub(super) fn token_request() -> &'static Kind {
 pub fn field_paths() -> FieldPaths {
     all()
         .iter()
-        .filter(|kind| kind.view.is_none() && !kind.is_question)
+        .filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record)
         .fold(FieldPaths::default(), |paths, kind| {
             paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
         })
@@ -182,6 +186,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         reads: read_as::<T>,
         view: None,
         is_question: false,
+        is_record: false,
     })
 }
 
@@ -356,6 +361,7 @@ fn named<T: JsonSchema + DeserializeOwned>(
         reads: read_as::<T>,
         view: None,
         is_question: false,
+        is_record: false,
     }
 }
 

@@ -25,6 +25,8 @@ const LEAST_SHARE: usize = 16 << 10;
 const MOST_GETS: usize = 512;
 /// Lists prepared at the same time, and first states of watches. What they send after that is made as it is read.
 const MOST_LISTS: usize = 64;
+/// Pages of the audit log read at the same time: each has a connection to the database meanwhile, of which there are few.
+const MOST_AUDIT_PAGES: usize = 2;
 /// Watches open at the same time; some 30 KB of memory each.
 const MOST_WATCHES: usize = 20_000;
 /// How long a request waits for its share.
@@ -36,6 +38,7 @@ pub(super) struct Limits {
     bodies: Arc<Semaphore>,
     gets: Arc<Semaphore>,
     lists: Arc<Semaphore>,
+    audit_pages: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
 }
@@ -53,6 +56,7 @@ impl Limits {
             bodies: Arc::new(Semaphore::new(MOST_BODIES / LEAST_SHARE)),
             gets: Arc::new(Semaphore::new(MOST_GETS)),
             lists: Arc::new(Semaphore::new(MOST_LISTS)),
+            audit_pages: Arc::new(Semaphore::new(MOST_AUDIT_PAGES)),
             watches: Arc::new(Semaphore::new(MOST_WATCHES)),
             heavy: Arc::new(Semaphore::new(cores)),
         }
@@ -73,6 +77,11 @@ impl Limits {
     /// For preparing a list; 429 after a second.
     pub async fn of_list(&self) -> Outcome<Share> {
         take(&self.lists, 1).await
+    }
+
+    /// For a page of the audit log; 429 after a second.
+    pub async fn of_audit_page(&self) -> Outcome<Share> {
+        take(&self.audit_pages, 1).await
     }
 
     /// For a watch, as long as it is open; 429 at once, since watches last.

@@ -61,6 +61,7 @@ fn served(kind: &Kind) -> Served {
         namespaced: kind.namespaced,
         has_status: kind.has_status,
         is_question: kind.is_question,
+        is_record: kind.is_record,
         posted: token.into_iter().collect(),
         schema: kind.schema.document().clone(),
     }

@@ -13,6 +13,7 @@ use super::failure::{CauseReason, Failure, Outcome};
 use super::kinds::Kind;
 use super::selectors::Selector;
 use crate::apply::LONGEST_MANAGER;
+use crate::audit::Ticket;
 use crate::auth::Caller;
 use crate::storage::{Key, Resource, Version};
 
@@ -43,6 +44,8 @@ pub(crate) struct Call {
     pub caller: Caller,
     /// Who writes: `fieldManager`, or how the client calls itself. At most 128 bytes once the verb was checked.
     pub manager: String,
+    /// What becomes its record.
+    pub ticket: Arc<Ticket>,
 }
 
 impl Call {
@@ -75,6 +78,8 @@ impl Call {
             .get_all(header::ACCEPT)
             .iter()
             .any(|value| value.to_str().is_ok_and(|text| text.contains("stream=watch")));
+        let ticket = parts.extensions.get::<Arc<Ticket>>().cloned();
+        let ticket = ticket.ok_or_else(|| Failure::internal("a request was not looked at"))?;
         Ok(Self {
             kind,
             namespace,
@@ -88,6 +93,7 @@ impl Call {
             content_type,
             caller: parts.extensions.get::<Caller>().cloned().unwrap_or_default(),
             manager,
+            ticket,
         })
     }
 
@@ -213,7 +219,7 @@ impl Params {
     }
 
     /// True for `dryRun=All`, the one value there is.
-    fn is_dry_run(&self) -> bool {
+    pub fn is_dry_run(&self) -> bool {
         self.dry_runs().next().is_some()
     }
 

@@ -28,7 +28,8 @@ use super::impersonate::{Impersonated, impersonate};
 use super::kinds::{self, Kind};
 use super::limits::LIGHT;
 use super::request::{Call, Params};
-use super::{ApiServer, answer, discovery, health, openapi, verbs};
+use super::{ApiServer, answer, audited, discovery, health, openapi, verbs};
+use crate::audit::Ticket;
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
 use crate::telemetry::traces;
@@ -119,6 +120,9 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
         add(Method::GET, &everywhere, Verb::List, None);
     }
     add(Method::GET, &collection, Verb::List, None);
+    if kind.is_record {
+        return routes;
+    }
     add(Method::POST, &collection, Verb::Create, None);
     add(Method::DELETE, &collection, Verb::DeleteCollection, None);
     add(Method::GET, &object, Verb::Get, None);
@@ -202,6 +206,9 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
     if route.verb == Verb::List && call.params.is_set("watch") {
+        if route.kind.is_record {
+            return Err(Failure::method_not_allowed());
+        }
         let share = match parts.extensions.get::<InProcess>() {
             Some(InProcess) => None,
             None => Some(server.limits.of_watch()?),
@@ -223,13 +230,14 @@ async fn serve(
             Verb::Get | Verb::List => {
                 let _share = match parts.extensions.get::<InProcess>() {
                     Some(InProcess) => None,
+                    None if route.kind.is_record => Some(server.limits.of_audit_page().await?),
                     None if route.verb == Verb::Get => Some(server.limits.of_get().await?),
                     None => Some(server.limits.of_list().await?),
                 };
-                if route.verb == Verb::Get {
-                    verbs::get(server, &call).await
-                } else {
-                    verbs::list(server, &call).await
+                match route.verb {
+                    Verb::Get => verbs::get(server, &call).await,
+                    _ if route.kind.is_record => verbs::audit_events(server, &call).await,
+                    _ => verbs::list(server, &call).await,
                 }
             }
             verb => write(server, verb, call, &parts, body).await,
@@ -374,6 +382,9 @@ async fn pass(server: &ApiServer, request: &mut Request) -> Outcome<()> {
     {
         let Impersonated { caller: acted, needs: of_caller } = acted;
         tracing::Span::current().record("user.as", &*acted.user);
+        if let Some(ticket) = request.extensions().get::<Arc<Ticket>>() {
+            ticket.is_of(&acted);
+        }
         needs.extend(of_caller.into_iter().map(|need| (caller.clone(), need)));
         request.extensions_mut().insert(acted);
     }
@@ -406,14 +417,16 @@ impl Predicate for Large {
     }
 }
 
-/// Names each request, times it, and makes its span.
+/// Names each request, times it, makes its span, and sees to its record.
 async fn observe(State(server): State<Arc<ApiServer>>, request: Request, next: Next) -> Response {
     static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-    let id = server.entropy.uuid().to_string();
+    let id = server.entropy.uuid();
     let (mut parts, body) = request.into_parts();
     let asked = Attributes::of(&mut parts).await;
     let attributes = asked.clone().unwrap_or_default();
     parts.extensions.insert(asked);
+    let ticket = Arc::new(audited::ticket(&server, id, &attributes, &parts));
+    parts.extensions.insert(Arc::clone(&ticket));
     let request = Request::from_parts(parts, body);
     let user = request.extensions().get::<Caller>().map(|caller| caller.user.clone());
     let span = tracing::info_span!(
@@ -433,7 +446,11 @@ async fn observe(State(server): State<Arc<ApiServer>>, request: Request, next: N
         traces::continue_from(&span, parent);
     }
     let started = tokio::time::Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let answered = async {
+        let response = next.run(request).await;
+        audited::settle(&server, &ticket, response).await
+    };
+    let mut response = answered.instrument(span.clone()).await;
     span.record("code", response.status().as_u16());
     if attributes.verb != "watch" {
         server
@@ -443,7 +460,7 @@ async fn observe(State(server): State<Arc<ApiServer>>, request: Request, next: N
             .observe(started.elapsed().as_secs_f64());
     }
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(AUDIT_ID.clone(), id);
     }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

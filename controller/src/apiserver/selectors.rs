@@ -56,6 +56,14 @@ impl Selector {
         self.fields.iter().find(|term| term.is_equal && term.field == field).map(|term| term.value.as_str())
     }
 
+    /// Field and value of each term; 400 if there are others than of equality, for what is not in memory.
+    pub fn equalities(&self) -> Outcome<Vec<(&str, &str)>> {
+        if !self.labels.is_empty() || self.fields.iter().any(|term| !term.is_equal) {
+            return Err(Failure::bad_request("only field selectors with = or == are supported here"));
+        }
+        Ok(self.fields.iter().map(|term| (term.field.as_str(), term.value.as_str())).collect())
+    }
+
     /// True if the object is meant.
     pub fn matches(&self, object: &Object) -> bool {
         self.labels.iter().all(|requirement| requirement.holds(&object.labels))

@@ -1,6 +1,7 @@
 //! What can be done to a resource, one verb a file: read the request, admit, store, answer.
 
 mod apply;
+mod audit_events;
 mod create;
 mod delete;
 mod get;
@@ -12,6 +13,7 @@ mod update;
 mod watch;
 mod write;
 
+pub(super) use audit_events::audit_events;
 pub(super) use create::create;
 pub(super) use delete::{delete, delete_collection};
 pub(super) use get::get;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::names::{ADMIN_GROUP, GROUP};
+use gantry_api::names::{ADMIN_GROUP, AUDIT_GROUP, GROUP};
 use gantry_api::v1alpha1::Action;
 use k8s_openapi::api::rbac::v1::{
     AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
@@ -82,6 +82,7 @@ pub fn roles() -> Vec<ClusterRole> {
         part("system:gantry:aggregate-to-operator", "operator", operator()),
         part("system:gantry:aggregate-to-admin", "admin", admin()),
         role("gantry-agent", agent()),
+        role("gantry-auditor", vec![rule(AUDIT_GROUP, &["auditevents"], &["get", "list"])]),
     ];
     // A role of roles is full once those it gathers are.
     for _ in 0..3 {

@@ -103,7 +103,10 @@ impl World {
     }
 
     async fn write(&self, resource: &str, name: &str, expects: Expects, effect: Effect) {
-        self.store.write(Write { key: key(resource, name), expects, effect }).await.expect("it is stored");
+        self.store
+            .write(Write { key: key(resource, name), expects, effect, record: None })
+            .await
+            .expect("it is stored");
         self.store.caught_up().await.expect("memory has it");
     }
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::audit::{Question, Record, Recorded};
 use super::{ChangeKind, Key, Version, Write};
 
 /// Why the database could not be asked. Cheap to clone, so that callers who shared a question share the answer.
@@ -180,7 +182,7 @@ impl Batch {
 /// A database that keeps objects and an ordered log of their changes.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Commits the writes whose expectation holds, all at once. Answers each in order: its version, or `None` if it was refused.
+    /// Commits the writes whose expectation holds, with the record of each, all at once. Answers each in order: its version, or `None` if it was refused.
     ///
     /// Called by one writer at a time. An error means that nothing was stored, except [`StorageError::FateUnknown`].
     async fn commit(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError>;
@@ -197,6 +199,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Declares that the database is behind `seen`, which a replica had read from it: the incarnation rises, and the counter
     /// jumps far past `seen`. Nothing happens if another replica already did.
     async fn rewound(&self, seen: Position) -> Result<(), StorageError>;
+
+    /// Adds events that no change belongs to, in this order and all at once. An error may mean that only the answer was lost.
+    async fn record(&self, records: &[Record]) -> Result<(), StorageError>;
+
+    /// A page of events, the newest first.
+    async fn recorded(&self, question: &Question) -> Result<Vec<Recorded>, StorageError>;
+
+    /// Drops whole days of events that are older; how many.
+    async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError>;
 
     /// Changes when there may be something new in the log. Never the only way to learn of it.
     fn notices(&self) -> watch::Receiver<u64>;

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::agent_v1::Rewind;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::audit::{Question, Record, Recorded};
 use super::{
     Backend, Batch, ChangeKind, Effect, Expects, Identity, Key, LoggedChange, Position, Snapshot,
     StorageError, Stored, Tail, Version,
@@ -33,7 +36,9 @@ struct State {
     /// The newest version that was compacted away.
     floor: Version,
     rewinds: Vec<Rewind>,
+    events: Vec<Recorded>,
     is_away: bool,
+    cannot_record: bool,
 }
 
 /// A moment to go back to.
@@ -51,7 +56,9 @@ impl MemoryBackend {
                 log: VecDeque::new(),
                 floor: Version(0),
                 rewinds: Vec::new(),
+                events: Vec::new(),
                 is_away: false,
+                cannot_record: false,
             })),
             notices: watch::Sender::new(0),
             clock,
@@ -70,6 +77,11 @@ impl MemoryBackend {
     pub fn set_away(&self, is_away: bool) {
         self.state.lock().is_away = is_away;
         self.notify();
+    }
+
+    /// Makes it refuse every event, and what has one with it, or takes them again.
+    pub fn set_recording(&self, is_recording: bool) {
+        self.state.lock().cannot_record = !is_recording;
     }
 
     /// What [`MemoryBackend::rewind`] can go back to.
@@ -98,6 +110,16 @@ impl MemoryBackend {
 }
 
 impl State {
+    fn takes_records(&self) -> Result<(), StorageError> {
+        if self.cannot_record { Err(StorageError::Away) } else { Ok(()) }
+    }
+
+    fn record(&mut self, record: &Record, at: Timestamp) {
+        let last = self.events.last();
+        let (number, at) = last.map_or((1, at), |last| (last.number + 1, at.max(last.at)));
+        self.events.push(Recorded { number, at, record: record.clone() });
+    }
+
     fn holds(&self, key: &Key, uid: uuid::Uuid, expects: Expects) -> bool {
         match (expects, self.objects.get(key)) {
             (Expects::Absent, present) => present.is_none(),
@@ -115,6 +137,9 @@ impl State {
 impl Backend for MemoryBackend {
     async fn commit(&self, batch: &Batch) -> Result<Vec<Option<Version>>, StorageError> {
         let committed_at = self.clock.now();
+        if batch.writes.iter().any(|write| write.record.is_some()) {
+            self.ask(|state| state.takes_records())??;
+        }
         let versions = self.ask(|state| {
             let mut next = state.position.version;
             let mut versions = Vec::with_capacity(batch.writes.len());
@@ -142,6 +167,9 @@ impl Backend for MemoryBackend {
                     state.objects.insert(write.key.clone(), stored.clone());
                 }
                 state.log.push_back(LoggedChange { kind, stored, committed_at });
+                if let Some(record) = &write.record {
+                    state.record(record, committed_at);
+                }
                 versions.push(Some(next));
             }
             state.position.version = next;
@@ -186,6 +214,27 @@ impl Backend for MemoryBackend {
         })?;
         self.notify();
         Ok(())
+    }
+
+    async fn record(&self, records: &[Record]) -> Result<(), StorageError> {
+        let at = self.clock.now();
+        self.ask(|state| {
+            state.takes_records()?;
+            records.iter().for_each(|record| state.record(record, at));
+            Ok(())
+        })?
+    }
+
+    async fn recorded(&self, question: &Question) -> Result<Vec<Recorded>, StorageError> {
+        self.ask(|state| {
+            let newest_first = state.events.iter().rev();
+            newest_first.filter(|event| question.wants(event)).take(question.limit).cloned().collect()
+        })
+    }
+
+    async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
+        let horizon = self.clock.now() - jiff::SignedDuration::try_from(keep).unwrap_or_default();
+        self.ask(|state| state.events.retain(|event| event.at >= horizon)).map(|()| 0)
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

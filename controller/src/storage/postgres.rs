@@ -13,12 +13,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::audit::{Question, Record, Recorded};
 use super::compaction::{self, Retention};
 use super::sealing::{self, Sealer};
 use super::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version, notify};
 use crate::clock::Entropy;
 
-/// Connections of one replica: the writer, the listener, the follower, readers' shared question, compaction, and some to spare.
+/// Connections of one replica: the writer, the listener, the follower, readers' shared question, the recorder, compaction, and two to
+/// read the audit log.
 const CONNECTIONS: u32 = 8;
 /// Those of them that are kept open, so that the first four have theirs when a server has none to give any more.
 const KEPT: u32 = 4;
@@ -158,6 +160,18 @@ impl Backend for Postgres {
 
     async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
         within(READ_PATIENCE, self.begin_incarnation(seen.identity.incarnation + 1, seen.version)).await
+    }
+
+    async fn record(&self, records: &[Record]) -> Result<(), StorageError> {
+        self.record_events(records).await
+    }
+
+    async fn recorded(&self, question: &Question) -> Result<Vec<Recorded>, StorageError> {
+        self.read_events(question).await
+    }
+
+    async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
+        self.trim_events(keep).await
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
+use sqlx::PgConnection;
 use sqlx::types::Json;
 use tokio::time::Instant;
 use tracing::{info, instrument, warn};
 use uuid::Uuid;
 
+use super::audit;
 use super::postgres::{Postgres, within};
 use super::sealing::Sealer;
 use super::types::texts;
@@ -67,20 +69,8 @@ impl Postgres {
 
     async fn attempt(&self, number: i64, columns: &Columns<'_>) -> Result<Vec<Option<i64>>, Failed> {
         let mut connection = self.pool.acquire().await.map_err(Failed::Certainly)?;
-        let statement = sqlx::query_scalar!(
-            r#"SELECT write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS "versions!: Vec<Option<i64>>""#,
-            self.writer,
-            number,
-            &columns.kinds as &[&str],
-            &columns.resources as &[&str],
-            &columns.namespaces as &[&str],
-            &columns.names as &[&str],
-            &columns.uids,
-            &columns.expected,
-            &columns.labels,
-            &columns.data as &[Cow<'_, str>],
-        );
-        match tokio::time::timeout(COMMIT_PATIENCE, statement.fetch_one(&mut *connection)).await {
+        let answer = tokio::time::timeout(COMMIT_PATIENCE, self.send(&mut connection, number, columns));
+        match answer.await {
             Ok(Ok(given)) => Ok(given),
             Ok(Err(error)) if is_refusal(&error) => {
                 if is_read_only(&error) {
@@ -97,6 +87,59 @@ impl Postgres {
                 Err(Failed::Perhaps(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
             }
         }
+    }
+
+    async fn send(
+        &self,
+        connection: &mut PgConnection,
+        number: i64,
+        columns: &Columns<'_>,
+    ) -> Result<Vec<Option<i64>>, sqlx::Error> {
+        if columns.recorded.is_empty() {
+            return sqlx::query_scalar!(
+                r#"SELECT write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS "versions!: Vec<Option<i64>>""#,
+                self.writer,
+                number,
+                &columns.kinds as &[&str],
+                &columns.resources as &[&str],
+                &columns.namespaces as &[&str],
+                &columns.names as &[&str],
+                &columns.uids,
+                &columns.expected,
+                &columns.labels,
+                &columns.data as &[Cow<'_, str>],
+            )
+            .fetch_one(connection)
+            .await;
+        }
+        let events = &columns.events;
+        sqlx::query_scalar!(
+            r#"SELECT write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+            AS "versions!: Vec<Option<i64>>""#,
+            self.writer,
+            number,
+            &columns.kinds as &[&str],
+            &columns.resources as &[&str],
+            &columns.namespaces as &[&str],
+            &columns.names as &[&str],
+            &columns.uids,
+            &columns.expected,
+            &columns.labels,
+            &columns.data as &[Cow<'_, str>],
+            &columns.recorded,
+            &events.ids,
+            &events.users as &[&str],
+            &events.actions as &[&str],
+            &events.resources as &[&str],
+            &events.namespaces as &[&str],
+            &events.names as &[&str],
+            &events.instances as &[&str],
+            &events.outcomes as &[&str],
+            &events.contents as &[&str],
+            &events.digests,
+        )
+        .fetch_one(connection)
+        .await
     }
 
     /// Reads everything, at one version. Texts are as they are stored.
@@ -180,6 +223,9 @@ struct Columns<'a> {
     expected: Vec<i64>,
     labels: Vec<String>,
     data: Vec<Cow<'a, str>>,
+    /// Which writes have an event, counted from 1 as Postgres does.
+    recorded: Vec<i32>,
+    events: audit::Columns<'a>,
 }
 
 impl<'a> Columns<'a> {
@@ -194,8 +240,10 @@ impl<'a> Columns<'a> {
             expected: Vec::with_capacity(count),
             labels: Vec::with_capacity(count),
             data: Vec::with_capacity(count),
+            recorded: Vec::new(),
+            events: audit::Columns::default(),
         };
-        for write in &batch.writes {
+        for (place, write) in (1..).zip(&batch.writes) {
             let (kind, body) = match (&write.effect, write.expects) {
                 (Effect::Delete(body), _) => ("D", body),
                 (Effect::Put(body), Expects::Absent | Expects::AbsentIn(_)) => ("A", body),
@@ -212,6 +260,10 @@ impl<'a> Columns<'a> {
             });
             columns.labels.push(serde_json::json!(body.labels).to_string());
             columns.data.push(sealer.seal(&write.key, body.uid, &body.text));
+            if let Some(record) = &write.record {
+                columns.recorded.push(place);
+                columns.events.push(record);
+            }
         }
         columns
     }

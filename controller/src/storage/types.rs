@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::audit::Record;
 use super::{FieldPaths, StorageError};
 
 /// Counts commits; the `resourceVersion` of the API. Opaque to clients, ordered to us.
@@ -165,6 +166,8 @@ pub struct Write {
     pub expects: Expects,
     /// What becomes of it.
     pub effect: Effect,
+    /// The event that is recorded in the same transaction, if the write happens.
+    pub record: Option<Box<Record>>,
 }
 
 /// What becomes of an object.

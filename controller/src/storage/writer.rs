@@ -182,7 +182,7 @@ mod tests {
         let body = Body::new(json!({"metadata": metadata})).expect("has metadata");
         let key = Key { resource: Resource("things".into()), namespace: "".into(), name: name.into() };
         Pending {
-            write: Write { key, expects: Expects::Absent, effect: Effect::Put(body) },
+            write: Write { key, expects: Expects::Absent, effect: Effect::Put(body), record: None },
             answer: oneshot::channel().0,
         }
     }

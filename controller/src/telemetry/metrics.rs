@@ -31,6 +31,8 @@ pub struct Metrics {
     pub commit_size: Histogram,
     /// `gantry_group_commit_duration_seconds`.
     pub commit_duration: Histogram,
+    /// `gantry_audit_dropped_total{reason}`: events of requests without a change that were not recorded.
+    pub audit_dropped: IntCounterVec,
     /// `gantry_reconcile_duration_seconds{kind,outcome}`; outcome is ok or error.
     pub reconcile_duration: HistogramVec,
     /// `gantry_reconcile_queue_depth{kind}`: passes under way.
@@ -134,6 +136,13 @@ impl Metrics {
                 "Time one group commit took.",
                 FAST.to_vec()
             ))),
+            audit_dropped: add!(IntCounterVec::new(
+                opts!(
+                    "gantry_audit_dropped_total",
+                    "Events of refused and failed requests that were not recorded; those of changes are part of them."
+                ),
+                &["reason"]
+            )),
             reconcile_duration: add!(HistogramVec::new(
                 histogram_opts!(
                     "gantry_reconcile_duration_seconds",

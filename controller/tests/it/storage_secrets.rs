@@ -36,13 +36,14 @@ fn holding(uid: Uuid, value: &str) -> Effect {
 
 async fn make(store: &Store, name: &str, value: &str) -> Arc<Object> {
     let effect = holding(SystemEntropy.uuid(), value);
-    let write = Write { key: secret(name), expects: Expects::Absent, effect };
+    let write = Write { key: secret(name), expects: Expects::Absent, effect, record: None };
     store.write(write).await.expect("it is new")
 }
 
 async fn change(store: &Store, object: &Object, value: &str) -> Arc<Object> {
     let effect = holding(object.uid, value);
-    let write = Write { key: object.key.clone(), expects: Expects::Version(object.version), effect };
+    let write =
+        Write { key: object.key.clone(), expects: Expects::Version(object.version), effect, record: None };
     store.write(write).await.expect("nobody else writes it")
 }
 
@@ -119,6 +120,7 @@ async fn t29_a_secret_is_in_no_table_and_in_the_memory_of_every_replica_and_of_t
         key: secret("other"),
         expects: Expects::Version(left.cache().version()),
         effect: Effect::Delete(Body::new(json!({"metadata": {"uid": object.uid}})).expect("an object")),
+        record: None,
     };
     assert!(left.write(gone).await.is_err(), "it is another object's version");
 
@@ -173,7 +175,7 @@ async fn t29_a_copy_of_the_database_without_the_keys_lists_no_secret() {
     assert!(damage.why.contains(&id(&keys)) && !damage.why.contains(PLANTED), "{}", damage.why);
     let expects = Expects::Version(object.version);
     let gone = Body::new(json!({"metadata": {"uid": object.uid}})).expect("an object");
-    let delete = Write { key: secret("web"), expects, effect: Effect::Delete(gone) };
+    let delete = Write { key: secret("web"), expects, effect: Effect::Delete(gone), record: None };
     thief.write(delete).await.expect("what cannot be opened can be deleted");
     thief.caught_up().await.expect("it follows");
     assert_eq!(listed(&thief), (Vec::new(), Vec::new()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gantry_api::agent_v1::{Rewind, Token};
 use gantry_controller::gateway::Authority;
+use gantry_controller::storage::audit::{Question, Record, Recorded};
 use gantry_controller::storage::memory::{MemoryBackend, Moment};
 use gantry_controller::storage::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version};
 use parking_lot::Mutex;
@@ -187,6 +188,21 @@ impl Backend for Connection {
     async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
         self.travels().await?;
         self.database.backend.rewound(seen).await
+    }
+
+    async fn record(&self, records: &[Record]) -> Result<(), StorageError> {
+        self.travels().await?;
+        self.database.backend.record(records).await
+    }
+
+    async fn recorded(&self, question: &Question) -> Result<Vec<Recorded>, StorageError> {
+        self.travels().await?;
+        self.database.backend.recorded(question).await
+    }
+
+    async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
+        self.travels().await?;
+        self.database.backend.trim_records(keep).await
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

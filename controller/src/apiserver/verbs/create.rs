@@ -5,7 +5,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::write::{self, ATTEMPTS, Ownership, Written, metadata, own, place, take_managed_fields, text_of};
+use super::write::{
+    self, ATTEMPTS, Ownership, Place, Written, metadata, own, place, take_managed_fields, text_of,
+};
 use crate::apiserver::admission::{self, Admitted, Create};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Failure, Outcome};
@@ -51,6 +53,7 @@ pub(super) async fn store(
         &Create { kind: call.kind, validation: write::validation(call), duplicates },
         object,
     )?;
+    call.ticket.saw(None, &object);
     grants::check(&server.rights, call, None, &object)?;
     let key = call.key(text_of(&object, "name")?.unwrap_or_default());
     let fields = metadata(&mut object)?;
@@ -92,7 +95,7 @@ async fn enter(server: &ApiServer, call: &Call, key: &Key, object: Value) -> Out
         None => Expects::Absent,
         Some(namespace) => Expects::AbsentIn(takes_objects(server, namespace, key).await?),
     };
-    write::store(server, call, key, expects, object, false).await
+    write::store(server, call, Place { key, expects, old: None }, object, false).await
 }
 
 /// A Namespace is born active, and held until its contents are gone.

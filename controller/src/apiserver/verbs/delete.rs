@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status, Stat
 use serde_json::{Value, json};
 
 use super::list::page;
-use super::write::{ATTEMPTS, current, is_held, is_stale, metadata, parse, store};
+use super::write::{ATTEMPTS, Place, current, is_held, is_stale, metadata, parse, store};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{CauseReason, Failure, Outcome};
 use crate::apiserver::request::{Call, check_dry_run};
@@ -110,7 +110,8 @@ async fn remove_damaged(
     };
     options.check(&object)?;
     tracing::warn!(object = %key, why, "an object that cannot be read is deleted without regard to its finalizers");
-    store(server, call, key, Expects::Version(*version), rest, true).await?;
+    let place = Place { key, expects: Expects::Version(*version), old: Some(&rest) };
+    store(server, call, place, rest.clone(), true).await?;
     Ok(Removed::Gone(std::sync::Arc::new(object)))
 }
 
@@ -133,9 +134,9 @@ async fn try_remove(
     if is_lost {
         tracing::warn!(object = %object.key, "an object that cannot be read as its kind is deleted without regard to its finalizers");
     }
+    let place = Place { key: &object.key, expects: Expects::Version(object.version), old: Some(&before) };
     if is_lost || !is_held(&dying) {
-        let expects = Expects::Version(object.version);
-        store(server, call, &object.key, expects, dying, true).await?;
+        store(server, call, place, dying, true).await?;
         return Ok(Removed::Gone(object.clone()));
     }
     if !is_dying {
@@ -144,9 +145,7 @@ async fn try_remove(
     if dying == before {
         return Ok(Removed::Marked(object.json.clone()));
     }
-    store(server, call, &object.key, Expects::Version(object.version), dying, false)
-        .await
-        .map(Removed::Marked)
+    store(server, call, place, dying, false).await.map(Removed::Marked)
 }
 
 /// Begins the deletion: from here on only finalizers hold the object.

@@ -207,6 +207,7 @@ pub(super) async fn replace(
         },
         new,
     )?;
+    call.ticket.saw(Some(old), &new);
     grants::check(&server.rights, call, Some(old), &new)?;
     metadata(&mut new)?.insert("resourceVersion".to_owned(), current.version.to_string().into());
     own(server, call, Some(old), &mut new, given.as_ref(), ownership)?;
@@ -219,19 +220,29 @@ pub(super) async fn replace(
     if is_same {
         return Ok(Written { json: current.json.clone(), warnings });
     }
-    let json = store(server, call, &current.key, Expects::Version(current.version), new, is_gone).await?;
+    let place = Place { key: &current.key, expects: Expects::Version(current.version), old: Some(old) };
+    let json = store(server, call, place, new, is_gone).await?;
     Ok(Written { json, warnings })
 }
 
-/// Writes an admitted object, or under `dryRun=All` answers as if; the answer is as it is kept.
+/// Where an object goes, and what it takes the place of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub key: &'a Key,
+    pub expects: Expects,
+    /// In the form of the request's kind.
+    pub old: Option<&'a Value>,
+}
+
+/// Writes an admitted object and the record of it, or under `dryRun=All` answers as if; the answer is as it is kept.
 pub(super) async fn store(
     server: &ApiServer,
     call: &Call,
-    key: &Key,
-    expects: Expects,
+    Place { key, expects, old }: Place<'_>,
     mut object: Value,
     is_gone: bool,
 ) -> Outcome<Bytes> {
+    let record = call.ticket.of_change(key, old, &object);
     if let Some(view) = call.kind.view {
         view.keep(&mut object);
     }
@@ -239,11 +250,17 @@ pub(super) async fn store(
         return Err(Failure::too_large(BODY_LIMIT));
     }
     if call.is_dry_run {
+        call.ticket.is_dry();
         return serde_json::to_vec(&object).map(Bytes::from).map_err(answer::broken);
     }
     let body = Body::new(object).ok_or_else(|| Failure::internal("an admitted object has no uid"))?;
     let effect = if is_gone { Effect::Delete(body) } else { Effect::Put(body) };
-    let stored = server.store.write(Write { key: key.clone(), expects, effect }).await?;
+    let write = Write { key: key.clone(), expects, effect, record: record.clone().map(Box::new) };
+    let stored = server.store.write(write).await?;
+    if let Some(record) = &record {
+        call.ticket.is_stored();
+        server.audit.copy(record);
+    }
     Ok(stored.json.clone())
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use gantry_controller::storage::audit::{Question, Record, Recorded};
 use gantry_controller::storage::{Backend, Batch, Position, Snapshot, StorageError, Tail, Version};
 use tokio::sync::watch;
 
@@ -52,6 +54,18 @@ impl Backend for Gate {
 
     async fn rewound(&self, seen: Position) -> Result<(), StorageError> {
         self.backend.rewound(seen).await
+    }
+
+    async fn record(&self, records: &[Record]) -> Result<(), StorageError> {
+        self.backend.record(records).await
+    }
+
+    async fn recorded(&self, question: &Question) -> Result<Vec<Recorded>, StorageError> {
+        self.backend.recorded(question).await
+    }
+
+    async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
+        self.backend.trim_records(keep).await
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

@@ -102,17 +102,17 @@ pub fn body(uid: Uuid, value: u64) -> Body {
 }
 
 pub fn create(key: Key, uid: Uuid) -> Write {
-    Write { key, expects: Expects::Absent, effect: Effect::Put(body(uid, 0)) }
+    Write { key, expects: Expects::Absent, effect: Effect::Put(body(uid, 0)), record: None }
 }
 
 pub fn update(object: &Object, value: u64) -> Write {
     let effect = Effect::Put(body(object.uid, value));
-    Write { key: object.key.clone(), expects: Expects::Version(object.version), effect }
+    Write { key: object.key.clone(), expects: Expects::Version(object.version), effect, record: None }
 }
 
 pub fn delete(object: &Object) -> Write {
     let effect = Effect::Delete(body(object.uid, 0));
-    Write { key: object.key.clone(), expects: Expects::Version(object.version), effect }
+    Write { key: object.key.clone(), expects: Expects::Version(object.version), effect, record: None }
 }
 
 /// What happened, as far as a watcher and a writer can agree on it.

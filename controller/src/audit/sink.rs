@@ -1,0 +1,62 @@
+//! Where records go that no change takes along, and the copy of all of them.
+
+use std::time::Duration;
+
+use super::event::shown;
+use super::log::Log;
+use super::source::Network;
+use crate::storage::Store;
+use crate::storage::audit::Record;
+use crate::telemetry::metrics::Metrics;
+
+/// Longest a request waits for its record to be stored, and longest it waits in line before that.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an administrator says of the audit log.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<Network>,
+    /// Where each event is written to as well.
+    pub log: Option<Log>,
+}
+
+/// Takes records. Cheap to clone.
+#[derive(Clone)]
+pub struct Sink {
+    store: Store,
+    metrics: Metrics,
+    settings: Settings,
+}
+
+impl Sink {
+    /// Into the store.
+    pub fn new(store: Store, metrics: Metrics, settings: Settings) -> Self {
+        Self { store, metrics, settings }
+    }
+
+    /// Proxies that are believed.
+    pub fn trusted_proxies(&self) -> &[Network] {
+        &self.settings.trusted_proxies
+    }
+
+    /// Stores the record of a request without a change. With `waits` returns once that is so, within a few seconds; the answer is whether
+    /// it is known to be stored. What finds no room is counted.
+    pub async fn settle(&self, record: Record, waits: bool) -> bool {
+        self.copy(&record);
+        let room = if waits { PATIENCE } else { Duration::ZERO };
+        let Ok(Ok(stored)) = tokio::time::timeout(room, self.store.record(record)).await else {
+            self.metrics.audit_dropped.with_label_values(&["overflow"]).inc();
+            return false;
+        };
+        waits && matches!(tokio::time::timeout(PATIENCE, stored).await, Ok(Ok(Ok(()))))
+    }
+
+    /// Writes a record into the log beside the store, if there is one.
+    pub fn copy(&self, record: &Record) {
+        let Some(log) = &self.settings.log else { return };
+        if !log.write(shown(record).to_string()) {
+            self.metrics.audit_dropped.with_label_values(&["log"]).inc();
+        }
+    }
+}
