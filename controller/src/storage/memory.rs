@@ -220,7 +220,9 @@ impl Backend for MemoryBackend {
         let at = self.clock.now();
         self.ask(|state| {
             state.takes_records()?;
-            records.iter().for_each(|record| state.record(record, at));
+            for record in records {
+                state.record(record, at);
+            }
             Ok(())
         })?
     }
