@@ -83,7 +83,8 @@ impl World {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
         let resource = Resource("clusterrolebindings.rbac.authorization.k8s.io".into());
         let key = Key { resource, namespace: "".into(), name: uid.to_string().into() };
-        let made = self.store.write(Write { key, expects: Expects::Absent, effect: put(binding) });
+        let made =
+            self.store.write(Write { key, expects: Expects::Absent, effect: put(binding), record: None });
         made.await.expect("it is stored");
         self.store.caught_up().await.expect("memory has it");
     }

@@ -308,6 +308,9 @@ async fn f16_a_clock_that_is_set_back_leaves_the_order_as_it_was() {
     assert_eq!(database.verify().await, "4 from 1");
 }
 
+/// How a question asks for a value of an event, and where the event has it.
+type Field = (fn(&mut Question, Option<String>), fn(&Record) -> &String);
+
 #[tokio::test]
 async fn a_page_has_the_newest_events_that_are_asked_for_and_the_next_goes_on_after_it() {
     let database = Database::start().await;
@@ -329,7 +332,6 @@ async fn a_page_has_the_newest_events_that_are_asked_for_and_the_next_goes_on_af
     assert_eq!(everything.len(), 60);
     let middle = everything[30].at;
 
-    type Field = (fn(&mut Question, Option<String>), fn(&Record) -> &String);
     let fields: [Field; 7] = [
         (|question, value| question.user = value, |record| &record.user),
         (|question, value| question.action = value, |record| &record.action),
