@@ -308,7 +308,7 @@ impl Gateway {
         let reason = session.run(self, &connection).await;
         session.shut();
         self.parts.metrics.agent_sessions.dec();
-        // Its place is free at once, but for another process while a silent one may still start things.
+        // Its place is free at once, but for another machine while a silent one may still start things.
         let is_silent = !matches!(reason, Ended::Closed(_)) && connection.fell_silent().await;
         if !is_silent {
             self.give_up(&session).await;

@@ -61,9 +61,10 @@ impl Refused {
         Self::new(RefusalReason::Unavailable, retry_after, message)
     }
 
-    /// A clone must not run beside the first, nor a machine beside the one it replaces.
+    /// A copy of a host must not run beside the first.
     fn lingers(left: Duration) -> Self {
-        let message = "another process with this agent's key does not answer and may still start what it was sent: wait until it cannot";
+        let message = "an agent with this key on another machine, or before this one was started, does not answer and may still start what it was sent: \
+             wait until it cannot";
         Self::new(RefusalReason::Unavailable, left, message)
     }
 
@@ -126,7 +127,9 @@ impl Gateway {
             ));
         }
         self.may_connect(identity, from).await?;
-        let boot = hello.boot_nonce.clone();
+        // Where a machine cannot tell its starts apart, each process counts as one.
+        let boot =
+            Some(&hello.machine_boot).filter(|boot| !boot.is_empty()).unwrap_or(&hello.boot_nonce).clone();
         let session = Arc::new(Session::new(identity.clone(), connection.grpc(), boot, closing.clone()));
         self.take_instance(&session, from).await?;
         let resumed = tokio::select! {

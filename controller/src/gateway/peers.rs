@@ -99,7 +99,7 @@ impl Gateway {
         let request = ProbeRequest {
             instance_uid: instance.to_string(),
             replica: holder.id.to_string(),
-            boot_nonce: boot.to_owned(),
+            boot: boot.to_owned(),
         };
         if let Some(peer) = known {
             let call = async { client(peer.connection.grpc()).probe(request.clone()).await };

@@ -46,7 +46,7 @@ pub(super) struct Session {
     /// In the agent's journal, but no resource any more.
     orphans: Mutex<HashSet<Uuid>>,
     nonce: Mutex<Nonce>,
-    /// Says which process of the agent it is.
+    /// Which start of which machine it runs in.
     boot: String,
     /// The agent may start things until [`PROOF_LASTS`] after this, at the latest.
     proven: Mutex<Instant>,
@@ -123,7 +123,7 @@ impl Session {
         *self.facts.lock() = Some(facts);
     }
 
-    /// Which process of the agent it is.
+    /// Which start of which machine it runs in.
     pub(super) fn boot(&self) -> &str {
         &self.boot
     }
@@ -172,8 +172,8 @@ impl Session {
         }
     }
 
-    /// How long this agent may still start what it was sent although it does not answer; no time if `boot` is the same process, which
-    /// has left this session.
+    /// How long this agent may still start what it was sent although it does not answer; no time if `boot` is the same machine, on which
+    /// one that comes anew has left this session or was started again.
     pub(super) fn may_start_for(&self, boot: &str) -> Duration {
         if self.boot == boot {
             return Duration::ZERO;

@@ -276,7 +276,7 @@ async fn an_agent_that_shows_no_life_on_one_replica_is_let_in_on_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn t20_another_process_with_the_key_waits_on_another_replica_too() {
+async fn t20_another_machine_with_the_key_waits_on_another_replica_too() {
     let world = World::new().await;
     let identity = world.bound("nuc-01").await;
     let first = Arc::new(FakeAgent::of(&identity));
@@ -284,7 +284,7 @@ async fn t20_another_process_with_the_key_waits_on_another_replica_too() {
     until("it is connected", || facts(&world.left, identity.uid).is_some()).await;
     first.is_silent.store(true, std::sync::atomic::Ordering::Relaxed);
 
-    let clone = Arc::new(FakeAgent { boot_nonce: "another", ..FakeAgent::of(&identity) });
+    let clone = Arc::new(FakeAgent { machine_boot: "another", ..FakeAgent::of(&identity) });
     clone.connect(&world.right, &identity).await.expect("it is turned away");
 
     assert_eq!(clone.refusal(), Some(RefusalReason::Unavailable));

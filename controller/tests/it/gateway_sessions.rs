@@ -362,14 +362,14 @@ async fn a_connection_that_shows_no_life_gives_way_to_its_agents_next_one() {
 
 /// What the first was sent may lie in a buffer on its way: it must not run there after the clone has ended it.
 #[tokio::test(start_paused = true)]
-async fn t20_another_process_with_the_key_waits_until_the_silent_one_can_start_nothing_any_more() {
+async fn t20_another_machine_with_the_key_waits_until_the_silent_one_can_start_nothing_any_more() {
     let world = World::new().await;
     let identity = world.bound("nuc-01").await;
     let (first, _session) = world.connect(&identity);
     world.becomes_connected(&identity).await;
     let proven = tokio::time::Instant::now();
     first.is_silent.store(true, Ordering::Relaxed);
-    let clone = || Arc::new(FakeAgent { boot_nonce: "another", ..FakeAgent::of(&identity) });
+    let clone = || Arc::new(FakeAgent { machine_boot: "another", ..FakeAgent::of(&identity) });
 
     let (early, session) = world.connect_as(&identity, clone());
     session.await.expect("it is turned away");
@@ -399,7 +399,7 @@ async fn t20_a_silent_agents_place_is_kept_from_others_after_its_session_too() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    let another = Arc::new(FakeAgent { boot_nonce: "another", ..FakeAgent::of(&identity) });
+    let another = Arc::new(FakeAgent { machine_boot: "another", ..FakeAgent::of(&identity) });
     let (early, early_session) = world.connect_as(&identity, another);
     early_session.await.expect("it is turned away");
     assert_eq!(early.refusal(), Some(RefusalReason::Unavailable));

@@ -58,6 +58,10 @@ async fn on_the_server(kubectl: &Kubectl, name: &str) -> anyhow::Result<()> {
     ] {
         let made = kubectl.feed(APPLY, &manifest).await?.map_err(anyhow::Error::msg)?;
         ensure!(made.contains("serverside-applied"), "{made}");
+        if kind == "dockerinstance" {
+            // Its status is written soon after it is made.
+            kubectl.wait(&format!("{kind}/{name}"), "jsonpath={.status.health}=Unknown").await?;
+        }
         let before = kubectl.get(kind, name).await?;
         kubectl.feed(APPLY, &manifest).await?.map_err(anyhow::Error::msg)?;
         let after = kubectl.get(kind, name).await?;

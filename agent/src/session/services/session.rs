@@ -33,6 +33,7 @@ impl SessionService for Service {
             journal_id: identity.journal_id,
             journal_sequence: identity.sequence,
             boot_nonce: parts.boot_nonce.clone(),
+            machine_boot: parts.clock.boot(),
             // Hello proves that the agent lives, so it waits for no engine.
             engine_id: parts.engine.known_id(),
             highest_token: identity.highest_token,

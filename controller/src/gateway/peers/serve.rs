@@ -130,7 +130,7 @@ impl PeerService for Service {
         let holder = self.0.holder(uid(&call.get_ref().instance_uid)?);
         let Some(session) = holder else { return Ok(Answer::new(ProbeResponse::default())) };
         let is_alive = session.is_alive(self.0.parts.timing.proof_of_life).await;
-        let left = session.may_start_for(&call.get_ref().boot_nonce).as_millis();
+        let left = session.may_start_for(&call.get_ref().boot).as_millis();
         let may_start_for_ms = u32::try_from(left).unwrap_or(u32::MAX);
         Ok(Answer::new(ProbeResponse { is_alive, may_start_for_ms }))
     }

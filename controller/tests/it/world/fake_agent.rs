@@ -27,8 +27,8 @@ pub struct FakeAgent {
     /// Resume is taken and not answered.
     pub resumes_slowly: AtomicBool,
     pub journal_sequence: u64,
-    /// Which process it is.
-    pub boot_nonce: &'static str,
+    /// Which start of which machine it is on.
+    pub machine_boot: &'static str,
     /// What is in its journal.
     pub reports: Vec<agent::OperationReport>,
     pub forgotten: Mutex<Vec<String>>,
@@ -47,7 +47,7 @@ impl FakeAgent {
             refused: Mutex::default(),
             resumes_slowly: AtomicBool::new(false),
             journal_sequence: 7,
-            boot_nonce: "",
+            machine_boot: "",
             reports: Vec::new(),
             forgotten: Mutex::default(),
             claims: None,
@@ -90,7 +90,7 @@ impl SessionService for FakeAgent {
             instance_uid: self.uid.to_string(),
             journal_id: "journal-1".to_owned(),
             journal_sequence: self.journal_sequence,
-            boot_nonce: self.boot_nonce.to_owned(),
+            machine_boot: self.machine_boot.to_owned(),
             certificate_expires_at: i64::MAX,
             policy: agent::Policy::Full.into(),
             ..agent::HelloResponse::default()
