@@ -70,6 +70,7 @@ async fn dev_restarts_what_is_killed_goes_on_with_its_data_and_is_alone_with_it(
         log.contains(&format!("export KUBECONFIG='{}'", data(&scratch).join("kubeconfig").display())),
         "{log}"
     );
+    eventually("the agent to register", PATIENCE, async || kubectl.get("di", "quickstart").await).await?;
     kubectl.wait("dockerinstance/quickstart", "condition=Ready").await?;
     completes(&kubectl, "stop", "Stop").await?;
     assert_eq!(engine.state("web").await, "exited");
