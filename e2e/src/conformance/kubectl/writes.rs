@@ -63,6 +63,8 @@ async fn merge_patch(tool: &Tool) -> anyhow::Result<()> {
         tool.run(["patch", "di", "merged", "--type=merge", "-p", r#"{"spec":{"description":null}}"#]).await?;
     says(&said, &["dockerinstance.gantry.dev/merged patched"])?;
     ensure!(tool.value("di/merged", "{.spec.description}").await?.is_empty());
+    // A status that is written meanwhile would be a change.
+    tool.run(["wait", "--for=jsonpath={.status.observedGeneration}=2", "di/merged", "--timeout=60s"]).await?;
     let said =
         tool.run(["patch", "di", "merged", "--type=merge", "-p", r#"{"spec":{"displayName":"x"}}"#]).await?;
     says(&said, &["(no change)"])
