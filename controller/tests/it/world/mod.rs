@@ -5,5 +5,6 @@ pub mod api;
 pub mod fake_agent;
 pub mod gate;
 pub mod history;
+pub mod people;
 pub mod replicas;
 pub mod storage;
