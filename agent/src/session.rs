@@ -27,8 +27,8 @@ use crate::enrollment::certificate::Enrolled;
 /// A session that was in use for so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
 /// How long a new connection may stay without a word. The other end may be gone where TCP cannot tell, as behind a proxy, and HTTP/2
-/// pings nobody before it has been greeted. The controller lets agents wait for five seconds.
-const GREETED_WITHIN: Duration = Duration::from_secs(60);
+/// pings nobody before it has been greeted. The controller lets agents wait for fifty seconds.
+const GREETED_WITHIN: Duration = Duration::from_secs(90);
 
 /// Why there is no session any more.
 struct Ended {

@@ -19,7 +19,7 @@ mod session;
 pub mod standing;
 mod turns;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -128,6 +128,9 @@ pub struct Gateway {
     remotes: Mutex<HashMap<InstanceUid, Arc<Remote>>>,
     /// Open connections to other replicas.
     peers: Mutex<HashMap<Uuid, Arc<Peer>>>,
+    /// Replicas in whose place another was found. A replica is one process, so none of them comes back, and agents of theirs that come
+    /// back all at once need not each have that found out anew.
+    replaced: Mutex<HashSet<Uuid>>,
     past: Mutex<HashMap<InstanceUid, Past>>,
     /// What happens at agents of every replica.
     events: broadcast::Sender<LinkEvent>,
@@ -157,6 +160,7 @@ impl Gateway {
             sessions: Mutex::default(),
             remotes: Mutex::default(),
             peers: Mutex::default(),
+            replaced: Mutex::default(),
             past: Mutex::default(),
             events: broadcast::channel(EVENT_BUFFER).0,
             own_events: broadcast::channel(EVENT_BUFFER).0,
@@ -265,15 +269,16 @@ impl Gateway {
     /// Waits in line to open a session.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Refused> {
         let came = Instant::now();
-        match self.turns.take(came) {
+        let wait = match self.turns.take(came) {
             Turn::Later(after) => {
                 self.parts.metrics.agent_refusals.with_label_values(&["crowded"]).inc();
                 return Err(Refused::crowded(after));
             }
-            Turn::In(wait) => tokio::time::sleep(wait).await,
-        }
+            Turn::In(wait) => wait,
+        };
+        tokio::time::sleep(wait).await;
         let turn = self.opening.acquire().await;
-        self.turns.note(came, Instant::now());
+        self.turns.entered(came, wait, Instant::now());
         turn.map_err(|_| Refused::crowded(turns::LINE))
     }
 

@@ -29,6 +29,8 @@ use crate::storage::replicas::Replica;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Sessions another replica may be asked to close at the same time.
 const ORDERS: usize = 256;
+/// Replicas that are remembered as replaced. Whoever is forgotten is asked for once more.
+const MOST_REPLACED: usize = 64;
 
 /// Opens connections to other replicas.
 #[async_trait]
@@ -95,6 +97,9 @@ impl Gateway {
     pub(super) async fn probe(&self, holder: &Replica, instance: InstanceUid, boot: &str) -> Probe {
         // That replica waits for its agent first.
         let patience = self.parts.timing.proof_of_life + self.parts.timing.proof_of_life / 2;
+        if self.replaced.lock().contains(&holder.id) {
+            return Probe::Dead;
+        }
         let known = self.peers.lock().get(&holder.id).cloned();
         let request = ProbeRequest {
             instance_uid: instance.to_string(),
@@ -103,7 +108,7 @@ impl Gateway {
         };
         if let Some(peer) = known {
             let call = async { client(peer.connection.grpc()).probe(request.clone()).await };
-            if let Some(told) = told(calls::within(patience, call).await) {
+            if let Some(told) = self.told(holder.id, calls::within(patience, call).await) {
                 return told;
             }
         }
@@ -117,7 +122,27 @@ impl Gateway {
             return Probe::Unknown;
         };
         let call = async { client(opened.grpc()).probe(request).await };
-        told(calls::within(patience, call).await).unwrap_or(Probe::Unknown)
+        self.told(holder.id, calls::within(patience, call).await).unwrap_or(Probe::Unknown)
+    }
+
+    /// What an answer says; `None` if it says nothing.
+    fn told(&self, replica: Uuid, answer: Result<ProbeResponse, LinkError>) -> Option<Probe> {
+        match answer {
+            Ok(answer) if answer.is_alive => Some(Probe::Alive),
+            Ok(answer) if answer.may_start_for_ms > 0 => {
+                Some(Probe::Lingers(Duration::from_millis(answer.may_start_for_ms.into())))
+            }
+            Ok(_) => Some(Probe::Dead),
+            Err(LinkError::Refused { code: tonic::Code::NotFound, .. }) => {
+                let mut replaced = self.replaced.lock();
+                if replaced.len() >= MOST_REPLACED {
+                    replaced.clear();
+                }
+                replaced.insert(replica);
+                Some(Probe::Dead)
+            }
+            Err(_) => None,
+        }
     }
 
     /// Hands the order on; a replica that is not reached now has its own reconciler's word for it.
@@ -131,18 +156,6 @@ impl Gateway {
         if peer.is_none_or(|peer| peer.orders.try_send(order).is_err()) {
             tracing::debug!(%instance, "a replica was not asked to close a session; it is asked again");
         }
-    }
-}
-
-/// What an answer says; `None` if it says nothing.
-fn told(answer: Result<ProbeResponse, LinkError>) -> Option<Probe> {
-    match answer {
-        Ok(answer) if answer.is_alive => Some(Probe::Alive),
-        Ok(answer) if answer.may_start_for_ms > 0 => {
-            Some(Probe::Lingers(Duration::from_millis(answer.may_start_for_ms.into())))
-        }
-        Ok(_) | Err(LinkError::Refused { code: tonic::Code::NotFound, .. }) => Some(Probe::Dead),
-        Err(_) => None,
     }
 }
 

@@ -1,4 +1,7 @@
-//! How fast agents are let in: so many a second, the next in a short line, and whoever would stand too long is told when to come.
+//! How fast agents are let in: so many a second, the next in a line, and whoever would stand too long is told when to come.
+//!
+//! To stand in line costs an agent nothing but patience; to be sent away costs both ends another TLS handshake. So the line is long,
+//! and what it promises follows how late the last one was let in: a controller that cannot keep the pace makes a shorter line.
 //!
 //! Also remembers when an agent last had to wait: time in which the door was too narrow is not an agent's absence.
 
@@ -12,10 +15,10 @@ const RATE: u32 = 200;
 const EACH: Duration = Duration::from_millis(1_000 / RATE as u64);
 /// Agents let in at once after a calm.
 const BURST: u32 = 50;
-/// The longest line, in time; at most 1,000 agents stand in it.
-pub(super) const LINE: Duration = Duration::from_secs(5);
+/// The longest line, in time; at most 10,000 agents stand in it. Shorter than what an agent waits for a first word.
+pub(super) const LINE: Duration = Duration::from_secs(50);
 /// The latest time to come back that an agent is told.
-const LATEST: Duration = Duration::from_secs(60);
+const LATEST: Duration = Duration::from_secs(120);
 /// An agent that waited for so long has noticed.
 const NOTICEABLE: Duration = Duration::from_secs(1);
 
@@ -38,13 +41,15 @@ struct State {
     taken: Instant,
     /// Until when the time after the line is promised to those who were sent away.
     promised: Instant,
+    /// How long after its time the last agent was let in.
+    late: Duration,
     crowded: Option<Instant>,
 }
 
 impl Turns {
     /// Nobody came yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { taken: now, promised: now, crowded: None }))
+        Self(Mutex::new(State { taken: now, promised: now, late: Duration::ZERO, crowded: None }))
     }
 
     /// The turn of an agent that comes now.
@@ -55,18 +60,22 @@ impl Turns {
         if wait >= NOTICEABLE {
             state.crowded = Some(now);
         }
-        if wait <= LINE {
+        let expected = wait + state.late;
+        if expected <= LINE {
             state.taken = taken + EACH;
             return Turn::In(wait);
         }
-        state.promised = (state.promised.max(now + wait) + EACH).min(now + LATEST);
+        state.promised = (state.promised.max(now + expected) + EACH).min(now + LATEST);
         Turn::Later(state.promised - now)
     }
 
-    /// Counts a wait for anything else of ours.
-    pub(super) fn note(&self, since: Instant, now: Instant) {
-        if now - since >= NOTICEABLE {
-            self.0.lock().crowded = Some(now);
+    /// Counts an agent that came then, was to wait for so long, and is let in now.
+    pub(super) fn entered(&self, came: Instant, wait: Duration, now: Instant) {
+        let waited = now - came;
+        let mut state = self.0.lock();
+        state.late = waited.saturating_sub(wait);
+        if waited >= NOTICEABLE {
+            state.crowded = Some(now);
         }
     }
 
@@ -136,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_sent_away_is_told_another_time_than_the_one_before_and_none_beyond_a_minute() {
+    fn whoever_is_sent_away_is_told_another_time_than_the_one_before_and_none_beyond_two_minutes() {
         let now = Instant::now();
         let turns = Turns::new(now);
         let told: Vec<Duration> = (0..20_000)
@@ -147,7 +156,22 @@ mod tests {
             .collect();
 
         assert!(told.iter().all(|after| *after > LINE && *after <= LATEST), "{told:?}");
-        assert!(told.iter().take(8_000).is_sorted_by(|one, next| one < next));
+        assert!(told.is_sorted_by(|one, next| one < next));
+    }
+
+    #[test]
+    fn agents_that_are_let_in_late_make_the_line_shorter_until_one_is_not() {
+        let now = Instant::now();
+        let turns = Turns::new(now);
+        let late = LINE - Duration::from_secs(1);
+        turns.entered(now, Duration::ZERO, now + late);
+
+        let in_line = (0..1_000).filter(|_| matches!(turns.take(now), Turn::In(_))).count();
+        assert_eq!(in_line, (BURST + RATE) as usize);
+        assert!(matches!(turns.take(now), Turn::Later(after) if after > LINE));
+
+        turns.entered(now, late, now + late);
+        assert!(matches!(turns.take(now), Turn::In(_)));
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn retire(context: &Context, instance: &DockerInstance) {
     report::remove_series(context, instance);
 }
 
-fn uid(instance: &DockerInstance) -> Option<InstanceUid> {
+pub(super) fn uid(instance: &DockerInstance) -> Option<InstanceUid> {
     instance.metadata.uid.as_deref()?.parse().ok().map(InstanceUid)
 }
 

@@ -270,25 +270,17 @@ impl Backoff for Quick {
 pub(super) async fn follow<K>(
     client: kube::Client,
     writer: Writer<K>,
-    changed: impl Fn(&K) + Send + Sync + 'static,
+    notice: impl Fn(&Notice<'_, K>) + Send + Sync + 'static,
     stop: CancellationToken,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let (reader, changed) = (writer.as_reader(), Arc::new(changed));
-    let changes = changes(client, writer, reader.clone(), changed.clone(), |changed, notice| match notice {
-        Notice::Gone(object) => changed(object),
-        Notice::Present(_) => {}
-    });
+    let reader = writer.as_reader();
+    let changes = changes(client, writer, reader, Arc::new(notice), |notice, what| notice(&what));
     let mut changes = std::pin::pin!(changes.take_until(stop.cancelled_owned()));
     while let Some(change) = changes.next().await {
-        match change {
-            Ok(place) => {
-                if let Some(object) = reader.get(&place) {
-                    changed(&object);
-                }
-            }
-            Err(error) => tracing::debug!(%error, "a watch broke and will be opened again"),
+        if let Err(error) = change {
+            tracing::debug!(%error, "a watch broke and will be opened again");
         }
     }
 }

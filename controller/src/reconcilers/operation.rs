@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::events::Recorder;
 use super::machine::{Machine, Notice, ReconcileError};
-use super::{Parts, machine};
+use super::{Parts, instance, machine};
 use crate::clock::SharedClock;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkEvent};
 use crate::telemetry::metrics::Metrics;
@@ -52,6 +52,8 @@ pub(super) struct Context {
     recorder: Recorder,
     token: Token,
     instances: Store<DockerInstance>,
+    /// Where each instance is found.
+    places: Mutex<HashMap<InstanceUid, ObjectRef<DockerInstance>>>,
     wake: mpsc::Sender<ObjectRef<Operation>>,
     roster: Mutex<Roster>,
     memory: Mutex<Memory>,
@@ -99,18 +101,28 @@ impl Context {
     }
 
     /// Wakes what is not settled on an instance.
-    fn wake_instance(&self, instance: &DockerInstance) {
-        let places =
-            self.roster.lock().unsettled(&instance.namespace().unwrap_or_default(), &instance.name_any());
+    fn wake_instance(&self, namespace: &str, name: &str) {
+        let places = self.roster.lock().unsettled(namespace, name);
         self.wake(places);
     }
 
     fn wake_uid(&self, instance: InstanceUid) {
-        let uid = instance.to_string();
-        if let Some(found) = self.instances.find(|found| found.metadata.uid.as_deref() == Some(uid.as_str()))
-        {
-            self.wake_instance(&found);
+        let place = self.places.lock().get(&instance).cloned();
+        if let Some(place) = place {
+            self.wake_instance(place.namespace.as_deref().unwrap_or_default(), &place.name);
         }
+    }
+
+    fn notice_instance(&self, notice: &Notice<'_, DockerInstance>) {
+        let (Notice::Present(instance) | Notice::Gone(instance)) = notice;
+        if let Some(uid) = instance::uid(instance) {
+            let mut places = self.places.lock();
+            match notice {
+                Notice::Present(_) => drop(places.insert(uid, ObjectRef::from_obj(*instance))),
+                Notice::Gone(_) => drop(places.remove(&uid)),
+            }
+        }
+        self.wake_instance(&instance.namespace().unwrap_or_default(), &instance.name_any());
     }
 
     fn notice(&self, notice: &Notice<'_, Operation>) {
@@ -157,6 +169,7 @@ pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: 
         recorder: recorder.clone(),
         token,
         instances,
+        places: Mutex::default(),
         wake,
         roster: Mutex::default(),
         memory: Mutex::default(),
@@ -176,7 +189,7 @@ pub(super) async fn run(parts: &Parts, token: Token, recorder: &Recorder, stop: 
         instance_writer,
         {
             let context = context.clone();
-            move |instance: &DockerInstance| context.wake_instance(instance)
+            move |notice: &Notice<'_, DockerInstance>| context.notice_instance(notice)
         },
         stop.clone(),
     );
