@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::clock::{Entropy as _, SharedClock, SharedEntropy, SystemClock, SystemEntropy};
 use crate::config::{Config, ConfigError};
 use crate::docker::bollard::BollardEngine;
+use crate::docker::host_credentials::HostCredentials;
 use crate::docker::{DockerError, Engine};
 use crate::enrollment::certificate::{CertificateError, Enrolled};
 use crate::enrollment::key::{AgentKey, KeyError};
@@ -188,7 +189,8 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
     let metrics = Metrics::new()?;
     let engine = BollardEngine::new(&config.docker_host)
         .map_err(|cause| AppError::DockerHost(config.docker_host.clone(), cause))?;
-    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let host_credentials = config.host_registry_credentials.then(HostCredentials::of_this_user).flatten();
+    let engine: Arc<dyn Engine> = Arc::new(engine.with_host_credentials(host_credentials));
     let listener = match config.metrics_listen {
         Some(address) => {
             Some(TcpListener::bind(address).await.map_err(|cause| AppError::Listen(address, cause))?)

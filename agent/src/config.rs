@@ -63,6 +63,11 @@ struct Settings {
     #[arg(long, env = "GANTRY_DOCKER_HOST", value_name = "URL")]
     docker_host: Option<String>,
 
+    /// Show registries what this host's own `config.json` of Docker holds for them, where the controller gives no credentials
+    /// [default: true]
+    #[arg(long, env = "GANTRY_HOST_REGISTRY_CREDENTIALS", value_name = "BOOL")]
+    host_registry_credentials: Option<bool>,
+
     /// What the controller may ask of this host [default: full]
     #[arg(long, env = "GANTRY_POLICY", value_enum)]
     policy: Option<Policy>,
@@ -105,6 +110,8 @@ pub struct Config {
     pub namespace: String,
     /// Where the Docker Engine listens.
     pub docker_host: String,
+    /// Registries are shown the host's own credentials where the controller gives none.
+    pub host_registry_credentials: bool,
     /// What the controller may ask.
     pub policy: Policy,
     /// Where key, certificate and journal are kept.
@@ -227,6 +234,7 @@ impl Settings {
             instance: self.instance.or(below.instance),
             namespace: self.namespace.or(below.namespace),
             docker_host: self.docker_host.or(below.docker_host),
+            host_registry_credentials: self.host_registry_credentials.or(below.host_registry_credentials),
             policy: self.policy.or(below.policy),
             state_dir: self.state_dir.or(below.state_dir),
             transport: self.transport.or(below.transport),
@@ -260,6 +268,7 @@ impl Settings {
             is_instance_given,
             namespace,
             docker_host: self.docker_host.unwrap_or_else(|| DEFAULT_HOST.to_owned()),
+            host_registry_credentials: self.host_registry_credentials.unwrap_or(true),
             policy: self.policy.unwrap_or_default(),
             state_dir: self.state_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
             transport: self.transport.unwrap_or_default(),

@@ -9,6 +9,7 @@ pub(crate) mod containers;
 pub mod engine;
 mod error;
 mod events;
+pub mod host_credentials;
 pub(crate) mod images;
 mod reference;
 

@@ -25,7 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{FutureExt as _, Stream};
-use gantry_api::agent_v1::{OperationReport, Outcome, Policy, ResumeRequest, SubmitRequest, Token};
+use gantry_api::agent_v1::{
+    OperationReport, OperationState, Outcome, Policy, ResumeRequest, SubmitRequest, Token,
+};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -284,8 +286,12 @@ impl Inner {
     }
 
     fn report(&self, uid: Uuid) -> Option<OperationReport> {
-        let progress = self.live.lock().get(&uid).and_then(|live| live.progress.clone());
-        self.journal.read(|ledger| report::report(ledger, uid, progress))
+        let live = self.live(uid);
+        let awaits_registry_auth = live.as_ref().is_some_and(Live::awaits_credentials);
+        let progress = live.and_then(|live| live.progress);
+        let report = self.journal.read(|ledger| report::report(ledger, uid, progress))?;
+        let is_open = matches!(report.state(), OperationState::Accepted | OperationState::Started);
+        Some(OperationReport { awaits_registry_auth: awaits_registry_auth && is_open, ..report })
     }
 
     /// Wakes watchers. Nobody may be watching.
@@ -312,7 +318,7 @@ impl Inner {
             });
             return;
         };
-        let live = Live::new(request.attempt);
+        let live = Live::new(&request);
         if is_withdrawn {
             live.withdrawn.cancel();
         }

@@ -158,6 +158,8 @@ words! {
         OutcomeUnknown,
         /// The registry wants other credentials.
         ImagePullUnauthorized,
+        /// The Secret with the registry's credentials is missing or cannot be used.
+        CredentialsUnavailable,
         /// The engine is too old.
         EngineIncompatible,
         /// Postgres was restored to an earlier state.
@@ -166,6 +168,30 @@ words! {
         Cancelled,
         /// Given up by `spec.abandon`.
         Abandoned,
+    }
+}
+
+words! {
+    /// Conditions of a Registry.
+    RegistryCondition {
+        /// The registry took the credentials when they were used last.
+        Ready,
+    }
+}
+
+words! {
+    /// Reasons of a Registry's conditions.
+    RegistryReason {
+        /// `spec.secretRef` names nothing.
+        SecretNotFound,
+        /// The Secret holds no credentials for this server.
+        SecretUnusable,
+        /// The registry refused the credentials.
+        Unauthorized,
+        /// The registry took them.
+        Authenticated,
+        /// No pull has used them yet.
+        NotTried,
     }
 }
 

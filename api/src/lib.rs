@@ -4,12 +4,15 @@
 //! | --- | --- | --- |
 //! | [`DockerInstance`](v1alpha1::DockerInstance) | people and GitOps; a new agent's first enrolment | the instance reconciler; `status.agent` by enrolment |
 //! | [`Operation`](v1alpha1::Operation) | whoever wants one action done; immutable but `cancel` and `abandon` | the operation reconciler |
+//! | [`Registry`](v1alpha1::Registry) | people and GitOps | the registry reconciler |
 //! | [`AuditEvent`](v1alpha1::AuditEvent), read only | the controller, of each request; it has no status | |
 //!
 //! Feature `resources` has the kinds and their schemas, `protocol` the agent's gRPC services. The agent builds without the
 //! first, the CLI without the second.
 
 pub mod condition;
+#[cfg(feature = "protocol")]
+pub mod docker_config;
 pub mod enrollment;
 pub mod names;
 pub mod yaml;
@@ -31,6 +34,14 @@ pub mod peer_v1 {
 #[allow(clippy::pedantic, unreachable_pub, missing_docs)]
 pub mod agent_v1 {
     tonic::include_proto!("gantry.agent.v1");
+
+    impl std::fmt::Debug for RegistryAuth {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("RegistryAuth")
+                .field("server_address", &self.server_address)
+                .finish_non_exhaustive()
+        }
+    }
 
     /// The compiled `FileDescriptorSet`, as written to `schemas/`.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/gantry.agent.v1.binpb"));

@@ -3,10 +3,12 @@
 mod audit_event;
 mod docker_instance;
 mod operation;
+mod registry;
 
 pub use audit_event::*;
 pub use docker_instance::*;
 pub use operation::*;
+pub use registry::*;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 

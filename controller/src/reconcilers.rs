@@ -9,6 +9,7 @@ mod garbage_collection;
 mod instance;
 mod machine;
 pub mod operation;
+mod registry;
 mod role_aggregation;
 
 use std::sync::Arc;
@@ -93,8 +94,9 @@ async fn lead(parts: &Parts, token: Token, term: CancellationToken) {
     let instances = instance::run(parts, &recorder, term.clone());
     let operations = operation::run(parts, token, &recorder, term.clone());
     let garbage = garbage_collection::run(parts.client.clone(), parts.clock.clone(), &recorder, term.clone());
+    let registries = registry::run(parts, term.clone());
     let roles = role_aggregation::run(parts, term.clone());
     let recording = recording.run(term.clone());
-    tokio::join!(instances, operations, garbage, roles, recording);
+    tokio::join!(instances, operations, garbage, registries, roles, recording);
     tracing::info!(epoch = token.epoch, "no longer reconciling");
 }

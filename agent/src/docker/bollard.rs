@@ -8,12 +8,14 @@ use ::bollard::query_parameters::{
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use gantry_api::agent_v1::{InfoResponse, Target, TargetKind};
+use gantry_api::agent_v1::{InfoResponse, RegistryAuth, Target, TargetKind};
+use gantry_api::docker_config::server_of;
 use parking_lot::Mutex;
 use tracing::instrument;
 
 use super::connection::{Address, Connection};
 use super::engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
+use super::host_credentials::HostCredentials;
 use super::{DockerError, ImageReference, containers, events, images};
 
 /// Where Docker listens unless told otherwise.
@@ -30,6 +32,8 @@ pub struct BollardEngine {
     /// The API version of its last answer.
     api_version: Mutex<Option<String>>,
     identity: Mutex<Identity>,
+    /// What registries are shown where the controller gives nothing.
+    host_credentials: Option<HostCredentials>,
 }
 
 /// The engine's own id as it was told last.
@@ -43,7 +47,31 @@ struct Identity {
 impl BollardEngine {
     /// Does not connect yet: an engine that is away is found by the first call.
     pub fn new(host: &str) -> Result<Self, DockerError> {
-        Ok(Self { address: Address::parse(host)?, api_version: Mutex::default(), identity: Mutex::default() })
+        Ok(Self {
+            address: Address::parse(host)?,
+            api_version: Mutex::default(),
+            identity: Mutex::default(),
+            host_credentials: None,
+        })
+    }
+
+    /// Shows registries the host's own credentials where the controller gives none.
+    #[must_use]
+    pub fn with_host_credentials(mut self, host: Option<HostCredentials>) -> Self {
+        self.host_credentials = host;
+        self
+    }
+
+    async fn credentials(
+        &self,
+        reference: &ImageReference,
+        given: Option<&RegistryAuth>,
+    ) -> Option<RegistryAuth> {
+        match (given, &self.host_credentials) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(host)) => host.find(&server_of(reference.repository())).await,
+            (None, None) => None,
+        }
     }
 
     /// Makes one call on a connection of its own.
@@ -215,10 +243,15 @@ impl Engine for BollardEngine {
     }
 
     #[instrument(name = "docker.registry_digest", skip_all)]
-    async fn registry_digest(&self, reference: &ImageReference) -> Result<String, DockerError> {
+    async fn registry_digest(
+        &self,
+        reference: &ImageReference,
+        credentials: Option<&RegistryAuth>,
+    ) -> Result<String, DockerError> {
         let name = reference.to_string();
+        let credentials = self.credentials(reference, credentials).await.map(images::as_docker);
         let found = self
-            .once(REGISTRY_WITHIN, async |one| one.docker.inspect_registry_image(&name, None).await)
+            .once(REGISTRY_WITHIN, async |one| one.docker.inspect_registry_image(&name, credentials).await)
             .await?;
         found
             .descriptor
@@ -250,11 +283,14 @@ impl Engine for BollardEngine {
     async fn pull(
         &self,
         pull: &Pull,
+        credentials: Option<&RegistryAuth>,
         progress: &mut (dyn FnMut(LayerUpdate) + Send),
     ) -> Result<(), DockerError> {
         self.require_compatible().await?;
+        let credentials = self.credentials(&pull.reference, credentials).await;
         let connection = Connection::new(&self.address)?;
-        images::pull(&connection, pull, progress).await.map_err(|error| connection.explain(error))
+        let pulled = images::pull(&connection, pull, credentials, progress).await;
+        pulled.map_err(|error| connection.explain(error))
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {

@@ -162,6 +162,9 @@ async fn send(
         .parse()
         .map_err(io::Error::other)?;
     parts.headers.insert(HOST, HeaderValue::from_static("docker"));
+    if let Some(credentials) = parts.headers.get_mut("x-registry-auth") {
+        for_urls(credentials).map_err(io::Error::other)?;
+    }
     wire.lock().sent = true;
     let response = sender.send_request(BollardRequest::from_parts(parts, body)).await?;
 
@@ -170,6 +173,20 @@ async fn send(
     let version = response.headers().get("api-version").and_then(|value| value.to_str().ok());
     seen.api_version = version.filter(|version| !version.is_empty()).map(ToOwned::to_owned);
     Ok(response)
+}
+
+/// bollard writes base64 in its standard alphabet. Docker reads the one for URLs, and takes what it cannot read for no
+/// credentials at all.
+fn for_urls(credentials: &mut HeaderValue) -> Result<(), http::header::InvalidHeaderValue> {
+    let letter = |byte: &u8| match byte {
+        b'+' => b'-',
+        b'/' => b'_',
+        other => *other,
+    };
+    let text: Vec<u8> = credentials.as_bytes().iter().map(letter).collect();
+    *credentials = HeaderValue::from_bytes(&text)?;
+    credentials.set_sensitive(true);
+    Ok(())
 }
 
 type RequestBody = <BollardRequest as IntoBody>::Body;

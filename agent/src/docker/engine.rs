@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use gantry_api::agent_v1::{InfoResponse, Target, TargetKind};
+use gantry_api::agent_v1::{InfoResponse, RegistryAuth, Target, TargetKind};
 
 use super::{DockerError, ImageReference};
 
@@ -36,17 +36,22 @@ pub trait Engine: Send + Sync + 'static {
     /// Those of these volumes that exist.
     async fn volumes(&self, names: &[String]) -> Result<Vec<String>, DockerError>;
 
-    /// The digest a registry gives for a reference now.
-    async fn registry_digest(&self, reference: &ImageReference) -> Result<String, DockerError>;
+    /// The digest a registry gives for a reference now, shown these credentials, or the host's own where there are none.
+    async fn registry_digest(
+        &self,
+        reference: &ImageReference,
+        credentials: Option<&RegistryAuth>,
+    ) -> Result<String, DockerError>;
 
     /// Changes something. Dropping the future closes the connection, which an engine may or may not take as a wish to
     /// stop.
     async fn call(&self, call: &Call, within: Duration) -> Result<Answer, DockerError>;
 
-    /// Pulls an image. Dropping the future makes the engine stop.
+    /// Pulls an image with these credentials, or the host's own where there are none. Dropping the future makes the engine stop.
     async fn pull(
         &self,
         pull: &Pull,
+        credentials: Option<&RegistryAuth>,
         progress: &mut (dyn FnMut(LayerUpdate) + Send),
     ) -> Result<(), DockerError>;
 

@@ -1,11 +1,12 @@
 //! Images: what inspect says, and the calls that change one.
 
+use ::bollard::auth::DockerCredentials;
 use ::bollard::errors::Error;
 use ::bollard::query_parameters::{
     CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures::{StreamExt as _, pin_mut};
-use gantry_api::agent_v1::{Target, TargetKind};
+use gantry_api::agent_v1::{RegistryAuth, Target, TargetKind};
 
 use super::connection::Connection;
 use super::containers::is_ambiguous;
@@ -78,6 +79,7 @@ pub(super) async fn call(one: &Connection, call: &Call) -> Result<(), Error> {
 pub(super) async fn pull(
     one: &Connection,
     pull: &Pull,
+    credentials: Option<RegistryAuth>,
     progress: &mut (dyn FnMut(LayerUpdate) + Send),
 ) -> Result<(), Error> {
     let options = CreateImageOptionsBuilder::default()
@@ -85,7 +87,7 @@ pub(super) async fn pull(
         .tag(pull.reference.version())
         .platform(pull.platform.as_deref().unwrap_or_default())
         .build();
-    let lines = one.docker.create_image(Some(options), None, None);
+    let lines = one.docker.create_image(Some(options), None, credentials.map(as_docker));
     pin_mut!(lines);
     while let Some(line) = lines.next().await {
         let line = line?;
@@ -97,4 +99,16 @@ pub(super) async fn pull(
         progress(LayerUpdate { id, status, bytes });
     }
     Ok(())
+}
+
+/// Credentials in the form the engine wants them in.
+pub(super) fn as_docker(credentials: RegistryAuth) -> DockerCredentials {
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    DockerCredentials {
+        username: given(credentials.username),
+        password: given(credentials.password),
+        identitytoken: given(credentials.identity_token),
+        serveraddress: given(credentials.server_address),
+        ..DockerCredentials::default()
+    }
 }

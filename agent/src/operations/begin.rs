@@ -83,7 +83,7 @@ impl Inner {
                 // Never closed, so this cannot fail; without a permit nothing starts.
                 let slot = self.slots.acquire().await.ok()?;
                 let decided = match look(self.engine.as_ref(), action).await {
-                    Ok(looked) => Ok(self.decide(action, entry, looked).await),
+                    Ok(looked) => Ok(self.decide(action, entry, looked, live).await),
                     Err(error) => Err(error),
                 };
                 Some((slot, decided))
@@ -149,7 +149,13 @@ impl Inner {
     }
 
     /// The pre-image of a call that is to be made, or the end of an operation that needs none.
-    async fn decide(&self, action: &Action, entry: &Entry, looked: Look) -> Result<PreImage, Box<Ending>> {
+    async fn decide(
+        &self,
+        action: &Action,
+        entry: &Entry,
+        looked: Look,
+        live: &Live,
+    ) -> Result<PreImage, Box<Ending>> {
         let request = &entry.request;
         let sight = &looked.sight;
         let target = sight.target(action);
@@ -194,13 +200,16 @@ impl Inner {
             return end(Outcome::AlreadyInState, "it was so already; nothing was done".to_owned());
         }
         let digest = match action {
-            Action::Pull(pull) => match self.engine.registry_digest(&pull.reference).await {
-                Ok(digest) => digest,
-                Err(error) => {
-                    tracing::debug!(%error, "registry did not tell a digest beforehand");
-                    String::new()
+            Action::Pull(pull) => {
+                let credentials = live.credentials();
+                match self.engine.registry_digest(&pull.reference, credentials.as_ref()).await {
+                    Ok(digest) => digest,
+                    Err(error) => {
+                        tracing::debug!(%error, "registry did not tell a digest beforehand");
+                        String::new()
+                    }
                 }
-            },
+            }
             Action::Call(_) => String::new(),
         };
         Ok(looked.pre_image(action, digest))

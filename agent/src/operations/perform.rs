@@ -240,7 +240,8 @@ impl Inner {
         let layers = parking_lot::Mutex::new(Layers::default());
         let mut update = |news: LayerUpdate| layers.lock().take(news);
         let answer = {
-            let pulling = self.engine.pull(wanted, &mut update);
+            let credentials = run.live.credentials();
+            let pulling = self.engine.pull(wanted, credentials.as_ref(), &mut update);
             tokio::pin!(pulling);
             loop {
                 tokio::select! {

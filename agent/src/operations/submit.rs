@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_api::agent_v1::{OperationReport, Outcome, Policy, SubmitRequest, Token};
+use gantry_api::agent_v1::{OperationReport, Outcome, Policy, RegistryAuth, SubmitRequest, Token};
 use tokio::sync::OwnedRwLockReadGuard;
 use tonic::Code;
 use uuid::Uuid;
@@ -19,6 +19,8 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 const LONGEST_DIGEST: usize = 128;
 const LONGEST_NAME: usize = 1024;
+/// Docker takes 64 KiB of headers, in which all of it stands in base64.
+const LONGEST_CREDENTIAL: usize = 12 << 10;
 const LONGEST_RUN_MS: u64 = 8 * 24 * 3600 * 1000;
 
 /// What is known of an attempt that is submitted.
@@ -34,6 +36,8 @@ impl Inner {
         mut request: SubmitRequest,
         session: u64,
     ) -> Result<OperationReport, Refusal> {
+        // Before anything can keep the request.
+        let credentials = take_credentials(&mut request)?;
         let uid = parse_uid(&request.uid)?;
         check_limits(&request)?;
         let action = Action::of(&request)?;
@@ -57,8 +61,14 @@ impl Inner {
         match self.journal.read(|ledger| known(ledger, uid, &request)) {
             Known::As(report) => {
                 // The controller knows best how much time is left.
-                if let Some(live) = self.live.lock().get_mut(&uid) {
+                let has_awaited = self.live.lock().get_mut(&uid).is_some_and(|live| {
+                    let has_awaited = live.awaits_credentials();
+                    live.give(credentials);
                     live.permit(start_by);
+                    has_awaited
+                });
+                if has_awaited {
+                    self.changed(uid);
                 }
                 return Ok(*report);
             }
@@ -73,7 +83,8 @@ impl Inner {
                 format!("{MOST_ENTRIES} operations wait, run or are not yet recorded: try again later"),
             ));
         }
-        let mut live = Live::new(request.attempt);
+        let mut live = Live::new(&request);
+        live.give(credentials);
         live.permit(start_by);
         let at_ms = self.clock.now().as_millisecond();
         let accepted = Accepted { request: Some(request), at_ms, engine_id };
@@ -230,6 +241,28 @@ fn known(ledger: &Ledger, uid: Uuid, request: &SubmitRequest) -> Known {
         format!("attempt {attempt} of operation {uid} has not ended in a way that allows another")
     };
     Known::Otherwise(Refusal::new(Code::Aborted, message))
+}
+
+/// Takes the credentials out of a request. The registry's address stays, and says that there were some.
+fn take_credentials(request: &mut SubmitRequest) -> Result<Option<RegistryAuth>, Refusal> {
+    let Some(given) = request.registry_auth.take() else { return Ok(None) };
+    let is_too_long = |text: &String| text.len() > LONGEST_CREDENTIAL;
+    let invalid = |message: &str| Err(Refusal::new(Code::InvalidArgument, message));
+    if [&given.username, &given.password, &given.identity_token].into_iter().any(is_too_long)
+        || given.server_address.len() > LONGEST_NAME
+    {
+        return invalid("the credentials are longer than any can be");
+    }
+    let is_pull = matches!(
+        request.action.as_ref().and_then(|action| action.action.as_ref()),
+        Some(gantry_api::agent_v1::action::Action::ImagePull(_))
+    );
+    if !is_pull {
+        return invalid("credentials belong to a pull");
+    }
+    request.registry_auth =
+        Some(RegistryAuth { server_address: given.server_address.clone(), ..RegistryAuth::default() });
+    Ok(Some(given))
 }
 
 fn check_limits(request: &SubmitRequest) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -62,6 +63,8 @@ pub(crate) struct State {
     pub(crate) effects: Vec<String>,
     /// `POST /containers/…/start`, in order, without reads.
     pub(crate) calls: Vec<String>,
+    /// What each request about a registry carried in X-Registry-Auth, in order; without fields that are not given.
+    pub(crate) shown: Vec<Option<Value>>,
     pub(crate) faults: VecDeque<Fault>,
     pub(crate) api_version: String,
     pub(crate) bridge: String,
@@ -209,6 +212,9 @@ async fn serve(
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.replace("%2F", "/").replace("%3A", ":")))
         .collect();
+    if path == "/images/create" || path.starts_with("/distribution/") {
+        shared.lock().shown.push(shown(&request));
+    }
     if request.method() == Method::GET {
         if path == "/events" {
             let version = shared.lock().api_version.clone();
@@ -270,6 +276,15 @@ async fn serve(
             })
         }
     }
+}
+
+/// As Docker reads it: base64 for URLs, of JSON.
+fn shown(request: &Request<Incoming>) -> Option<Value> {
+    let header = request.headers().get("x-registry-auth")?;
+    let bytes = base64::engine::general_purpose::URL_SAFE.decode(header).expect("base64 for URLs");
+    let mut shown: Value = serde_json::from_slice(&bytes).expect("JSON");
+    shown.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    Some(shown)
 }
 
 /// Says its lines, waits while it is held, and only then has the image.

@@ -21,6 +21,7 @@ mod operations;
 mod pulls;
 mod readiness;
 mod recovery;
+mod registry_credentials;
 mod resume;
 mod state_dir;
 mod stopping;

@@ -11,7 +11,7 @@ use gantry_agent::docker::{
     Answer, Call, ContainerFacts, DockerError, Engine, ImageFacts, ImageReference, Incarnation, LayerUpdate,
     Pull,
 };
-use gantry_api::agent_v1::{InfoResponse, OperationState, Outcome, Target, TargetKind};
+use gantry_api::agent_v1::{InfoResponse, OperationState, Outcome, RegistryAuth, Target, TargetKind};
 use tonic::Code;
 
 use crate::daemon::{DIGEST, Fault};
@@ -148,8 +148,12 @@ impl Engine for Trap {
         self.engine.volumes(names).await
     }
 
-    async fn registry_digest(&self, reference: &ImageReference) -> Result<String, DockerError> {
-        self.engine.registry_digest(reference).await
+    async fn registry_digest(
+        &self,
+        reference: &ImageReference,
+        credentials: Option<&RegistryAuth>,
+    ) -> Result<String, DockerError> {
+        self.engine.registry_digest(reference, credentials).await
     }
 
     async fn call(&self, call: &Call, within: Duration) -> Result<Answer, DockerError> {
@@ -160,9 +164,10 @@ impl Engine for Trap {
     async fn pull(
         &self,
         pull: &Pull,
+        credentials: Option<&RegistryAuth>,
         progress: &mut (dyn FnMut(LayerUpdate) + Send),
     ) -> Result<(), DockerError> {
-        self.engine.pull(pull, progress).await
+        self.engine.pull(pull, credentials, progress).await
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {

@@ -264,6 +264,7 @@ fn request(kind: Kind, target: Target) -> SubmitRequest {
         start_within_ms: Some(60_000),
         run_within_ms: 3_000,
         traceparent: String::new(),
+        registry_auth: None,
     }
 }
 

@@ -96,7 +96,8 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.parameters) || !has(self.parameters.timeoutSeconds) || self.action in ['Stop', 'Restart']").message("parameters.timeoutSeconds belongs to Stop and Restart"),
     validation = Rule::new("!has(self.parameters) || !has(self.parameters.force) || self.action == 'Remove'").message("parameters.force belongs to Remove"),
     validation = Rule::new("!has(self.parameters) || !has(self.parameters.removeVolumes) || (self.action == 'Remove' && self.target.kind == 'Container')").message("parameters.removeVolumes belongs to Remove of a Container"),
-    validation = Rule::new("!has(self.parameters) || !has(self.parameters.platform) || self.action == 'Pull'").message("parameters.platform belongs to Pull")
+    validation = Rule::new("!has(self.parameters) || !has(self.parameters.platform) || self.action == 'Pull'").message("parameters.platform belongs to Pull"),
+    validation = Rule::new("!has(self.parameters) || !has(self.parameters.pullSecretRef) || self.action == 'Pull'").message("parameters.pullSecretRef belongs to Pull")
 )]
 pub struct OperationSpec {
     /// The DockerInstance in this namespace to do it on.
@@ -319,10 +320,23 @@ pub struct Parameters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9]+(/[a-z0-9_]+){0,2}$"))]
     pub platform: Option<String>,
+    /// Pull: the Secret in this namespace whose credentials are used, of type `kubernetes.io/dockerconfigjson` or
+    /// `kubernetes.io/dockercfg`; where absent, those of the Registry for the image's server, else the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret_ref: Option<SecretReference>,
     /// Tag: the reference to add, as `registry.example/app:2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.:/\-]*$"))]
     pub reference: Option<String>,
+}
+
+/// A Secret in the same namespace.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// What must be so when an Operation starts.
@@ -405,6 +419,10 @@ pub struct OperationStatus {
     /// What the target's name meant when the Operation was accepted; the action goes to this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetSnapshot>,
+
+    /// Whose credentials the registry was shown; absent where the host used its own, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_credentials: Option<PullCredentials>,
 
     /// The target just before the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -499,6 +517,30 @@ pub struct Dispatch {
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Time>,
+}
+
+/// Whose credentials a registry was shown, never what they are.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullCredentials {
+    /// The registry, as `registry.example:5000`.
+    pub server: String,
+    /// The Registry that was taken; absent where the Operation named a Secret itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_ref: Option<RegistryReference>,
+    /// The Secret they came from.
+    pub secret_ref: SecretReference,
+    /// The Secret's resourceVersion when they were taken.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secret_version: String,
+}
+
+/// A Registry in the same namespace.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryReference {
+    /// Its name.
+    pub name: String,
 }
 
 /// One Docker object as it was when somebody looked.

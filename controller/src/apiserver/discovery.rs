@@ -319,7 +319,9 @@ mod tests {
             read(resource_list("gantry.dev", "v1alpha1", &HeaderMap::new()).expect("served")).await;
         let names: Vec<_> =
             list["resources"].as_array().into_iter().flatten().map(|one| one["name"].clone()).collect();
-        assert_eq!(names, ["dockerinstances", "dockerinstances/status", "operations", "operations/status"]);
+        let wanted = ["dockerinstances", "operations", "registries"];
+        let wanted = wanted.iter().flat_map(|plural| [(*plural).to_owned(), format!("{plural}/status")]);
+        assert_eq!(names, wanted.collect::<Vec<_>>());
         assert!(resource_list("gantry.dev", "v9", &HeaderMap::new()).is_err());
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use gantry_api::v1alpha1::{DockerInstance, Operation};
+use gantry_api::v1alpha1::{DockerInstance, Operation, Registry};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
@@ -131,6 +131,7 @@ pub fn all() -> &'static [Kind] {
         kinds.extend(access::kinds());
         kinds.extend(custom::<DockerInstance>());
         kinds.extend(custom::<Operation>());
+        kinds.extend(custom::<Registry>());
         kinds.push(audit::kind());
         kinds
     });

@@ -26,8 +26,17 @@ const NOT_TOLD: [&str; 9] = [
     "metadata.uid",
 ];
 /// Parameters of an Operation, none of which is ever secret.
-const PARAMETERS: [&str; 7] =
-    ["timeoutSeconds", "signal", "force", "removeVolumes", "newName", "platform", "reference"];
+const PARAMETERS: [&str; 8] = [
+    "timeoutSeconds",
+    "signal",
+    "force",
+    "removeVolumes",
+    "newName",
+    "platform",
+    "reference",
+    // A name.
+    "pullSecretRef",
+];
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +81,7 @@ pub(super) fn action(asked: &Asked, subject: &Subject, is_new: bool) -> String {
     let noun = match asked.plural {
         "" => "path",
         "dockerinstances" => "instance",
+        "registries" => "registry",
         plural => plural.strip_suffix('s').unwrap_or(plural),
     };
     match asked.verb {
@@ -213,6 +223,7 @@ mod tests {
         assert_eq!(named("patch", "operations", &restart, false), "operation_update");
         assert_eq!(named("delete", "operations", &restart, false), "operation_delete");
         assert_eq!(named("update", "dockerinstances", &json!({}), false), "instance_update");
+        assert_eq!(named("create", "registries", &json!({}), true), "registry_create");
         assert_eq!(named("patch", "secrets", &json!({}), true), "secret_create");
         assert_eq!(named("deletecollection", "secrets", &json!({}), false), "secret_delete");
         assert_eq!(named("watch", "secrets", &json!({}), false), "secret_watch");

@@ -109,7 +109,18 @@ pub fn bindings() -> Vec<ClusterRoleBinding> {
 /// All there is in a namespace but Secrets, roles and bindings.
 fn viewer() -> Vec<PolicyRule> {
     vec![
-        rule(GROUP, &["dockerinstances", "dockerinstances/status", "operations", "operations/status"], READ),
+        rule(
+            GROUP,
+            &[
+                "dockerinstances",
+                "dockerinstances/status",
+                "operations",
+                "operations/status",
+                "registries",
+                "registries/status",
+            ],
+            READ,
+        ),
         rule(GROUP, &["dockerinstances/logs"], &["get"]),
         rule(CORE, &["configmaps", "events", "namespaces", "serviceaccounts"], READ),
         rule("events.k8s.io", &["events"], READ),
@@ -135,7 +146,7 @@ fn admin() -> Vec<PolicyRule> {
     let actions = Action::ALL.map(|action| format!("operations/{}", action.subresource()));
     let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
     vec![
-        rule(GROUP, &["dockerinstances", "operations"], WRITE),
+        rule(GROUP, &["dockerinstances", "operations", "registries"], WRITE),
         rule(GROUP, &actions, &["create"]),
         rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
         rule(CORE, &["serviceaccounts/token"], &["create"]),

@@ -3,6 +3,7 @@
 //! From the committed `status.dispatch` on only the agent decides whether an action runs; this side asks, withdraws and records.
 
 mod act;
+mod credentials;
 mod observe;
 pub mod plan;
 mod report;
@@ -147,7 +148,7 @@ pub fn status_after(
     now: Timestamp,
 ) -> OperationStatus {
     match step {
-        Step::Dispatch { .. } => report::dispatched(operation, step, token, now),
+        Step::Dispatch { .. } => report::dispatched(operation, step, None, token, now),
         _ => report::status_after(operation, step, observed, &act::Outcome::Nothing, now),
     }
 }

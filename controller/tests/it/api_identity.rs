@@ -151,7 +151,9 @@ async fn reviews_say_what_the_authoriser_would() {
           "dockerinstances",
           "dockerinstances/status",
           "operations",
-          "operations/status"
+          "operations/status",
+          "registries",
+          "registries/status"
         ],
         "verbs": [
           "get",

@@ -29,6 +29,7 @@ mod gateway_replicas;
 mod gateway_sessions;
 mod reconcile_garbage;
 mod reconcile_loops;
+mod reconcile_registries;
 mod storage_audit;
 mod storage_lease;
 mod storage_order;

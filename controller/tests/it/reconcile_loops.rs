@@ -30,7 +30,7 @@ impl Clock for Running {
 
 pub(crate) struct World {
     pub(crate) api: Api,
-    agents: Arc<Agents>,
+    pub(crate) agents: Arc<Agents>,
     pub(crate) leadership: watch::Sender<Option<Token>>,
     stop: CancellationToken,
     work: JoinHandle<()>,
@@ -69,7 +69,7 @@ impl World {
         InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid"))
     }
 
-    async fn host(&self, name: &str) -> InstanceUid {
+    pub(crate) async fn host(&self, name: &str) -> InstanceUid {
         let uid = self.declare(name).await;
         self.agents.connect(uid);
         uid
@@ -108,7 +108,7 @@ impl World {
         panic!("{path} never became as wanted, it is {last:#}");
     }
 
-    async fn phase(&self, name: &str, phase: &str) -> Value {
+    pub(crate) async fn phase(&self, name: &str, phase: &str) -> Value {
         self.until(&format!("{OPERATIONS}/{name}"), |found| found["status"]["phase"] == phase).await
     }
 
@@ -122,7 +122,7 @@ impl World {
     }
 }
 
-fn reason(object: &Value, kind: &str) -> String {
+pub(crate) fn reason(object: &Value, kind: &str) -> String {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition["type"] == kind);
     found

@@ -3,7 +3,7 @@
 //! It is small enough to be explored state by state, and its functions have the names of the code's. It knows no time but
 //! what may have passed, one container a host, and three of the classes of actions. Two timing rules of the code are taken
 //! for granted: a call that shows no effect for as long as the agent waits is not under way, and an agent has one
-//! connection at a time.
+//! connection at a time. A pull that lacks the credentials it came with is to it one that nobody vouches for yet.
 
 #![allow(clippy::indexing_slicing, reason = "places in arrays of fixed size, which the model alone makes")]
 #![allow(

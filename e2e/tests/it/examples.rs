@@ -17,7 +17,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is applied below; quickstart's are applied by quickstart itself.
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
+    "a-private-registry.yaml",
     "a-team-of-its-own.yaml",
     "archive-a-host.yaml",
     "declare-a-host.yaml",
@@ -99,8 +100,11 @@ async fn the_example_of_a_declared_host_and_the_examples_of_operations_on_it_do_
     assert_eq!(nuc["metadata"]["labels"]["site"], "hamburg");
     let engine = &world.host("nuc-03")?.engine;
 
+    apply(&world, "a-private-registry.yaml").await?;
     let pulled = completes(&world, "pull-an-image.yaml", "pull-web").await?;
     ensure!(pulled["status"]["progress"]["layersTotal"].as_u64() > Some(0), "{pulled}");
+    assert_eq!(pulled["status"]["pullCredentials"]["registryRef"]["name"], "shop");
+    world.kubectl().wait("registry/shop", "condition=Ready").await?;
     engine.docker(["image", "inspect", "registry.example/shop/web:1.4"]).await?;
 
     completes(&world, "reload-by-signal.yaml", "reload-proxy").await?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use gantry_api::agent_v1::{OperationReport, OperationState};
+use gantry_api::agent_v1::{OperationReport, OperationState, RegistryAuth};
 use gantry_api::condition::OperationReason as Reason;
 use gantry_api::names::OPERATION_FINALIZER;
-use gantry_api::v1alpha1::Operation;
+use gantry_api::v1alpha1::{Operation, PullCredentials};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::observe::{permit, too_many_calls};
 use super::plan::{Observed, Step, is_over};
-use super::{Context, report, wire};
+use super::{Context, credentials, report, wire};
 use crate::gateway::link::{InstanceUid, LinkError};
 use crate::reconcilers::machine::ReconcileError;
 
@@ -28,6 +28,8 @@ pub(super) enum Outcome {
     NotAnswered(LinkError),
     /// Enough others are with the agent; it is woken when its turn comes.
     NoSlot,
+    /// The credentials for its registry are not to be had; why.
+    NoCredentials(String),
     /// The host's policy refuses it or its agent cannot do it, and has promised never to start it.
     Denied(Reason, String),
     /// The agent has said something that is to be recorded before it may forget.
@@ -61,10 +63,15 @@ pub(super) async fn act(
         | Step::End(_)
         | Step::BackOff { .. } => Ok(unchanged(Outcome::Nothing)),
         Step::Dispatch { instance, .. } => {
+            let resolved = match credentials::resolve(operation, context).await? {
+                Ok(resolved) => resolved,
+                Err(problem) => return Ok(unchanged(Outcome::NoCredentials(problem))),
+            };
+            let (auth, used) = resolved.map(|resolved| (resolved.auth, resolved.used)).unzip();
             if !context.roster.lock().reserve(uid) {
                 return Ok(unchanged(Outcome::NoSlot));
             }
-            let dispatched = match dispatch(operation, uid, step, context).await {
+            let dispatched = match dispatch(operation, uid, step, used, context).await {
                 Ok(dispatched) => Arc::new(dispatched),
                 Err(error) => {
                     let freed = context.roster.lock().release(uid);
@@ -72,10 +79,13 @@ pub(super) async fn act(
                     return Err(error);
                 }
             };
-            let outcome = submit(&dispatched, uid, *instance, context).await;
+            let outcome = submit(&dispatched, uid, *instance, auth, context).await;
             Ok(Acted { operation: dispatched, outcome })
         }
-        Step::Submit(instance) => Ok(unchanged(submit(operation, uid, *instance, context).await)),
+        Step::Submit(instance) => match credentials::again(operation, context).await? {
+            Ok(auth) => Ok(unchanged(submit(operation, uid, *instance, auth, context).await)),
+            Err(problem) => Ok(unchanged(Outcome::NoCredentials(problem))),
+        },
         Step::Withdraw(instance) => Ok(unchanged(withdraw(uid, *instance, context).await)),
         Step::Settle => settle(operation, uid, observed, context).await,
     }
@@ -86,6 +96,7 @@ async fn dispatch(
     operation: &Operation,
     uid: Uuid,
     step: &Step,
+    used: Option<PullCredentials>,
     context: &Context,
 ) -> Result<Operation, ReconcileError> {
     let held = if operation.finalizers().iter().any(|held| held == OPERATION_FINALIZER) {
@@ -95,7 +106,7 @@ async fn dispatch(
         finalizers.push(OPERATION_FINALIZER.to_owned());
         patch_finalizers(operation, uid, &finalizers, context).await?
     };
-    let status = report::dispatched(&held, step, context.token, context.now(uid));
+    let status = report::dispatched(&held, step, used, context.token, context.now(uid));
     report::write(&held, uid, &status, context).await
 }
 
@@ -116,8 +127,14 @@ async fn patch_finalizers(
     Ok(patched)
 }
 
-async fn submit(operation: &Operation, uid: Uuid, instance: InstanceUid, context: &Context) -> Outcome {
-    let Some(request) = wire::request(operation, context.token, context.now(uid)) else {
+async fn submit(
+    operation: &Operation,
+    uid: Uuid,
+    instance: InstanceUid,
+    auth: Option<RegistryAuth>,
+    context: &Context,
+) -> Outcome {
+    let Some(request) = wire::request(operation, auth, context.token, context.now(uid)) else {
         return Outcome::Nothing;
     };
     let Some(_permit) = permit(instance, context) else {

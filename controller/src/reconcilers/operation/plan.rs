@@ -414,6 +414,10 @@ fn follow(
                 {
                     Step::Withdraw(instance.uid)
                 }
+                // They were in the memory of a process that is gone.
+                Some(instance) if observed.session.is_some() && report.awaits_registry_auth => {
+                    Step::Submit(instance.uid)
+                }
                 _ => Step::Follow { again: SLOW },
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use gantry_api::agent_v1::{OperationReport, OperationState, Outcome as Ended, Token};
 use gantry_api::condition::{OperationCondition as Condition, OperationReason as Reason};
 use gantry_api::v1alpha1::{
-    Dispatch, LayerProgress, Operation, OperationError, OperationStatus, Phase, Progress,
+    Dispatch, LayerProgress, Operation, OperationError, OperationStatus, Phase, Progress, PullCredentials,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -28,6 +28,8 @@ use crate::reconcilers::machine::ReconcileError;
 const PROGRESS_PACE: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(2);
+/// How soon a Secret that was missing is looked for again.
+const MENDED: Duration = Duration::from_secs(5);
 
 /// Records what came of a pass and says when the next is due.
 pub(super) async fn report(
@@ -61,6 +63,9 @@ fn next(operation: &Operation, step: &Step, outcome: &Outcome, now: Timestamp) -
     match (step, outcome) {
         (_, Outcome::Answered(_) | Outcome::Unrecorded) => Action::requeue(Duration::ZERO),
         (_, Outcome::NoSlot) => Action::requeue(until_deadline(operation, now)),
+        (_, Outcome::NoCredentials(_)) => {
+            Action::requeue(until_deadline(operation, now).clamp(Duration::from_secs(1), MENDED))
+        }
         (_, Outcome::StillOwed) => Action::requeue(SLOW),
         (_, Outcome::Settled) => match time_to_live(operation, now) {
             Some(left) if left > Duration::ZERO => Action::requeue(left.min(Duration::from_hours(1))),
@@ -136,6 +141,7 @@ pub(super) async fn write(
 pub(super) fn dispatched(
     operation: &Operation,
     step: &Step,
+    used: Option<PullCredentials>,
     token: Token,
     now: Timestamp,
 ) -> OperationStatus {
@@ -147,6 +153,7 @@ pub(super) fn dispatched(
     status.phase = Phase::Pending;
     status.attempts = *attempt;
     status.next_attempt_time = None;
+    status.pull_credentials = used;
     status.target.get_or_insert_with(|| wire::snapshot(target));
     status.dispatch = Some(Dispatch {
         incarnation: token.incarnation,
@@ -204,6 +211,9 @@ pub(super) fn status_after(
             }
             let message = format!("{SLOTS} operations run on this instance already");
             waiting(operation, &mut status, Reason::WaitingForSlot, &message, now);
+        }
+        (_, Outcome::NoCredentials(why)) => {
+            waiting(operation, &mut status, Reason::CredentialsUnavailable, why, now);
         }
         (_, Outcome::Denied(reason, why)) => {
             let ending = Ending { phase: Phase::Failed, reason: *reason, message: why.clone() };

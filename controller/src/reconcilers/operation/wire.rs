@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use gantry_api::agent_v1::{self as agent, SubmitRequest, Token, action::Action as Wire};
+use gantry_api::agent_v1::{self as agent, RegistryAuth, SubmitRequest, Token, action::Action as Wire};
 use gantry_api::v1alpha1::{Action, Operation, OperationStatus, TargetKind, TargetSnapshot};
 use jiff::Timestamp;
 use prost::Message as _;
@@ -105,7 +105,12 @@ fn required_state(operation: &Operation) -> String {
 }
 
 /// The request of the recorded dispatch; `None` where none is recorded.
-pub(super) fn request(operation: &Operation, token: Token, now: Timestamp) -> Option<SubmitRequest> {
+pub(super) fn request(
+    operation: &Operation,
+    registry_auth: Option<RegistryAuth>,
+    token: Token,
+    now: Timestamp,
+) -> Option<SubmitRequest> {
     let status = operation.status.as_ref()?;
     let start_within_ms = operation
         .must_start_by()
@@ -121,5 +126,6 @@ pub(super) fn request(operation: &Operation, token: Token, now: Timestamp) -> Op
         start_within_ms,
         run_within_ms: u64::from(operation.spec.active_deadline()) * 1000,
         traceparent: crate::telemetry::traces::traceparent(),
+        registry_auth,
     })
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::agent_v1::{
-    InfoResponse, OperationReport, OperationState, Outcome, Policy, SubmitRequest, Target, TargetKind, Token,
+    InfoResponse, OperationReport, OperationState, Outcome, Policy, RegistryAuth, SubmitRequest, Target,
+    TargetKind, Token,
 };
 use gantry_controller::gateway::link::{
     AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts,
@@ -28,6 +29,10 @@ struct State {
     containers: HashMap<String, String>,
     reports: HashMap<Uuid, OperationReport>,
     submitted: Vec<(Uuid, u32)>,
+    /// What came with each submission of a pull, repetitions too.
+    shown: Vec<Option<RegistryAuth>>,
+    /// The one password that registries take; any, and none, where absent.
+    password: Option<String>,
     forgotten: Vec<Uuid>,
     holds: bool,
     fails_first: u32,
@@ -74,6 +79,26 @@ impl Agents {
     /// Each submission that was new: uid and attempt.
     pub fn submitted(&self) -> Vec<(Uuid, u32)> {
         self.state.lock().submitted.clone()
+    }
+
+    /// From now on registries want this password.
+    pub fn want_password(&self, password: &str) {
+        self.state.lock().password = Some(password.to_owned());
+    }
+
+    /// What came with each submission of a pull.
+    pub fn shown(&self) -> Vec<Option<RegistryAuth>> {
+        self.state.lock().shown.clone()
+    }
+
+    /// As after a restart: what was accepted and not started has lost its credentials, and says so.
+    pub fn lose_credentials(&self, instance: InstanceUid) {
+        let mut state = self.state.lock();
+        for report in state.reports.values_mut().filter(|report| report.state() == OperationState::Accepted) {
+            report.awaits_registry_auth = true;
+        }
+        drop(state);
+        let _ = self.events.send(LinkEvent::Connected(instance));
     }
 
     pub fn forgotten(&self) -> Vec<Uuid> {
@@ -160,7 +185,15 @@ impl AgentLink for Agents {
         self.session(instance).ok_or(LinkError::Away)?;
         let uid: Uuid = request.uid.parse().expect("a uid");
         let mut state = self.state.lock();
-        if let Some(known) = state.reports.get(&uid).filter(|known| known.attempt >= request.attempt) {
+        let is_pull = matches!(
+            request.action.as_ref().and_then(|action| action.action.as_ref()),
+            Some(gantry_api::agent_v1::action::Action::ImagePull(_))
+        );
+        if is_pull {
+            state.shown.push(request.registry_auth.clone());
+        }
+        if let Some(known) = state.reports.get_mut(&uid).filter(|known| known.attempt >= request.attempt) {
+            known.awaits_registry_auth &= request.registry_auth.is_none();
             return Ok(known.clone());
         }
         state.submitted.push((uid, request.attempt));
@@ -189,6 +222,12 @@ impl AgentLink for Agents {
             report.outcome = Outcome::DockerError.into();
             report.retryable = true;
             "connection refused".clone_into(&mut report.error);
+        } else if is_pull {
+            let shown = request.registry_auth.as_ref().map(|auth| auth.password.as_str());
+            if state.password.as_deref().is_some_and(|wanted| shown != Some(wanted)) {
+                report.outcome = Outcome::PullUnauthorized.into();
+                "unauthorized: authentication required".clone_into(&mut report.error);
+            }
         } else if !state.containers.contains_key(&target.name) {
             report.outcome = Outcome::TargetNotFound.into();
         } else if is_removal {

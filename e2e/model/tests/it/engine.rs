@@ -10,7 +10,7 @@ use gantry_agent::docker::{
     Answer, Call, ContainerFacts, DockerError, Engine, ImageFacts, ImageReference, Incarnation, LayerUpdate,
     Pull,
 };
-use gantry_api::agent_v1::{InfoResponse, Target, TargetKind};
+use gantry_api::agent_v1::{InfoResponse, RegistryAuth, Target, TargetKind};
 use gantry_model::Sight;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -128,7 +128,11 @@ impl Engine for TestEngine {
         Ok(Vec::new())
     }
 
-    async fn registry_digest(&self, _: &ImageReference) -> Result<String, DockerError> {
+    async fn registry_digest(
+        &self,
+        _: &ImageReference,
+        _: Option<&RegistryAuth>,
+    ) -> Result<String, DockerError> {
         Ok(DIGEST.to_owned())
     }
 
@@ -141,7 +145,12 @@ impl Engine for TestEngine {
         }
     }
 
-    async fn pull(&self, _: &Pull, _: &mut (dyn FnMut(LayerUpdate) + Send)) -> Result<(), DockerError> {
+    async fn pull(
+        &self,
+        _: &Pull,
+        _: Option<&RegistryAuth>,
+        _: &mut (dyn FnMut(LayerUpdate) + Send),
+    ) -> Result<(), DockerError> {
         self.ask(PULL).await.map(drop)
     }
 

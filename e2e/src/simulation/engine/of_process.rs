@@ -10,7 +10,7 @@ use gantry_agent::docker::{
     Pull,
 };
 use gantry_agent::journal::Journal;
-use gantry_api::agent_v1::{InfoResponse, Target, TargetKind};
+use gantry_api::agent_v1::{InfoResponse, RegistryAuth, Target, TargetKind};
 use parking_lot::Mutex;
 
 use super::{FakeEngine, target};
@@ -93,7 +93,11 @@ impl Engine for EngineOfProcess {
         Ok(Vec::new())
     }
 
-    async fn registry_digest(&self, reference: &ImageReference) -> Result<String, DockerError> {
+    async fn registry_digest(
+        &self,
+        reference: &ImageReference,
+        _: Option<&RegistryAuth>,
+    ) -> Result<String, DockerError> {
         let pull = Pull { reference: reference.clone(), platform: None };
         self.through(self.engine.asks_registry(&pull)).await
     }
@@ -109,6 +113,7 @@ impl Engine for EngineOfProcess {
     async fn pull(
         &self,
         pull: &Pull,
+        _: Option<&RegistryAuth>,
         progress: &mut (dyn FnMut(LayerUpdate) + Send),
     ) -> Result<(), DockerError> {
         self.runs().await?;

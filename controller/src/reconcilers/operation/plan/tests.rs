@@ -91,7 +91,7 @@ fn submitted(mut operation: Operation, attempt: u32) -> Operation {
         journal_id: "journal-1".to_owned(),
         instance: instance_uid(),
     };
-    operation.status = Some(dispatched(&operation, &step, Token { incarnation: 1, epoch: 2 }, at(1)));
+    operation.status = Some(dispatched(&operation, &step, None, Token { incarnation: 1, epoch: 2 }, at(1)));
     operation
 }
 

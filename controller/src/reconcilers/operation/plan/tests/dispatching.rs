@@ -21,8 +21,12 @@ fn a_submission_nobody_answered_is_repeated_as_the_same_attempt_with_the_same_di
     let status = sent.status.clone().expect("set");
 
     assert_eq!(plan(&sent, &well(), at(10)), Step::Submit(instance_uid()));
-    let first = wire::request(&sent, Token { incarnation: 1, epoch: 2 }, at(10)).expect("dispatched");
-    let again = wire::request(&sent, Token { incarnation: 1, epoch: 9 }, at(90)).expect("dispatched");
+    let auth = |password: &str| {
+        Some(agent::RegistryAuth { password: password.to_owned(), ..agent::RegistryAuth::default() })
+    };
+    let token = |epoch| Token { incarnation: 1, epoch };
+    let first = wire::request(&sent, auth("old"), token(2), at(10)).expect("dispatched");
+    let again = wire::request(&sent, auth("new"), token(9), at(90)).expect("dispatched");
     assert_eq!((first.attempt, &first.digest), (again.attempt, &again.digest));
     assert_eq!(first.start_within_ms, Some(290_000));
     assert_eq!(again.start_within_ms, Some(210_000));
@@ -145,3 +149,34 @@ fn a_pull_shows_its_layers() {
 }
 
 // S4 Finished
+
+#[test]
+fn what_lost_its_credentials_is_submitted_again_unless_it_should_end() {
+    for state in [OperationState::Accepted, OperationState::Started] {
+        let mut observed = heard(state, Outcome::Unspecified);
+        observed.report.as_mut().expect("set").awaits_registry_auth = true;
+        let mut pull = running(operation(Action::Pull));
+
+        assert_eq!(plan(&pull, &observed, at(10)), Step::Submit(instance_uid()));
+
+        pull.spec.cancel = true;
+        assert_eq!(plan(&pull, &observed, at(10)), Step::Withdraw(instance_uid()));
+        pull.spec.cancel = false;
+        observed.session = None;
+        assert_eq!(plan(&pull, &observed, at(10)), Step::Follow { again: SLOW });
+    }
+}
+
+#[test]
+fn what_has_no_credentials_waits_for_them_and_says_so() {
+    let why = Acted::NoCredentials("secret \"pull\" does not exist in this namespace".to_owned());
+
+    let (status, line) = pass_with(&operation(Action::Pull), &well(), &why, 10);
+
+    assert_eq!(line, "Pending Dispatched=False CredentialsUnavailable");
+    assert_eq!(status.dispatch, None);
+    let mut waiting = operation(Action::Pull);
+    waiting.status = Some(status);
+    let (_, line) = pass(&waiting, &well(), 301);
+    assert_eq!(line, "Failed Failed=True StartDeadlineExceeded");
+}
