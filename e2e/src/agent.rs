@@ -63,14 +63,14 @@ impl Agent {
         };
         let settings = &self.settings;
         command
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["--controller", &settings.controller, "--ca-hash", &settings.ca_hash])
             .args(["--instance", &settings.instance, "--docker-host", &settings.docker_host])
             .arg("--state-dir")
             .arg(self.state_dir())
             .args(["--log-format", "text"])
-            .args(&settings.extra)
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
+            .args(&settings.extra);
         if !settings.token.is_empty() {
             command.env("GANTRY_TOKEN", &settings.token);
         }

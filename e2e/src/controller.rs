@@ -67,8 +67,8 @@ impl Controller {
             .arg(self.kubeconfig())
             .args(["--log-format", "text"])
             .args(&self.flags)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()));
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

@@ -16,6 +16,7 @@ mod operate;
 mod outage;
 mod podman;
 mod quiet;
+mod registries;
 mod replicas;
 mod restore;
 mod rights;
