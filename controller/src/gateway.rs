@@ -83,6 +83,9 @@ pub struct Timing {
     pub call: Duration,
     /// For the holder of an instance to show that it lives when a second agent asks for it.
     pub proof_of_life: Duration,
+    /// The longest line of agents at the door, in time: of 50 s with 10,000 agents in it. Shorter than what an agent waits for a first
+    /// word.
+    pub line: Duration,
     /// For which an agent's certificate is valid; it is renewed when a third is left.
     pub certificate: SignedDuration,
 }
@@ -94,6 +97,7 @@ impl Default for Timing {
             ping: Duration::from_secs(10),
             call: Duration::from_secs(10),
             proof_of_life: Duration::from_secs(3),
+            line: Duration::from_secs(50),
             certificate: SignedDuration::from_hours(30 * 24),
         }
     }
@@ -156,6 +160,7 @@ impl Gateway {
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
+            turns: Turns::new(parts.timing.line, Instant::now()),
             parts,
             sessions: Mutex::default(),
             remotes: Mutex::default(),
@@ -164,7 +169,6 @@ impl Gateway {
             past: Mutex::default(),
             events: broadcast::channel(EVENT_BUFFER).0,
             own_events: broadcast::channel(EVENT_BUFFER).0,
-            turns: Turns::new(Instant::now()),
             opening: Semaphore::new(MOST_OPENING),
             sources: Sources::new(),
             raises: Mutex::default(),
@@ -279,7 +283,7 @@ impl Gateway {
         tokio::time::sleep(wait).await;
         let turn = self.opening.acquire().await;
         self.turns.entered(came, wait, Instant::now());
-        turn.map_err(|_| Refused::crowded(turns::LINE))
+        turn.map_err(|_| Refused::crowded(self.parts.timing.line))
     }
 
     /// One agent, from the end of its TLS handshake to the end of its connection.

@@ -380,7 +380,7 @@ async fn a_pull_that_takes_too_long_is_stopped() {
 }
 
 #[tokio::test]
-async fn the_hosts_policy_holds_whoever_asks() {
+async fn t21_the_hosts_policy_holds_whoever_asks() {
     let world = World::new(Daemon::with_container("running"), Policy::Operate).await;
     for request in [remove(true), rename("api"), remove_image()] {
         assert_eq!(world.submit(&request).await.unwrap_err().code, Code::PermissionDenied);

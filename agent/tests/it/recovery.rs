@@ -258,7 +258,7 @@ async fn what_had_started_on_another_engine_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_policy_that_became_stricter_holds_for_what_waits() {
+async fn t21_a_policy_that_became_stricter_holds_for_what_waits() {
     let mut world = World::with_container("running").await;
     world.daemon.stop().await;
     let request = stop();
@@ -275,7 +275,7 @@ async fn a_policy_that_became_stricter_holds_for_what_waits() {
 }
 
 #[tokio::test]
-async fn a_policy_that_became_stricter_forbids_asking_again_and_not_looking() {
+async fn t21_a_policy_that_became_stricter_forbids_asking_again_and_not_looking() {
     for (fault, expected) in [(Fault::Hang, Outcome::Unknown), (Fault::HangAfter, Outcome::Succeeded)] {
         let mut world = World::with_container("running").await;
         world.daemon.next_call(fault);

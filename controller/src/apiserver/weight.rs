@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nests_too_deep_is_named() {
+    fn t23_what_nests_too_deep_is_named() {
         assert_eq!(too_deep(&tower(MOST_LEVELS)), None);
         let path = too_deep(&json!({"data": {"x": [0, tower(MOST_LEVELS)]}})).expect("too deep");
         assert!(path.starts_with("data.x[1].a.a."), "{path}");

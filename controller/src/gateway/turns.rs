@@ -15,8 +15,6 @@ const RATE: u32 = 200;
 const EACH: Duration = Duration::from_millis(1_000 / RATE as u64);
 /// Agents let in at once after a calm.
 const BURST: u32 = 50;
-/// The longest line, in time; at most 10,000 agents stand in it. Shorter than what an agent waits for a first word.
-pub(super) const LINE: Duration = Duration::from_secs(50);
 /// The latest time to come back that an agent is told.
 const LATEST: Duration = Duration::from_secs(120);
 /// An agent that waited for so long has noticed.
@@ -33,7 +31,11 @@ pub(super) enum Turn {
 
 /// The door's pace.
 #[derive(Debug)]
-pub(super) struct Turns(Mutex<State>);
+pub(super) struct Turns {
+    /// The longest line, in time.
+    line: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -48,20 +50,21 @@ struct State {
 
 impl Turns {
     /// Nobody came yet.
-    pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { taken: now, promised: now, late: Duration::ZERO, crowded: None }))
+    pub(super) fn new(line: Duration, now: Instant) -> Self {
+        let state = State { taken: now, promised: now, late: Duration::ZERO, crowded: None };
+        Self { line, state: Mutex::new(state) }
     }
 
     /// The turn of an agent that comes now.
     pub(super) fn take(&self, now: Instant) -> Turn {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let taken = state.taken.max(now);
         let wait = (taken - now).saturating_sub(EACH * (BURST - 1));
         if wait >= NOTICEABLE {
             state.crowded = Some(now);
         }
         let expected = wait + state.late;
-        if expected <= LINE {
+        if expected <= self.line {
             state.taken = taken + EACH;
             return Turn::In(wait);
         }
@@ -72,7 +75,7 @@ impl Turns {
     /// Counts an agent that came then, was to wait for so long, and is let in now.
     pub(super) fn entered(&self, came: Instant, wait: Duration, now: Instant) {
         let waited = now - came;
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.late = waited.saturating_sub(wait);
         if waited >= NOTICEABLE {
             state.crowded = Some(now);
@@ -81,7 +84,7 @@ impl Turns {
 
     /// When an agent last had to wait for us.
     pub(super) fn crowded_at(&self) -> Option<Instant> {
-        self.0.lock().crowded
+        self.state.lock().crowded
     }
 }
 
@@ -89,10 +92,12 @@ impl Turns {
 mod tests {
     use super::*;
 
+    const LINE: Duration = Duration::from_secs(50);
+
     /// When each of so many agents that come at once is let in, if it comes back when it was told to.
     fn let_in(count: usize) -> Vec<Duration> {
         let start = Instant::now();
-        let turns = Turns::new(start);
+        let turns = Turns::new(LINE, start);
         let mut coming: Vec<Duration> = vec![Duration::ZERO; count];
         let mut entered = Vec::new();
         while !coming.is_empty() {
@@ -129,7 +134,7 @@ mod tests {
     #[test]
     fn a_thousand_agents_are_let_in_within_five_seconds_and_none_is_sent_away() {
         let now = Instant::now();
-        let turns = Turns::new(now);
+        let turns = Turns::new(LINE, now);
 
         for _ in 0..1_000 {
             assert!(matches!(turns.take(now), Turn::In(wait) if wait <= Duration::from_secs(5)));
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn whoever_is_sent_away_is_told_another_time_than_the_one_before_and_none_beyond_two_minutes() {
         let now = Instant::now();
-        let turns = Turns::new(now);
+        let turns = Turns::new(LINE, now);
         let told: Vec<Duration> = (0..20_000)
             .filter_map(|_| match turns.take(now) {
                 Turn::In(_) => None,
@@ -162,8 +167,8 @@ mod tests {
     #[test]
     fn agents_that_are_let_in_late_make_the_line_shorter_until_one_is_not() {
         let now = Instant::now();
-        let turns = Turns::new(now);
-        let late = LINE - Duration::from_secs(1);
+        let turns = Turns::new(LINE, now);
+        let late = LINE.saturating_sub(Duration::from_secs(1));
         turns.entered(now, Duration::ZERO, now + late);
 
         let in_line = (0..1_000).filter(|_| matches!(turns.take(now), Turn::In(_))).count();
@@ -177,7 +182,7 @@ mod tests {
     #[test]
     fn only_an_agent_that_noticed_its_wait_makes_a_crowd() {
         let now = Instant::now();
-        let turns = Turns::new(now);
+        let turns = Turns::new(LINE, now);
         for _ in 0..200 {
             turns.take(now);
         }

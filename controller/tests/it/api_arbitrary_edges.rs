@@ -146,7 +146,7 @@ fn forged(real: &str, forgery: Forgery) -> String {
 }
 
 #[test]
-fn a_forged_continue_token_shows_nothing_of_other_namespaces() {
+fn t10_a_forged_continue_token_shows_nothing_of_other_namespaces() {
     let world = World::new();
     let real =
         world.get(&format!("/api/v1/configmaps?limit={}", OBJECTS + 2)).body["metadata"]["continue"].clone();
@@ -392,7 +392,7 @@ fn method() -> impl Strategy<Value = Method> {
 }
 
 #[test]
-fn no_spelling_of_a_path_is_served_to_who_has_no_right() {
+fn t07_no_spelling_of_a_path_is_served_to_who_has_no_right() {
     let world = World::new();
     let eve = Caller::authenticated("eve", []);
 

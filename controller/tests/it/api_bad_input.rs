@@ -3,7 +3,7 @@ use http::Method;
 use crate::world::api::{Api, CONFIG_MAPS};
 
 #[tokio::test]
-async fn bodies_that_are_no_object_of_ours_are_refused_and_the_server_goes_on() {
+async fn t23_bodies_that_are_no_object_of_ours_are_refused_and_the_server_goes_on() {
     let api = Api::new().await;
     let deep = format!("{{\"data\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000));
     let large = format!("{{\"data\":{{\"a\":\"{}\"}}}}", "x".repeat(4 << 20));

@@ -53,7 +53,7 @@ async fn who_comes_when_all_is_taken_is_asked_to_come_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_lists_leaves_objects_writes_watches_and_our_own_parts_as_they_are() {
+async fn t33_a_storm_of_lists_leaves_objects_writes_watches_and_our_own_parts_as_they_are() {
     let api = std::sync::Arc::new(Api::new().await);
     api.post(CONFIG_MAPS, &config_map("a")).await;
     // Lists of a state that does not come hold their shares while they wait for it.

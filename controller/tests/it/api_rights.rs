@@ -114,7 +114,7 @@ async fn t08_an_operation_needs_the_right_to_its_action() {
 }
 
 #[tokio::test]
-async fn a_right_counts_from_the_next_request_on_and_a_lost_one_no_longer_on_every_replica() {
+async fn t11_a_right_counts_from_the_next_request_on_and_a_lost_one_no_longer_on_every_replica() {
     let api = started().await;
     let other = api.replica().await;
     let (here, there) = (api.person("ada", &[]), other.person("ada", &[]));
@@ -184,7 +184,7 @@ async fn names_in_a_role_reach_the_objects_so_called_and_lists_and_watches_of_on
 }
 
 #[tokio::test]
-async fn a_secret_is_told_of_to_nobody_who_may_only_look() {
+async fn t08_a_secret_is_told_of_to_nobody_who_may_only_look() {
     let api = started().await;
     api.bind("gantry-viewer", "ada").await;
     api.bind("gantry-operator", "bob").await;

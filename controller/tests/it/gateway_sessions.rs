@@ -70,7 +70,8 @@ impl World {
             pki: Arc::new(pki.expect("it opens")),
             clock: Arc::new(Standing),
             metrics: api.metrics.clone(),
-            timing: Timing::default(),
+            // A thousand agents fill it.
+            timing: Timing { line: Duration::from_secs(5), ..Timing::default() },
             registry: Arc::new(Alone),
             dialer: Arc::new(Nobody),
         });

@@ -109,7 +109,7 @@ async fn an_owner_that_goes_in_the_foreground_waits_for_who_blocks_it_and_for_no
 }
 
 #[tokio::test]
-async fn an_owner_in_another_namespace_is_none_and_an_event_says_so() {
+async fn t10_an_owner_in_another_namespace_is_none_and_an_event_says_so() {
     let world = World::new().await;
     world.api.post(NAMESPACES, &json!({"metadata": {"name": "other"}})).await;
     let elsewhere =

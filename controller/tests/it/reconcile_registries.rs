@@ -270,7 +270,7 @@ async fn t10_a_secret_of_another_namespace_is_as_good_as_none() {
 }
 
 #[tokio::test]
-async fn a_password_without_a_server_goes_to_no_server_of_the_pullers_choice() {
+async fn t28_a_password_without_a_server_goes_to_no_server_of_the_pullers_choice() {
     let world = world().await;
     world.make(SECRETS, json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"},

@@ -5,7 +5,7 @@ use gantry_e2e::manifest::operation;
 use gantry_e2e::world::World;
 
 #[tokio::test]
-async fn bad_manifests_are_refused_with_the_field_and_the_server_goes_on() -> anyhow::Result<()> {
+async fn t23_bad_manifests_are_refused_with_the_field_and_the_server_goes_on() -> anyhow::Result<()> {
     let world = World::new().await?;
     let kubectl = world.kubectl();
     let cases = [
@@ -41,7 +41,7 @@ fn image(action: &str) -> String {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_large_too_deep_or_no_text_are_refused() -> anyhow::Result<()> {
+async fn t23_bodies_that_are_too_large_too_deep_or_no_text_are_refused() -> anyhow::Result<()> {
     let world = World::new().await?;
     let path = "/apis/gantry.dev/v1alpha1/namespaces/default/operations";
     let deep = format!("{{\"spec\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000));
@@ -90,7 +90,7 @@ async fn bodies_that_are_too_large_too_deep_or_no_text_are_refused() -> anyhow::
 }
 
 #[tokio::test]
-async fn who_shows_no_right_reads_nothing() -> anyhow::Result<()> {
+async fn t01_who_shows_no_right_reads_nothing() -> anyhow::Result<()> {
     let world = World::new().await?;
     for (header, status) in [("X-Nothing: 1", "401"), ("Authorization: Bearer wrong", "401")] {
         let mut curl = tokio::process::Command::new("curl");

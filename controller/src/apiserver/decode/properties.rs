@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(few(4))]
 
     #[test]
-    fn aliases_of_aliases_do_not_make_a_body_grow_without_bound(
+    fn t23_aliases_of_aliases_do_not_make_a_body_grow_without_bound(
         levels in 1..9_usize, width in 1..12_usize, is_map in any::<bool>(),
     ) {
         let item = |level: usize, at: usize| {
