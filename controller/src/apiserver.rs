@@ -107,6 +107,11 @@ impl ApiServer {
         Arc::new(Self { audit, ..server })
     }
 
+    /// Where records go.
+    pub fn audit(&self) -> &audit::Sink {
+        &self.audit
+    }
+
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.
     async fn caught_up(&self) -> Outcome<Version> {
         match tokio::time::timeout(PATIENCE, self.store.caught_up()).await {

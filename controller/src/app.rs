@@ -186,6 +186,8 @@ async fn serve(
         authority: Arc::new(Leader { leadership: Arc::clone(&leadership), newest: leadership.newest() }),
         pki: Arc::clone(&pki),
         clock: clock.clone(),
+        entropy: entropy.clone(),
+        audit: api.audit().clone(),
         metrics: metrics.clone(),
         timing: Timing { certificate: config.agent_certificate_lifetime, ..Timing::default() },
         registry: replicas.clone(),

@@ -8,9 +8,10 @@ mod log;
 mod policy;
 mod sink;
 mod source;
+mod strangers;
 mod trim;
 
-pub use event::{Answered, Asked, Ticket, shown};
+pub use event::{Answered, Asked, Enrollment, Ticket, shown};
 pub use log::{Log, LogWriter};
 pub use policy::Outcome;
 pub use sink::{Settings, Sink};

@@ -34,7 +34,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::SharedClock;
+use crate::audit::Sink;
+use crate::clock::{SharedClock, SharedEntropy};
 use crate::pki::{AgentIdentity, Pki};
 use crate::sources::Sources;
 use crate::storage::replicas::Registry;
@@ -113,6 +114,10 @@ pub struct Parts {
     pub pki: Arc<Pki>,
     /// Time.
     pub clock: SharedClock,
+    /// Ids.
+    pub entropy: SharedEntropy,
+    /// Who was enrolled, and who was not.
+    pub audit: Sink,
     /// Metrics.
     pub metrics: Metrics,
     /// Patience.

@@ -63,7 +63,11 @@ fn source(server: &ApiServer, parts: &Parts) -> Option<std::net::IpAddr> {
 pub(super) async fn settle(server: &ApiServer, ticket: &Ticket, response: Response) -> Response {
     let code = response.status().as_u16();
     let told = response.extensions().get::<Told>().cloned().unwrap_or_default();
-    let answered = Answered { code, reason: &told.reason, message: &told.message };
+    let stranger = ticket.source().filter(|_| code == 401);
+    let Some(unrecorded) = stranger.map_or(Some(0), |source| server.audit.admit_stranger(source)) else {
+        return response;
+    };
+    let answered = Answered { code, reason: &told.reason, message: &told.message, unrecorded };
     let Some(record) = ticket.of_answer(&answered) else { return response };
     let is_stored = server.audit.settle(record, Ticket::must_wait(code)).await;
     if !is_stored && ticket.gives_credential(code) {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gantry_api::names::{AUDIT_GROUP, VERSION};
+use gantry_api::names::{AUDIT_GROUP, GROUP, VERSION};
 use gantry_api::v1alpha1::{AuditEvent, AuditUser, OperationStatus, Phase};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -61,6 +61,53 @@ pub struct Answered<'a> {
     pub reason: &'a str,
     /// A sentence.
     pub message: &'a str,
+    /// Requests of nobody before this one that were not recorded.
+    pub unrecorded: u64,
+}
+
+/// An agent that asked to be enrolled, and what it was told.
+#[derive(Debug)]
+pub struct Enrollment<'a> {
+    /// Of its record.
+    pub id: Uuid,
+    /// When it was told.
+    pub at: Timestamp,
+    /// Where it is.
+    pub source: IpAddr,
+    /// Namespace and name of the instance it wants to be.
+    pub namespace: &'a str,
+    /// See `namespace`.
+    pub name: &'a str,
+    /// Public part of the join token it showed.
+    pub token_id: &'a str,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// In one word; empty for a success.
+    pub reason: &'a str,
+    /// A sentence.
+    pub message: &'a str,
+}
+
+impl Enrollment<'_> {
+    /// As it is stored.
+    pub fn record(&self) -> Record {
+        let event = AuditEvent {
+            action: "agent_enroll".to_owned(),
+            verb: "create".to_owned(),
+            api_group: GROUP.to_owned(),
+            resource_type: "dockerinstances".to_owned(),
+            name: self.name.to_owned(),
+            instance: self.name.to_owned(),
+            source_ip: self.source.to_canonical().to_string(),
+            parameters: [("joinToken".to_owned(), Record::column(self.token_id).into())].into(),
+            outcome: self.outcome.as_str().to_owned(),
+            reason: self.reason.to_owned(),
+            message: Record::column(self.message),
+            request_time: self.at.to_string(),
+            ..AuditEvent::default()
+        };
+        record(self.id, self.namespace, event)
+    }
 }
 
 /// What becomes the record of one request.
@@ -153,7 +200,7 @@ impl Ticket {
         if is_told || !is_recorded(&self.asked, outcome) {
             return None;
         }
-        let event = AuditEvent {
+        let mut event = AuditEvent {
             action: action(&self.asked, &subject, false),
             name: if self.asked.name.is_empty() { subject.name.clone() } else { self.asked.name.clone() },
             path: if self.asked.plural.is_empty() { self.asked.path.clone() } else { String::new() },
@@ -168,7 +215,15 @@ impl Ticket {
             },
             ..self.event(&subject)
         };
+        if answered.unrecorded > 0 {
+            event.parameters.insert("unrecorded".to_owned(), answered.unrecorded.into());
+        }
         Some(record(self.id, &self.asked.namespace, event))
+    }
+
+    /// Where the client is.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.asked.source
     }
 
     /// True if the answer must wait for the record, so that who floods us is slowed. Where we are what fails nobody waits longer for it.

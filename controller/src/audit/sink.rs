@@ -1,10 +1,13 @@
 //! Where records go that no change takes along, and the copy of all of them.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::shown;
 use super::log::Log;
 use super::source::Network;
+use super::strangers::Strangers;
 use crate::storage::Store;
 use crate::storage::audit::Record;
 use crate::telemetry::metrics::Metrics;
@@ -27,17 +30,27 @@ pub struct Sink {
     store: Store,
     metrics: Metrics,
     settings: Settings,
+    strangers: Arc<Strangers>,
 }
 
 impl Sink {
     /// Into the store.
     pub fn new(store: Store, metrics: Metrics, settings: Settings) -> Self {
-        Self { store, metrics, settings }
+        Self { store, metrics, settings, strangers: Arc::new(Strangers::new()) }
     }
 
     /// Proxies that are believed.
     pub fn trusted_proxies(&self) -> &[Network] {
         &self.settings.trusted_proxies
+    }
+
+    /// How many requests of nobody were not recorded before this one; `None` if this one is not to be either, and is counted instead.
+    pub fn admit_stranger(&self, source: IpAddr) -> Option<u64> {
+        let unrecorded = self.strangers.admit(source);
+        if unrecorded.is_none() {
+            self.metrics.audit_dropped.with_label_values(&["repeated"]).inc();
+        }
+        unrecorded
     }
 
     /// Stores the record of a request without a change. With `waits` returns once that is so, within a few seconds; the answer is whether

@@ -13,6 +13,7 @@ use tokio::sync::MutexGuard;
 use super::Gateway;
 use super::directory::{DirectoryError, StoredToken};
 use super::link::{DuplicateRefusal, InstanceUid};
+use crate::audit::{Enrollment, Outcome};
 use crate::pki::{AgentRequest, PkiError, hex};
 
 /// Longest name of a namespace, and of an instance.
@@ -85,7 +86,8 @@ impl Gateway {
         from: SocketAddr,
     ) -> Result<EnrollResponse, EnrollFailure> {
         let decided = if self.sources.admit(from.ip()) {
-            self.try_enroll(&request, from).await
+            let decided = self.try_enroll(&request, from).await;
+            self.recorded(&request, from, decided).await
         } else {
             Err(failure(EnrollFailureReason::Busy, "too many enrolments from this address: wait a minute"))
         };
@@ -97,6 +99,48 @@ impl Gateway {
                 self.parts.metrics.agent_refusals.with_label_values(&[label(refused.reason)]).inc();
                 tracing::info!(%from, reason = ?refused.reason, "enrolment refused");
             }
+        }
+        decided
+    }
+
+    /// What was decided, once it is recorded: no certificate is handed out without. Who is only told to come again is not recorded.
+    async fn recorded(
+        &self,
+        request: &EnrollRequest,
+        from: SocketAddr,
+        decided: Result<EnrollResponse, EnrollFailure>,
+    ) -> Result<EnrollResponse, EnrollFailure> {
+        let (outcome, reason, message) = match &decided {
+            Ok(_) => (Outcome::Success, "", ""),
+            Err(refused) => match refused.reason {
+                EnrollFailureReason::Busy | EnrollFailureReason::Unavailable => return decided,
+                EnrollFailureReason::Invalid => (Outcome::Failure, "Invalid", refused.message.as_str()),
+                EnrollFailureReason::TokenRefused => {
+                    (Outcome::Denied, "TokenRefused", refused.message.as_str())
+                }
+                EnrollFailureReason::DuplicateAgent => {
+                    (Outcome::Denied, "DuplicateAgent", refused.message.as_str())
+                }
+                EnrollFailureReason::InstanceArchived => {
+                    (Outcome::Denied, "InstanceArchived", refused.message.as_str())
+                }
+            },
+        };
+        let enrollment = Enrollment {
+            id: self.parts.entropy.uuid(),
+            at: self.parts.clock.now(),
+            source: from.ip(),
+            namespace: &request.namespace,
+            name: &request.instance,
+            token_id: token_id(request),
+            outcome,
+            reason,
+            message,
+        };
+        let is_stored = self.parts.audit.settle(enrollment.record(), true).await;
+        if decided.is_ok() && !is_stored {
+            let why = "the audit log cannot be written now, so no certificate is given: try again";
+            return Err(failure(EnrollFailureReason::Unavailable, why));
         }
         decided
     }

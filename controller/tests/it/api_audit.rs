@@ -272,6 +272,29 @@ async fn every_denied_request_is_recorded_also_of_nobody() {
 }
 
 #[tokio::test]
+async fn who_floods_us_without_a_credential_is_recorded_by_number() {
+    let api = started().await;
+    let flooder: SocketAddr = "203.0.113.9:4711".parse().expect("an address");
+    let other: SocketAddr = "203.0.113.10:4711".parse().expect("an address");
+    let ask = async |peer: SocketAddr| {
+        let asked = request(Method::GET, SECRETS).extension(ConnectInfo(peer));
+        assert_eq!(api.request_as(None, asked, "").await.code, 401);
+    };
+
+    for _ in 0..200 {
+        ask(flooder).await;
+    }
+    ask(other).await;
+
+    let events = api.events("fieldSelector=outcome=denied&limit=1000").await;
+    let unrecorded = |event: &Value| event["parameters"]["unrecorded"].as_u64().unwrap_or_default();
+    let counted: u64 = events.iter().map(|event| 1 + unrecorded(event)).sum();
+    assert_eq!(counted, 201);
+    assert!(events.len() < 200, "{} events", events.len());
+    assert_eq!(events.last().map(|event| &event["sourceIP"]), Some(&json!("203.0.113.10")));
+}
+
+#[tokio::test]
 async fn a_write_that_fails_is_recorded_once_and_so_is_one_that_only_tries() {
     let api = started().await;
     api.post(CONFIG_MAPS, &config_map("one")).await;

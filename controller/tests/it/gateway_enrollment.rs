@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::world::api::{Api, NAMESPACES, SECRETS, Standing};
 
 const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
+const AUDIT: &str = "/apis/audit.gantry.dev/v1alpha1/auditevents";
 const TOKEN: &str = "abc.secret";
 /// SHA-256 of `secret`.
 const SECRET_HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
@@ -113,6 +114,8 @@ fn gateway(api: &Api, dir: &tempfile::TempDir, clock: &Arc<Hand>) -> Arc<Gateway
         authority: Arc::new(Leads),
         pki: Arc::new(pki.expect("it opens")),
         clock: clock.clone(),
+        entropy: Arc::new(SystemEntropy),
+        audit: api.audit(),
         metrics: api.metrics.clone(),
         timing: Timing::default(),
         registry: Arc::new(gantry_controller::storage::replicas::Alone),
@@ -327,4 +330,46 @@ async fn asking_again_counts_no_second_use_and_ends_with_the_instance() {
     assert_eq!(world.api.delete(&format!("{INSTANCES}/nuc-01")).await.code, 200);
     world.ask(request("nuc-01", &key)).await.expect("as a new one");
     assert_eq!(world.uses().await, Some(3));
+}
+
+#[tokio::test]
+async fn t17_who_was_let_in_and_who_was_not_is_in_the_audit_log_without_the_token() {
+    let world = World::new().await;
+    world.token(5).await;
+    let (first, second) = (key(), key());
+
+    world.ask(request("nuc-01", &first)).await.expect("enrolled");
+    let guessed = EnrollRequest { token: "abc.planted".to_owned(), ..request("nuc-02", &second) };
+    world.refused(guessed).await;
+    world.refused(request("nuc-01", &second)).await;
+
+    let events = world.api.get(&format!("{AUDIT}?fieldSelector=action=agent_enroll")).await.body;
+    let told: Vec<_> = events["items"].as_array().expect("a list").iter().rev().collect();
+    let fields = ["name", "outcome", "reason", "sourceIP", "user"];
+    let lines: Vec<_> =
+        told.iter().map(|event| fields.map(|field| event[field].as_str().unwrap_or("-")).join(" ")).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    nuc-01 success - 192.0.2.7 -
+    nuc-02 denied TokenRefused 192.0.2.7 -
+    nuc-01 denied DuplicateAgent 192.0.2.7 -
+    ");
+    assert!(told.iter().all(|event| event["parameters"]["joinToken"] == "abc"), "{told:?}");
+    let text = events.to_string();
+    assert!(!text.contains("planted") && !text.contains("abc.secret"), "{text}");
+}
+
+#[tokio::test]
+async fn t30_no_certificate_is_given_while_the_audit_log_cannot_be_written() {
+    let world = World::new().await;
+    world.token(1).await;
+    let key = key();
+
+    // What the directory itself writes for our own parts has no record.
+    world.api.database.set_recording(false);
+    let refused = world.ask(request("nuc-01", &key)).await.expect_err("it is refused");
+    assert_eq!(refused.reason, Failure::Unavailable, "{refused:?}");
+
+    world.api.database.set_recording(true);
+    world.ask(request("nuc-01", &key)).await.expect("the answer that was not given");
+    assert_eq!(world.instances().await.len(), 1);
 }

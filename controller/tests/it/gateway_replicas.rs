@@ -151,6 +151,8 @@ impl World {
                 authority: Arc::new(Known),
                 pki: Arc::clone(&pki),
                 clock: Arc::new(Standing),
+                entropy: Arc::new(SystemEntropy),
+                audit: api.audit(),
                 metrics: api.metrics.clone(),
                 timing: Timing::default(),
                 registry: view.clone(),

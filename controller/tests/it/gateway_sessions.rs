@@ -69,6 +69,8 @@ impl World {
             authority: Arc::new(Leads),
             pki: Arc::new(pki.expect("it opens")),
             clock: Arc::new(Standing),
+            entropy: Arc::new(SystemEntropy),
+            audit: api.audit(),
             metrics: api.metrics.clone(),
             // A thousand agents fill it.
             timing: Timing { line: Duration::from_secs(5), ..Timing::default() },

@@ -121,6 +121,8 @@ impl Replica {
             authority: candidate.clone(),
             pki: pki()?,
             clock: clock.clone(),
+            entropy: entropy.clone(),
+            audit: api.audit().clone(),
             metrics: metrics.clone(),
             timing: Timing::default(),
             registry: holder.clone(),

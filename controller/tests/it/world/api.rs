@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use futures::{Stream, StreamExt as _};
 use gantry_controller::apiserver::{ApiServer, ReadyChecks, kinds, router};
+use gantry_controller::audit;
 use gantry_controller::auth::tokens::{TokenSettings, Tokens};
 use gantry_controller::auth::{Accounts, Authenticator, Caller};
 use gantry_controller::clock::{Clock, SystemEntropy};
@@ -117,6 +118,11 @@ impl Api {
             authenticator,
         );
         Self { router: router(&server), store, database, stopping, metrics, tokens }
+    }
+
+    /// Where records of requests go that come by another door.
+    pub fn audit(&self) -> audit::Sink {
+        audit::Sink::new(self.store.clone(), self.metrics.clone(), audit::Settings::default())
     }
 
     /// Any request, as an administrator unless the request has a caller.
