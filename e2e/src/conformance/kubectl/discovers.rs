@@ -52,7 +52,10 @@ async fn api_resources(tool: &Tool) -> anyhow::Result<()> {
     }
     ensure!(!said.contains("secrets") && !said.contains("gantry.dev"), "{said}");
     let said = tool.run(["api-resources", "--api-group=gantry.dev", "-o", "name"]).await?;
-    ensure!(said.trim() == "dockerinstances.gantry.dev\noperations.gantry.dev", "{said}");
+    ensure!(
+        said.trim() == "dockerinstances.gantry.dev\noperations.gantry.dev\nregistries.gantry.dev",
+        "{said}"
+    );
     Ok(())
 }
 
