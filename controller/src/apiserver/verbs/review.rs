@@ -35,7 +35,7 @@ pub(crate) async fn review(server: &ApiServer, call: &Call, body: &[u8]) -> Outc
     }
     let Admitted { mut object, warnings } =
         admission::admit_posted(call.kind, object, validation(call), &decoded.duplicates)?;
-    // Clients expect one, though it says nothing.
+    // Clients expect `metadata`, though it says nothing.
     metadata(&mut object)?;
     let status = match call.kind.kind.as_str() {
         "SelfSubjectReview" => written(&BTreeMap::from([("userInfo", user_info(&call.caller))])),
