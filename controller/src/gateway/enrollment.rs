@@ -110,22 +110,14 @@ impl Gateway {
         from: SocketAddr,
         decided: Result<EnrollResponse, EnrollFailure>,
     ) -> Result<EnrollResponse, EnrollFailure> {
-        let (outcome, reason, message) = match &decided {
-            Ok(_) => (Outcome::Success, "", ""),
-            Err(refused) => match refused.reason {
-                EnrollFailureReason::Busy | EnrollFailureReason::Unavailable => return decided,
-                EnrollFailureReason::Invalid => (Outcome::Failure, "Invalid", refused.message.as_str()),
-                EnrollFailureReason::TokenRefused => {
-                    (Outcome::Denied, "TokenRefused", refused.message.as_str())
-                }
-                EnrollFailureReason::DuplicateAgent => {
-                    (Outcome::Denied, "DuplicateAgent", refused.message.as_str())
-                }
-                EnrollFailureReason::InstanceArchived => {
-                    (Outcome::Denied, "InstanceArchived", refused.message.as_str())
-                }
-            },
+        let outcome = match decided.as_ref().map_err(|refused| refused.reason) {
+            Ok(_) => Outcome::Success,
+            Err(EnrollFailureReason::Busy | EnrollFailureReason::Unavailable) => return decided,
+            Err(EnrollFailureReason::Invalid) => Outcome::Failure,
+            Err(_) => Outcome::Denied,
         };
+        let refused = decided.as_ref().err();
+        let reason = refused.map(|refused| format!("{:?}", refused.reason)).unwrap_or_default();
         let enrollment = Enrollment {
             id: self.parts.entropy.uuid(),
             at: self.parts.clock.now(),
@@ -134,8 +126,8 @@ impl Gateway {
             name: &request.instance,
             token_id: token_id(request),
             outcome,
-            reason,
-            message,
+            reason: &reason,
+            message: refused.map(|refused| refused.message.as_str()).unwrap_or_default(),
         };
         let is_stored = self.parts.audit.settle(enrollment.record(), true).await;
         if decided.is_ok() && !is_stored {
