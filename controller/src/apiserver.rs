@@ -12,11 +12,12 @@ use crate::audit;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authenticator, Rights};
 use crate::clock::{SharedClock, SharedEntropy};
+use crate::live::Live;
 use crate::storage::{Store, Version};
 use crate::telemetry::metrics::Metrics;
 
 pub mod admission;
-mod answer;
+pub(crate) mod answer;
 mod audited;
 pub mod authorize;
 mod client;
@@ -32,7 +33,7 @@ pub mod openapi;
 mod partial;
 mod patch;
 mod protobuf;
-mod request;
+pub(crate) mod request;
 mod router;
 pub mod schema;
 mod selectors;
@@ -70,6 +71,7 @@ pub struct ApiServer {
     limits: Limits,
     uids: Arc<Uids>,
     audit: audit::Sink,
+    live: Live,
 }
 
 impl ApiServer {
@@ -96,6 +98,7 @@ impl ApiServer {
             stopping,
             limits: Limits::new(),
             uids: Arc::default(),
+            live: Live::default(),
         })
     }
 
@@ -105,6 +108,16 @@ impl ApiServer {
         let server = Arc::unwrap_or_clone(self);
         let audit = audit::Sink::new(server.store.clone(), server.metrics.clone(), settings);
         Arc::new(Self { audit, ..server })
+    }
+
+    /// The way to the agents.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// What is stored.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Where records go.
@@ -134,7 +147,7 @@ impl ApiServer {
     }
 
     /// Waits until memory is as new as a read asks for.
-    async fn reach(&self, freshness: Freshness) -> Outcome<()> {
+    pub(crate) async fn reach(&self, freshness: Freshness) -> Outcome<()> {
         match freshness {
             Freshness::Any => Ok(()),
             Freshness::Newest => self.caught_up().await.map(|_| ()),

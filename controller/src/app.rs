@@ -193,6 +193,7 @@ async fn serve(
         registry: replicas.clone(),
         dialer: Arc::new(TlsPeers::new(&pki)?),
     });
+    api.live().connect(gateway.clone());
     let listener =
         port.listen(LISTEN_QUEUE).with_context(|| format!("cannot listen on {}", config.listen))?;
     let server = Server::on(listener, Arc::clone(&pki), authenticator, gateway.clone())?;

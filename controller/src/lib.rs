@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod embedded_postgres;
 pub mod gateway;
+pub mod live;
 pub mod pki;
 pub mod reconcilers;
 pub mod server;

@@ -117,7 +117,7 @@ fn joined<T: AsRef<[u8]>>(head: String, items: &[T]) -> Vec<u8> {
 }
 
 /// Any value as JSON.
-pub(super) fn json(code: StatusCode, value: &impl Serialize) -> Outcome<Response> {
+pub(crate) fn json(code: StatusCode, value: &impl Serialize) -> Outcome<Response> {
     Ok(respond(code, text(value)?))
 }
 

@@ -62,7 +62,7 @@ pub(super) fn require(rights: &Rights, caller: &Caller, asked: &Attributes) -> O
 
 /// By what somebody has a stream open.
 #[derive(Clone)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     rights: Rights,
     /// What has to be allowed to whom: the request itself, and to have made it as somebody else.
     needs: Vec<(Caller, Attributes)>,
@@ -70,7 +70,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub fn new(rights: Rights, needs: Vec<(Caller, Attributes)>, tenure: Option<Tenure>) -> Self {
+    pub(super) fn new(rights: Rights, needs: Vec<(Caller, Attributes)>, tenure: Option<Tenure>) -> Self {
         Self { rights, needs, tenure }
     }
 
@@ -110,14 +110,14 @@ pub(super) struct Attributes {
     pub path: String,
 }
 
-/// A kind and the subresource of it.
-type Target = (&'static Kind, &'static str);
+/// A kind, the subresource of it, and the verb where the method does not tell it.
+type Target = (&'static Kind, &'static str, Option<&'static str>);
 
 /// What each route of a resource leads to, whatever the method.
 static TARGETS: LazyLock<HashMap<String, Target>> = LazyLock::new(|| {
     let targets = routes().into_iter().map(|route| {
         let subresource = route.subresource.unwrap_or_default();
-        (route.path, (route.kind, subresource))
+        (route.path, (route.kind, subresource, route.right))
     });
     targets.collect()
 });
@@ -136,11 +136,11 @@ impl Attributes {
         };
         let matched = parts.extensions.get::<MatchedPath>().and_then(|path| TARGETS.get(path.as_str()));
         let path = parts.uri.path().to_owned();
-        let Some((kind, subresource)) = matched else {
+        let Some((kind, subresource, right)) = matched else {
             return Ok(Self { verb: verb(&parts.method, &parts.uri, false, false), path, ..Self::default() });
         };
         let name = param("name");
-        let verb = verb(&parts.method, &parts.uri, !name.is_empty(), true);
+        let verb = right.unwrap_or_else(|| verb(&parts.method, &parts.uri, !name.is_empty(), true));
         let name = match verb {
             "list" | "watch" | "deletecollection" => selected_name(&parts.uri),
             _ => name,

@@ -212,6 +212,16 @@ impl Failure {
         Self::new(Reason::NotFound, "the server could not find the requested resource")
     }
 
+    /// 404: the host has no such thing; `message` says which.
+    pub fn not_found_on_host(message: impl Into<String>) -> Self {
+        Self::new(Reason::NotFound, message)
+    }
+
+    /// 409: the host cannot do it as things are there; `message` says why.
+    pub fn refused_by_host(message: impl Into<String>) -> Self {
+        Self::new(Reason::Conflict, message)
+    }
+
     /// 405: the path exists, not with this method.
     pub fn method_not_allowed() -> Self {
         Self::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")

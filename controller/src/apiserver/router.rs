@@ -32,6 +32,8 @@ use super::{ApiServer, answer, audited, discovery, health, openapi, verbs};
 use crate::audit::Ticket;
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
+use crate::live;
+use crate::live::routes::Does;
 use crate::telemetry::traces;
 
 /// What a request for a resource does.
@@ -51,6 +53,8 @@ pub enum Verb {
     Delete,
     /// Remove a collection.
     DeleteCollection,
+    /// Ask an instance's agent.
+    Live(Does),
 }
 
 /// One route of a resource.
@@ -62,8 +66,10 @@ pub struct Route {
     pub path: String,
     /// What it does.
     pub verb: Verb,
-    /// `status`, `finalize` or `token`.
+    /// `status`, `finalize`, `token`, or what an agent is asked for.
     pub subresource: Option<&'static str>,
+    /// The verb that rights need, where the method does not tell it.
+    pub right: Option<&'static str>,
     /// To what.
     pub kind: &'static Kind,
 }
@@ -110,7 +116,7 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     let object = format!("{collection}/{{name}}");
     let mut routes = Vec::new();
     let mut add = |method: Method, path: &str, verb, subresource| {
-        routes.push(Route { method, path: path.to_owned(), verb, subresource, kind });
+        routes.push(Route { method, path: path.to_owned(), verb, subresource, right: None, kind });
     };
     if kind.is_question {
         add(Method::POST, &collection, Verb::Create, None);
@@ -140,6 +146,16 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     }
     if kind.plural == "serviceaccounts" {
         add(Method::POST, &format!("{object}/token"), Verb::Create, Some("token"));
+    }
+    if kind.plural == "dockerinstances" {
+        routes.extend(live::routes::all().into_iter().map(|route| Route {
+            method: route.method,
+            path: format!("{object}/{}", route.path),
+            verb: Verb::Live(route.does),
+            subresource: Some(route.subresource),
+            right: Some(route.verb),
+            kind,
+        }));
     }
     routes
 }
@@ -205,6 +221,9 @@ async fn serve(
         |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| Arc::from(value));
     let (parts, body) = request.into_parts();
     let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
+    if let Verb::Live(does) = route.verb {
+        return live::serve(server, does, param("object"), call, parts, body).await;
+    }
     if route.verb == Verb::List && call.params.is_set("watch") {
         if route.kind.is_record {
             return Err(Failure::method_not_allowed());
@@ -222,7 +241,7 @@ async fn serve(
         Verb::Update => call.params.check_write_options("UpdateOptions")?,
         Verb::Patch => call.check_patch_options()?,
         Verb::Delete | Verb::DeleteCollection => call.params.check_dry_run("DeleteOptions")?,
-        Verb::Get | Verb::List => {}
+        Verb::Get | Verb::List | Verb::Live(_) => {}
     }
     let timeout = call.params.timeout()?;
     let work = async {
@@ -284,7 +303,7 @@ async fn change(server: &ApiServer, verb: Verb, call: &Call, body: &[u8]) -> Out
         Verb::Patch => verbs::patch(server, call, body).await,
         Verb::Delete => verbs::delete(server, call, body).await,
         Verb::DeleteCollection => verbs::delete_collection(server, call, body).await,
-        Verb::Get | Verb::List => Err(Failure::method_not_allowed()),
+        Verb::Get | Verb::List | Verb::Live(_) => Err(Failure::method_not_allowed()),
     }
 }
 

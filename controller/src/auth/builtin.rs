@@ -121,7 +121,7 @@ fn viewer() -> Vec<PolicyRule> {
             ],
             READ,
         ),
-        rule(GROUP, &["dockerinstances/logs"], &["get"]),
+        rule(GROUP, &["dockerinstances/info", "dockerinstances/logs"], &["get"]),
         rule(CORE, &["configmaps", "events", "namespaces", "serviceaccounts"], READ),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),

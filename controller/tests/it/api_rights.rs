@@ -37,6 +37,7 @@ async fn t08_each_role_opens_what_the_table_says_and_nothing_else() {
             apiserver::Verb::Patch => "patch",
             apiserver::Verb::Delete => "delete",
             apiserver::Verb::DeleteCollection => "deletecollection",
+            apiserver::Verb::Live(_) => route.right.unwrap_or("get"),
         };
         let subresource = route.subresource.map(|name| format!("/{name}")).unwrap_or_default();
         let scopes: &[&str] = if route.path.contains("{namespace}") { &["default", "other"] } else { &[""] };

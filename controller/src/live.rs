@@ -1,0 +1,130 @@
+//! What only a host knows, asked of its agent when somebody looks. Nothing of it is stored.
+//!
+//! The subresources of an instance that are answered by its agent: the router has decided who asks and that he may. What they are is
+//! in [`routes`], one handler a file.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::apiserver::ApiServer;
+use crate::apiserver::authorize::Standing;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::request::{Call, Freshness};
+use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
+
+mod info;
+pub mod routes;
+
+use routes::Does;
+
+/// The way to the agents, known once there is a gateway.
+#[derive(Clone, Default)]
+pub struct Live(Arc<OnceLock<Arc<dyn AgentLink>>>);
+
+impl Live {
+    /// From now on agents can be asked; once.
+    pub fn connect(&self, link: Arc<dyn AgentLink>) {
+        self.0.set(link).ok();
+    }
+
+    fn link(&self) -> Outcome<&Arc<dyn AgentLink>> {
+        self.0.get().ok_or_else(|| Failure::unavailable("this replica takes no agents yet; try again"))
+    }
+}
+
+/// One request to the agent of an instance.
+#[expect(dead_code, reason = "streams, which read all of it, come next")]
+pub(crate) struct Ask {
+    /// The instance it is about.
+    pub instance: Instance,
+    /// What the path names below the instance, as a container; empty where it names nothing.
+    pub object: Arc<str>,
+    /// Query, format, caller and ticket.
+    pub call: Call,
+    /// For as long as this holds a stream may go on.
+    pub standing: Standing,
+    /// Method and headers.
+    pub parts: Parts,
+}
+
+/// A DockerInstance as memory has it.
+pub(crate) struct Instance {
+    pub name: Arc<str>,
+    pub uid: InstanceUid,
+    /// When its agent was heard of last, as its status says.
+    last_seen: Option<String>,
+}
+
+impl Instance {
+    /// That its agent cannot be asked now.
+    pub fn away(&self) -> Failure {
+        let seen = match &self.last_seen {
+            Some(time) => format!("it was last seen at {time}"),
+            None => "it was never seen".to_owned(),
+        };
+        Failure::unavailable(format!(
+            "the agent of dockerinstance \"{}\" is not connected, {seen}; start it on its host, or try again later",
+            self.name
+        ))
+    }
+
+    /// Why its agent did not answer, in words for who asked.
+    pub fn failed(&self, error: LinkError) -> Failure {
+        use tonic::Code;
+        match error {
+            LinkError::Away => self.away(),
+            LinkError::Silent(why) => Failure::timeout(format!(
+                "the agent of dockerinstance \"{}\" did not answer: {why}",
+                self.name
+            )),
+            LinkError::Refused { code: Code::NotFound, message } => Failure::not_found_on_host(message),
+            LinkError::Refused { code: Code::InvalidArgument | Code::OutOfRange, message } => {
+                Failure::bad_request(message)
+            }
+            LinkError::Refused { code: Code::PermissionDenied, message } => Failure::forbidden(message),
+            LinkError::Refused { code: Code::FailedPrecondition | Code::AlreadyExists, message } => {
+                Failure::refused_by_host(message)
+            }
+            LinkError::Refused { code: Code::Unimplemented, .. } => Failure::refused_by_host(format!(
+                "the agent of dockerinstance \"{}\" is too old for this: update it",
+                self.name
+            )),
+            LinkError::Refused { message, .. } => Failure::unavailable(message),
+        }
+    }
+}
+
+/// Finds the instance and asks.
+pub(crate) async fn serve(
+    server: &Arc<ApiServer>,
+    does: Does,
+    object: Option<Arc<str>>,
+    call: Call,
+    parts: Parts,
+    _body: Body,
+) -> Outcome<Response> {
+    let standing = parts.extensions.get::<Standing>().cloned();
+    let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
+    let instance = find(server, &call).await?;
+    let ask = Ask { instance, object: object.unwrap_or_default(), call, standing, parts };
+    match does {
+        Does::Info => info::info(server, &ask).await,
+    }
+}
+
+/// The instance that the path names. One that memory does not have yet is waited for.
+async fn find(server: &ApiServer, call: &Call) -> Outcome<Instance> {
+    let key = call.target()?;
+    let cache = server.store().cache();
+    if cache.get(&key).is_none() {
+        server.reach(Freshness::Newest).await?;
+    }
+    let object = cache.get(&key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))?;
+    let stored: Value = serde_json::from_slice(&object.json).unwrap_or_default();
+    let last_seen = stored.pointer("/status/lastConnectedTime").and_then(Value::as_str).map(str::to_owned);
+    Ok(Instance { name: key.name, uid: InstanceUid(object.uid), last_seen })
+}
