@@ -15,7 +15,7 @@ declare -a table=()
 missed=0
 
 # A mistake can make a test run for ever.
-LONGEST=900
+LONGEST=1800
 
 # Names of the first tests that fail, or what else went wrong.
 unit() { # crate
