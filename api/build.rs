@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/gantry/agent/v1/session.proto",
         "proto/gantry/agent/v1/docker.proto",
+        "proto/gantry/agent/v1/inventory.proto",
         "proto/gantry/agent/v1/operation.proto",
     ];
     let peer = ["proto/gantry/peer/v1/peer.proto"];
@@ -15,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(&out, prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".")
+        .btree_map(".")
         .build_transport(false)
         // Written by hand, so that no log can show what is in it.
         .skip_debug(["gantry.agent.v1.RegistryAuth"])

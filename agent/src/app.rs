@@ -22,6 +22,7 @@ use crate::enrollment::certificate::{CertificateError, Enrolled};
 use crate::enrollment::key::{AgentKey, KeyError};
 use crate::enrollment::token::JoinToken;
 use crate::enrollment::{EnrollError, Enrollment};
+use crate::inventory::Inventory;
 use crate::journal::{DirectoryDisk, Journal, JournalError, Ledger, Phase};
 use crate::operations::{Operations, Pace};
 use crate::session::backoff::Backoff;
@@ -190,7 +191,9 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
     let engine = BollardEngine::new(&config.docker_host)
         .map_err(|cause| AppError::DockerHost(config.docker_host.clone(), cause))?;
     let host_credentials = config.host_registry_credentials.then(HostCredentials::of_this_user).flatten();
-    let engine: Arc<dyn Engine> = Arc::new(engine.with_host_credentials(host_credentials));
+    let engine = Arc::new(engine.with_host_credentials(host_credentials));
+    let inventory = Inventory::keep(engine.clone(), clock.clone(), entropy.clone());
+    let engine: Arc<dyn Engine> = engine;
     let listener = match config.metrics_listen {
         Some(address) => {
             Some(TcpListener::bind(address).await.map_err(|cause| AppError::Listen(address, cause))?)
@@ -226,6 +229,7 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
     tasks.push(AbortOnDropHandle::new(tokio::spawn(counting)));
     let parts = Parts {
         engine,
+        inventory,
         operations: operations.clone(),
         enrolled: enrolled.clone(),
         gate,

@@ -11,9 +11,12 @@ mod error;
 mod events;
 pub mod host_credentials;
 pub(crate) mod images;
+pub mod lists;
 mod reference;
 
 pub use engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
 pub use error::DockerError;
+pub use events::Happened;
+pub use lists::Listing;
 pub use reference::ImageReference;
 pub(crate) use reference::{is_container_id, is_container_name, is_digest};

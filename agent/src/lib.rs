@@ -7,6 +7,7 @@ pub mod docker;
 pub mod enrollment;
 mod failpoint;
 mod hex;
+pub mod inventory;
 pub mod journal;
 pub mod operations;
 pub mod policy;

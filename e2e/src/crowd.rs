@@ -16,6 +16,7 @@ use gantry_agent::config::Flags;
 use gantry_agent::docker::bollard::BollardEngine;
 use gantry_agent::enrollment::Enrollment;
 use gantry_agent::enrollment::key::AgentKey;
+use gantry_agent::inventory::Inventory;
 use gantry_agent::journal::{Journal, MemoryDisk};
 use gantry_agent::operations::{self, Operations, Pace};
 use gantry_agent::session::dial::Dialer;
@@ -172,6 +173,7 @@ impl Part {
         });
         let parts = Parts {
             engine,
+            inventory: Inventory::unknown(),
             operations: operations.clone(),
             enrolled: Arc::new(enrolled),
             gate,

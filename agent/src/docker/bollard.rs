@@ -1,5 +1,6 @@
 //! The one user of bollard.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::bollard::models::SystemInfo;
@@ -7,8 +8,11 @@ use ::bollard::query_parameters::{
     ListNetworksOptions, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
 };
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use gantry_api::agent_v1::{InfoResponse, RegistryAuth, Target, TargetKind};
+use gantry_api::agent_v1::{
+    Container, Image, InfoResponse, Network, RegistryAuth, Target, TargetKind, Volume,
+};
 use gantry_api::docker_config::server_of;
 use parking_lot::Mutex;
 use tracing::instrument;
@@ -16,7 +20,8 @@ use tracing::instrument;
 use super::connection::{Address, Connection};
 use super::engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
 use super::host_credentials::HostCredentials;
-use super::{DockerError, ImageReference, containers, events, images};
+use super::lists::{self, Listing};
+use super::{DockerError, Happened, ImageReference, containers, events, images};
 
 /// Where Docker listens unless told otherwise.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -24,6 +29,11 @@ pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 const OLDEST: (u32, u32) = (1, 41);
 const READ_WITHIN: Duration = Duration::from_secs(10);
 const INFO_WITHIN: Duration = Duration::from_secs(25);
+/// A list of some thousand containers.
+const LIST_WITHIN: Duration = Duration::from_secs(25);
+/// Who only wants to know that something changed is told once a second.
+const CHANGES_PACE: Duration = Duration::from_secs(1);
+const HAPPENINGS_PACE: Duration = Duration::from_millis(200);
 const REGISTRY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A Docker Engine on a Unix socket or a TCP port.
@@ -294,7 +304,38 @@ impl Engine for BollardEngine {
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
-        events::changes(self.address.clone())
+        events::happenings(self.address.clone(), CHANGES_PACE).map(drop).boxed()
+    }
+}
+
+#[async_trait]
+impl Listing for BollardEngine {
+    #[instrument(name = "docker.list_containers", skip_all)]
+    async fn containers(
+        &self,
+        ids: Option<&BTreeSet<String>>,
+        now: i64,
+    ) -> Result<Vec<Container>, DockerError> {
+        self.once(LIST_WITHIN, async |one| lists::containers(one, ids, now).await).await
+    }
+
+    #[instrument(name = "docker.list_images", skip_all)]
+    async fn images(&self) -> Result<Vec<Image>, DockerError> {
+        self.once(LIST_WITHIN, async |one| lists::images(one).await).await
+    }
+
+    #[instrument(name = "docker.list_networks", skip_all)]
+    async fn networks(&self) -> Result<Vec<Network>, DockerError> {
+        self.once(LIST_WITHIN, async |one| lists::networks(one).await).await
+    }
+
+    #[instrument(name = "docker.list_volumes", skip_all)]
+    async fn volumes(&self) -> Result<Vec<Volume>, DockerError> {
+        self.once(LIST_WITHIN, async |one| lists::volumes(one).await).await
+    }
+
+    fn happenings(&self) -> BoxStream<'static, Happened> {
+        events::happenings(self.address.clone(), HAPPENINGS_PACE)
     }
 }
 

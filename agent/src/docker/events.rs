@@ -1,75 +1,124 @@
-//! The engine's event stream, reduced to "something changed".
+//! The engine's event stream, reduced to what has to be looked at again.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use ::bollard::query_parameters::EventsOptionsBuilder;
+use ::bollard::models::{EventMessage, EventMessageTypeEnum};
+use ::bollard::query_parameters::{EventsOptions, EventsOptionsBuilder};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::{Address, Connection};
 
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How often an engine that says nothing is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two tries to open the stream.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Containers of one burst that are told by name; with more, everything is to be looked at.
+const MOST_NAMED: usize = 100;
+
+/// What may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// Events may have been missed.
+    pub everything: bool,
+    /// Ids of containers.
+    pub containers: BTreeSet<String>,
+    /// Some image.
+    pub images: bool,
+    /// Some network.
+    pub networks: bool,
+    /// Some volume.
+    pub volumes: bool,
+}
+
+impl Happened {
+    /// Events may have been missed.
+    pub fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
+    fn add(&mut self, event: EventMessage) {
+        let actor = event.actor.unwrap_or_default();
+        match event.typ {
+            Some(EventMessageTypeEnum::CONTAINER) => self.containers.extend(actor.id),
+            Some(EventMessageTypeEnum::IMAGE) => self.images = true,
+            Some(EventMessageTypeEnum::NETWORK) => {
+                self.networks = true;
+                // That was connected or disconnected.
+                self.containers.extend(actor.attributes.unwrap_or_default().remove("container"));
+            }
+            Some(EventMessageTypeEnum::VOLUME) => self.volumes = true,
+            _ => {}
+        }
+        self.everything |= self.containers.len() > MOST_NAMED;
+    }
+}
 
 struct Watcher {
     address: Address,
-    stream: Option<(Connection, BoxStream<'static, ()>)>,
+    /// Least time between two bursts.
+    pace: Duration,
+    stream: Option<(Connection, BoxStream<'static, EventMessage>)>,
     next: Instant,
     pause: Duration,
 }
 
 /// One item at once, one for each burst of events, one when the stream ended and one once it could be opened anew.
-pub(super) fn changes(address: Address) -> BoxStream<'static, ()> {
-    let watcher = Watcher { address, stream: None, next: Instant::now(), pause: AT_MOST_EVERY };
+pub(super) fn happenings(address: Address, pace: Duration) -> BoxStream<'static, Happened> {
+    let watcher = Watcher { address, pace, stream: None, next: Instant::now(), pause: SHORTEST_PAUSE };
     let later = futures::stream::unfold(watcher, |mut watcher| async move {
-        watcher.changed().await;
-        Some(((), watcher))
+        let happened = watcher.happened().await;
+        Some((happened, watcher))
     });
-    futures::stream::once(async {}).chain(later).boxed()
+    futures::stream::once(async { Happened::everything() }).chain(later).boxed()
 }
 
 impl Watcher {
-    /// Returns once something may have changed, and not sooner than a second after it last did.
-    async fn changed(&mut self) {
+    /// Returns once something may have changed, and not sooner than the pace allows.
+    async fn happened(&mut self) -> Happened {
         loop {
             let Some((connection, events)) = &mut self.stream else {
                 sleep_until(self.next).await;
                 self.open();
                 if self.answers().await {
-                    self.pause = AT_MOST_EVERY;
-                    self.next = Instant::now() + AT_MOST_EVERY;
-                    return;
+                    self.pause = SHORTEST_PAUSE;
+                    self.next = Instant::now() + self.pace;
+                    return Happened::everything();
                 }
                 self.stream = None;
                 self.next = Instant::now() + self.pause;
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 continue;
             };
-            let has_ended = tokio::select! {
-                event = events.next() => event.is_none(),
-                () = silence(&self.address) => true,
+            let first = tokio::select! {
+                event = events.next() => event,
+                () = silence(&self.address) => None,
             };
-            if has_ended {
+            let Some(first) = first else {
                 tracing::debug!(status = connection.status(), "the engine's event stream ended, or it hangs");
                 self.stream = None;
                 sleep_until(self.next).await;
-                self.next = Instant::now() + AT_MOST_EVERY;
-                return;
-            }
-            // What else comes within the second is the same news.
+                self.next = Instant::now() + SHORTEST_PAUSE;
+                return Happened::everything();
+            };
+            let mut happened = Happened::default();
+            happened.add(first);
+            // What else comes within the pace is of the same burst.
             let rest = async {
-                while events.next().await.is_some() {}
+                while let Some(event) = events.next().await {
+                    happened.add(event);
+                }
                 std::future::pending::<()>().await;
             };
             drop(tokio::time::timeout_at(self.next, rest).await);
-            self.next = Instant::now() + AT_MOST_EVERY;
-            return;
+            self.next = Instant::now() + self.pace;
+            return happened;
         }
     }
 
@@ -79,7 +128,7 @@ impl Watcher {
         let deadline = Instant::now() + ANSWER_WITHIN;
         while Instant::now() < deadline {
             match tokio::time::timeout(LOOK_EVERY, events.next()).await {
-                Ok(Some(())) => return true,
+                Ok(Some(_)) => return true,
                 Ok(None) => return false,
                 Err(_) if connection.status() == 200 => return true,
                 Err(_) => {}
@@ -88,15 +137,34 @@ impl Watcher {
         false
     }
 
-    /// Events of things people look at: not of exec and health checks, which are constant noise.
+    /// Events of what lists show: not of exec, nor of the runs of health checks, which are constant noise.
     fn open(&mut self) {
-        let filters = std::collections::HashMap::from([
-            ("type", vec!["container", "image"]),
+        let filters = HashMap::from([
+            ("type", vec!["container", "image", "network", "volume"]),
             (
                 "event",
                 vec![
-                    "create", "start", "die", "destroy", "pause", "unpause", "rename", "update", "restart",
-                    "oom", "pull", "tag", "untag", "delete", "import", "load",
+                    "create",
+                    "start",
+                    "die",
+                    "destroy",
+                    "pause",
+                    "unpause",
+                    "rename",
+                    "update",
+                    "restart",
+                    "oom",
+                    "pull",
+                    "tag",
+                    "untag",
+                    "delete",
+                    "import",
+                    "load",
+                    "health_status",
+                    "connect",
+                    "disconnect",
+                    "remove",
+                    "prune",
                 ],
             ),
         ]);
@@ -120,7 +188,7 @@ async fn silence(address: &Address) {
 
 fn stream(
     connection: &Connection,
-    options: ::bollard::query_parameters::EventsOptions,
-) -> impl Stream<Item = ()> + Send + use<> {
-    connection.docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok())).map(drop)
+    options: EventsOptions,
+) -> impl Stream<Item = EventMessage> + Send + use<> {
+    connection.docker.events(Some(options)).scan((), |(), event| std::future::ready(event.ok()))
 }

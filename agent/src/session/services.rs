@@ -2,6 +2,7 @@
 
 mod deadline;
 mod docker;
+mod inventory;
 mod operation;
 mod session;
 
@@ -14,6 +15,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use gantry_api::agent_v1::docker_service_server::DockerServiceServer;
+use gantry_api::agent_v1::inventory_service_server::InventoryServiceServer;
 use gantry_api::agent_v1::operation_service_server::OperationServiceServer;
 use gantry_api::agent_v1::session_service_server::SessionServiceServer;
 use gantry_api::agent_v1::{self, RefuseRequest};
@@ -28,6 +30,7 @@ use super::readiness::Gate;
 use crate::clock::SharedClock;
 use crate::docker::Engine;
 use crate::enrollment::certificate::Enrolled;
+use crate::inventory::Inventory;
 use crate::operations::Operations;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
@@ -40,6 +43,8 @@ const LARGEST_MESSAGE: usize = 8 << 20;
 pub struct Parts {
     /// The engine beside us.
     pub engine: Arc<dyn Engine>,
+    /// What there is on it.
+    pub inventory: Inventory,
     /// What runs on it.
     pub operations: Operations,
     /// Who we are.
@@ -110,11 +115,13 @@ pub(super) async fn router(session: Arc<Session>) -> Router {
     reporter.set_serving::<SessionServiceServer<session::Service>>().await;
     reporter.set_serving::<OperationServiceServer<operation::Service>>().await;
     reporter.set_serving::<DockerServiceServer<docker::Service>>().await;
+    reporter.set_serving::<InventoryServiceServer<inventory::Service>>().await;
     let sessions = SessionServiceServer::new(session::Service(session.clone()))
         .max_decoding_message_size(LARGEST_MESSAGE);
     let routes = add(Router::new(), sessions);
     let routes = add(routes, OperationServiceServer::new(operation::Service(session.clone())));
-    let routes = add(routes, DockerServiceServer::new(docker::Service(session)));
+    let routes = add(routes, DockerServiceServer::new(docker::Service(session.clone())));
+    let routes = add(routes, InventoryServiceServer::new(inventory::Service(session)));
     add(routes, health).layer(from_fn(deadline::kept)).layer(from_fn(traced))
 }
 

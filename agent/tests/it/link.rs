@@ -5,6 +5,7 @@ use gantry_agent::clock::{SystemClock, SystemEntropy};
 use gantry_agent::docker::bollard::BollardEngine;
 use gantry_agent::enrollment::Enrollment;
 use gantry_agent::enrollment::key::AgentKey;
+use gantry_agent::inventory::Inventory;
 use gantry_agent::journal::{Journal, MemoryDisk};
 use gantry_agent::operations::{self, Operations, Pace, Readiness as _};
 use gantry_agent::session::dial::Dialer;
@@ -66,6 +67,7 @@ impl Agent {
         });
         let parts = Parts {
             engine,
+            inventory: Inventory::unknown(),
             operations,
             enrolled: Arc::new(enrolled.unwrap()),
             gate: gate.clone(),

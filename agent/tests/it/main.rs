@@ -15,6 +15,7 @@ mod daemon;
 mod docker_answers;
 mod engine_facts;
 mod enroll;
+mod inventory;
 mod journal;
 mod link;
 mod operations;

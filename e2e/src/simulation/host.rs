@@ -9,6 +9,7 @@ use gantry_agent::clock::{SharedClock, SharedEntropy};
 use gantry_agent::docker::Engine as _;
 use gantry_agent::enrollment::certificate::Enrolled;
 use gantry_agent::enrollment::key::AgentKey;
+use gantry_agent::inventory::Inventory;
 use gantry_agent::journal::{Journal, MemoryDisk};
 use gantry_agent::operations::{self, Operations, Pace};
 use gantry_agent::session::dial::{Connection, DialError};
@@ -140,6 +141,7 @@ impl Agent {
         let ask = tokio::spawn(async move { drop(asked.id().await) });
         let parts = Parts {
             engine,
+            inventory: Inventory::unknown(),
             operations: operations.clone(),
             enrolled: machine.identity.enrolled.clone(),
             gate,

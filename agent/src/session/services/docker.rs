@@ -25,7 +25,9 @@ impl DockerService for Service {
         let within = deadline::for_engine(request.metadata().as_ref());
         let info = answered(within, self.0.parts.engine.info()).await;
         self.0.parts.metrics.engine_reachable.set(i64::from(info.is_ok()));
-        Ok(Response::new(info.map_err(Refusal::from)?))
+        let info = info.map_err(Refusal::from)?;
+        self.0.parts.inventory.compare(&info);
+        Ok(Response::new(info))
     }
 
     async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
