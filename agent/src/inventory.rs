@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use gantry_api::agent_v1::{FollowInventoryRequest, InfoResponse, InventoryUpdate};
+use gantry_api::agent_v1::{FollowInventoryRequest, InfoResponse, InventoryUpdate, RefreshInventoryResponse};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +42,9 @@ struct Shared {
     updates: broadcast::Sender<Arc<InventoryUpdate>>,
     /// Somebody has reason to believe that it is not true any more.
     doubted: Notify,
+    /// How many full lists were begun, and which of them was taken in last.
+    begun: AtomicU64,
+    taken: watch::Sender<u64>,
     keeper: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -63,6 +67,8 @@ impl Inventory {
             state: Mutex::new(State::new(epoch)),
             updates: broadcast::channel(MOST_BEHIND).0,
             doubted: Notify::new(),
+            begun: AtomicU64::new(0),
+            taken: watch::Sender::new(0),
             keeper: Mutex::default(),
         }))
     }
@@ -73,6 +79,17 @@ impl Inventory {
         if !is_so {
             self.0.doubted.notify_one();
         }
+    }
+
+    /// Lists everything anew, and waits for it as long as it takes.
+    pub async fn refresh(&self) -> RefreshInventoryResponse {
+        let mut taken = self.0.taken.subscribe();
+        let before = self.0.begun.load(Ordering::Acquire);
+        self.0.doubted.notify_one();
+        // The sender lives as long as `self`.
+        taken.wait_for(|taken| *taken > before).await.ok();
+        let (epoch, version) = self.0.state.lock().at();
+        RefreshInventoryResponse { epoch, version }
     }
 
     /// The whole, or that the follower has it already; then every change.
@@ -134,21 +151,28 @@ impl Keeper {
         let mut next_list = Instant::now();
         loop {
             let Some(shared) = self.shared.upgrade() else { return };
+            let mut asked = false;
             let happened = tokio::select! {
                 happened = timeout_at(next_list, happenings.next()) => match happened {
                     Ok(Some(happened)) => happened,
                     Ok(None) => return,
                     Err(_) => Happened::everything(),
                 },
-                () = shared.doubted.notified() => Happened::everything(),
+                () = shared.doubted.notified() => {
+                    asked = true;
+                    Happened::everything()
+                }
             };
-            if happened.everything {
+            if happened.everything && !asked {
                 sleep(Duration::from_millis(self.entropy.below(SOON_MS))).await;
             }
+            let number =
+                if happened.everything { shared.begun.fetch_add(1, Ordering::AcqRel) + 1 } else { 0 };
             match self.look(&happened).await {
                 Ok(listed) => {
                     shared.tell(|state| state.take(listed, self.clock.now().as_second()));
                     if happened.everything {
+                        shared.taken.send_replace(number);
                         next_list = Instant::now()
                             + LIST_EVERY
                             + Duration::from_millis(self.entropy.below(JITTER_MS));

@@ -4,6 +4,8 @@
 pub const GROUP: &str = "gantry.dev";
 /// API group of the audit log.
 pub const AUDIT_GROUP: &str = "audit.gantry.dev";
+/// API group of what is on the hosts.
+pub const DOCKER_GROUP: &str = "docker.gantry.dev";
 /// The one version served today.
 pub const VERSION: &str = "v1alpha1";
 /// Short list of kinds: `kubectl get gantry`.

@@ -95,6 +95,7 @@ pub fn served() -> Vec<Served> {
                 has_status: version.subresources.as_ref().is_some_and(|all| all.status.is_some()),
                 is_question: false,
                 is_record: false,
+                is_live: false,
                 schema: structural(definition)?,
             })
         })

@@ -1,14 +1,22 @@
 //! Group `gantry.dev`, version `v1alpha1`. Every kind is namespaced; references never leave the namespace.
 
 mod audit_event;
+mod container;
 mod docker_instance;
+mod image;
+mod network;
 mod operation;
 mod registry;
+mod volume;
 
 pub use audit_event::*;
+pub use container::*;
 pub use docker_instance::*;
+pub use image::*;
+pub use network::*;
 pub use operation::*;
 pub use registry::*;
+pub use volume::*;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 

@@ -6,15 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
 use crate::auth::tokens::Tokens;
 use crate::auth::{Authenticator, Rights};
 use crate::clock::{SharedClock, SharedEntropy};
+use crate::gateway::link::InstanceUid;
 use crate::live::Live;
-use crate::storage::{Store, Version};
+use crate::live::inventory::following::INSTANCES;
+use crate::storage::{Object, Resource, Store, Version};
 use crate::telemetry::metrics::Metrics;
+use crate::watch_cache::WatchCache;
 
 pub mod admission;
 pub(crate) mod answer;
@@ -49,6 +53,7 @@ pub use health::{Check, ReadyChecks};
 pub use router::{OTHER_ROUTES, Route, Verb, router, routes};
 
 use failure::{Failure, Outcome};
+use kinds::Kind;
 use limits::Limits;
 use request::{Call, Freshness};
 use uids::Uids;
@@ -86,6 +91,7 @@ impl ApiServer {
         authenticator: Authenticator,
     ) -> Arc<Self> {
         Arc::new(Self {
+            live: Live::new(entropy.as_ref()),
             rights: authenticator.rights().clone(),
             tokens: Arc::clone(authenticator.tokens()),
             authenticator,
@@ -98,7 +104,6 @@ impl ApiServer {
             stopping,
             limits: Limits::new(),
             uids: Arc::default(),
-            live: Live::default(),
         })
     }
 
@@ -115,6 +120,11 @@ impl ApiServer {
         &self.live
     }
 
+    /// The time of day.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// What is stored.
     pub(crate) fn store(&self) -> &Store {
         &self.store
@@ -123,6 +133,32 @@ impl ApiServer {
     /// Where records go.
     pub fn audit(&self) -> &audit::Sink {
         &self.audit
+    }
+
+    /// A sentence on the hosts of which nothing is known, so that a list without them is not taken for one of everything.
+    fn unknown_hosts(&self, namespace: Option<&str>) -> Vec<String> {
+        const MOST_NAMED: usize = 5;
+        let instances = self.store.cache().list(&Resource(INSTANCES.into()), namespace).objects;
+        let is_unknown = |object: &&Arc<Object>| !self.live.inventories().knows(InstanceUid(object.uid));
+        let unknown: Vec<_> = instances.iter().filter(is_unknown).collect();
+        if unknown.is_empty() {
+            return Vec::new();
+        }
+        let named = unknown
+            .iter()
+            .take(MOST_NAMED)
+            .map(|object| format!("{}/{}", object.key.namespace, object.key.name));
+        let named = named.collect::<Vec<_>>().join(", ");
+        let more = if unknown.len() > MOST_NAMED { ", …" } else { "" };
+        vec![format!(
+            "what there is on {} hosts is not known, so it is not listed: {named}{more}",
+            unknown.len()
+        )]
+    }
+
+    /// What reads of a kind are answered from.
+    fn cache(&self, kind: &Kind) -> &WatchCache {
+        if kind.is_live { self.live.inventories().cache() } else { self.store.cache() }
     }
 
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.
@@ -140,15 +176,23 @@ impl ApiServer {
     /// As [`ApiServer::reach`], for a read that is better answered from memory than not at all; how old that may be, where the
     /// database does not answer. Our own parts want to know instead.
     async fn reach_or_age(&self, call: &Call, freshness: Freshness) -> Outcome<Option<Duration>> {
-        match self.reach(freshness).await {
+        match self.reach(call.kind, freshness).await {
             Err(failure) if failure.is_unavailable() && !call.is_ours => Ok(Some(self.store.cache().age())),
             outcome => outcome.map(|()| None),
         }
     }
 
     /// Waits until memory is as new as a read asks for.
-    pub(crate) async fn reach(&self, freshness: Freshness) -> Outcome<()> {
+    pub(crate) async fn reach(&self, kind: &Kind, freshness: Freshness) -> Outcome<()> {
         match freshness {
+            Freshness::NotOlderThan(version) | Freshness::Exact(version) if kind.is_live => {
+                if self.live.inventories().has_given(version) {
+                    Ok(())
+                } else {
+                    Err(Failure::of_another_history(version))
+                }
+            }
+            Freshness::Newest if kind.is_live => Ok(()),
             Freshness::Any => Ok(()),
             Freshness::Newest => self.caught_up().await.map(|_| ()),
             Freshness::NotOlderThan(version) | Freshness::Exact(version) => {

@@ -25,6 +25,7 @@ use crate::config::{AuditCommand, Command, Config, DatabaseUrl, KeysCommand};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::directory::ApiDirectory;
 use crate::gateway::{Authority, Gateway, Timing};
+use crate::live::inventory::following::Follow;
 use crate::pki::{GivenCertificate, Pki, TokenKeys};
 use crate::reconcilers;
 use crate::server::{Server, TlsPeers};
@@ -201,7 +202,7 @@ async fn serve(
     if let Some(path) = &config.kubeconfig_out {
         pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;
     }
-    let forgetting = clock.clone();
+    let (forgetting, noting) = (clock.clone(), clock.clone());
     let parts = reconcilers::Parts {
         client: apiserver::client(&router, "reconcilers"),
         link: gateway.clone(),
@@ -220,7 +221,16 @@ async fn serve(
     }
     reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
     servers.spawn(server.run(router, serving.clone()));
-    servers.spawn(gateway.follow_peers(serving.clone()));
+    servers.spawn(gateway.clone().follow_peers(serving.clone()));
+    servers.spawn(
+        Follow {
+            inventories: api.live().inventories().clone(),
+            store: store.clone(),
+            link: gateway.clone(),
+            clock: noting,
+        }
+        .run(serving.clone()),
+    );
     servers.spawn(issuers.keep_keys(serving.clone()));
     let schedule =
         Schedule { keep: config.audit_retention, at: config.audit_trim_at, zone: TimeZone::system() };

@@ -14,25 +14,43 @@ use crate::apiserver::ApiServer;
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::{Call, Freshness};
+use crate::clock::Entropy;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
 
+mod filters;
 mod info;
+pub mod inventory;
+mod lists;
 pub mod routes;
 
+use inventory::{Inventories, Sort};
 use routes::Does;
 
-/// The way to the agents, known once there is a gateway.
-#[derive(Clone, Default)]
-pub struct Live(Arc<OnceLock<Arc<dyn AgentLink>>>);
+/// The way to the agents, known once there is a gateway, and what they told.
+#[derive(Clone)]
+pub struct Live {
+    link: Arc<OnceLock<Arc<dyn AgentLink>>>,
+    inventories: Inventories,
+}
 
 impl Live {
+    /// Knows of no host yet.
+    pub fn new(entropy: &dyn Entropy) -> Self {
+        Self { link: Arc::default(), inventories: Inventories::new(entropy) }
+    }
+
     /// From now on agents can be asked; once.
     pub fn connect(&self, link: Arc<dyn AgentLink>) {
-        self.0.set(link).ok();
+        self.link.set(link).ok();
+    }
+
+    /// What there is on every host.
+    pub fn inventories(&self) -> &Inventories {
+        &self.inventories
     }
 
     fn link(&self) -> Outcome<&Arc<dyn AgentLink>> {
-        self.0.get().ok_or_else(|| Failure::unavailable("this replica takes no agents yet; try again"))
+        self.link.get().ok_or_else(|| Failure::unavailable("this replica takes no agents yet; try again"))
     }
 }
 
@@ -70,6 +88,19 @@ impl Instance {
             "the agent of dockerinstance \"{}\" is not connected, {seen}; start it on its host, or try again later",
             self.name
         ))
+    }
+
+    /// That nothing is known of its host, which is not the same as that there is nothing.
+    fn untold(&self, live: &Live) -> Failure {
+        if live.link().is_ok_and(|link| link.session(self.uid).is_some()) {
+            Failure::unavailable(format!(
+                "what there is on dockerinstance \"{}\" is not known yet: its engine does not answer, or its agent has just come, or is too \
+                 old to tell; see its conditions, or try again",
+                self.name
+            ))
+        } else {
+            self.away()
+        }
     }
 
     /// Why its agent did not answer, in words for who asked.
@@ -113,6 +144,10 @@ pub(crate) async fn serve(
     let ask = Ask { instance, object: object.unwrap_or_default(), call, standing, parts };
     match does {
         Does::Info => info::info(server, &ask).await,
+        Does::Containers => lists::list(server, &ask, Sort::Containers).await,
+        Does::Images => lists::list(server, &ask, Sort::Images).await,
+        Does::Networks => lists::list(server, &ask, Sort::Networks).await,
+        Does::Volumes => lists::list(server, &ask, Sort::Volumes).await,
     }
 }
 
@@ -121,7 +156,7 @@ async fn find(server: &ApiServer, call: &Call) -> Outcome<Instance> {
     let key = call.target()?;
     let cache = server.store().cache();
     if cache.get(&key).is_none() {
-        server.reach(Freshness::Newest).await?;
+        server.reach(call.kind, Freshness::Newest).await?;
     }
     let object = cache.get(&key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))?;
     let stored: Value = serde_json::from_slice(&object.json).unwrap_or_default();

@@ -84,6 +84,11 @@ impl State {
         self.told(update, has_come)
     }
 
+    /// Epoch and version.
+    pub fn at(&self) -> (u64, u64) {
+        (self.epoch, self.version)
+    }
+
     /// The engine does not answer; what is known stays what is known.
     pub fn lose(&mut self) -> Option<InventoryUpdate> {
         let has_gone = std::mem::take(&mut self.engine_answers);

@@ -22,6 +22,8 @@ pub struct Served {
     pub is_question: bool,
     /// Kept by the controller alone: there is a list of it and nothing else.
     pub is_record: bool,
+    /// Told by agents: it is read, and nothing else.
+    pub is_live: bool,
     /// Subresources that are only posted to, each with the kind of what is posted and answered.
     pub posted: Vec<(String, Served)>,
     /// OpenAPI v3 schema of one object.
@@ -156,6 +158,21 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         paths.insert(collection, json!({"get": read_list, "parameters": namespace}));
         return;
     }
+    let in_path = |names: &[&str]| -> Value {
+        let names = names.iter().filter(|name| kind.namespaced || **name != "namespace");
+        names
+            .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+            .collect()
+    };
+    if kind.is_live {
+        let get = operation(kind, "get", &kind.kind, &[], None);
+        paths.insert(
+            format!("{collection}/{{name}}"),
+            json!({"get": get, "parameters": in_path(&["namespace", "name"])}),
+        );
+        paths.insert(collection, json!({"get": read_list, "parameters": in_path(&["namespace"])}));
+        return;
+    }
     let mut of_collection = json!({
         "get": read_list,
         "post": operation(kind, "post", &kind.kind, WRITE_PARAMETERS, Some(JSON)),
@@ -169,12 +186,6 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
         "patch": operation(kind, "patch", &kind.kind, PATCH_PARAMETERS, Some(patches)),
         "delete": operation(kind, "delete", &kind.kind, &["dryRun", "propagationPolicy", "gracePeriodSeconds"], None),
     });
-    let in_path = |names: &[&str]| -> Value {
-        let names = names.iter().filter(|name| kind.namespaced || **name != "namespace");
-        names
-            .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
-            .collect()
-    };
     put(&mut of_collection, "parameters", in_path(&["namespace"]));
     put(&mut of_object, "parameters", in_path(&["namespace", "name"]));
     paths.insert(format!("{collection}/{{name}}"), of_object);

@@ -25,7 +25,7 @@ use crate::storage::{Key, Object, Version};
 
 /// A page of a collection.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     pub objects: Vec<Arc<Object>>,
     pub version: Version,
     /// Where the next page begins.
@@ -56,7 +56,7 @@ pub(super) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes)
 }
 
 /// Many objects.
-pub(super) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response> {
+pub(crate) fn list(call: &Call, now: Timestamp, page: Page) -> Outcome<Response> {
     let age = page.age;
     let left_out: Vec<String> =
         page.damaged.iter().map(|key| format!("{key} cannot be read and is left out")).collect();
@@ -122,7 +122,7 @@ pub(crate) fn json(code: StatusCode, value: &impl Serialize) -> Outcome<Response
 }
 
 /// Adds a `Warning` header for each, as kubectl prints them. Bounded, because headers are.
-pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
+pub(crate) fn warn(mut response: Response, warnings: &[String]) -> Response {
     const MOST: usize = 20;
     for warning in warnings.iter().take(MOST) {
         let quoted: String = warning
@@ -162,7 +162,7 @@ fn respond(code: StatusCode, body: impl Into<Body>) -> Response {
 }
 
 /// Stored bytes that are no JSON.
-pub(super) fn broken(error: serde_json::Error) -> Failure {
+pub(crate) fn broken(error: serde_json::Error) -> Failure {
     tracing::error!(error = %error, "a stored object cannot be read");
     Failure::internal("a stored object cannot be read")
 }

@@ -101,9 +101,10 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {
-    match (kind.is_question, kind.is_record) {
-        (true, _) => &["create"],
-        (_, true) => &["list"],
+    match kind {
+        Kind { is_question: true, .. } => &["create"],
+        Kind { is_record: true, .. } => &["list"],
+        Kind { is_live: true, .. } => &["get", "list", "watch"],
         _ => &VERBS,
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 
 use crate::apply::Conflicts;
-use crate::storage::{Damaged, Resource, WriteError};
+use crate::storage::{Damaged, Resource, Version, WriteError};
 
 /// Why a request was refused, in the words kubectl prints.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -368,6 +368,16 @@ impl Failure {
     /// 503 with `Retry-After`.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Reason::ServiceUnavailable, message).retry_after(1)
+    }
+
+    /// 410: a version of what is in memory only, and not in this one.
+    pub fn of_another_history(version: Version) -> Self {
+        Self::expired(
+            format!(
+                "version {version} was given by another replica, or before this one was started: list again"
+            ),
+            None,
+        )
     }
 
     /// 504: the request took longer than its timeout.

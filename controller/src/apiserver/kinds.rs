@@ -16,6 +16,7 @@ use serde_json::Value;
 
 mod access;
 mod audit;
+mod docker;
 
 pub use access::RBAC;
 
@@ -60,6 +61,8 @@ pub struct Kind {
     pub is_question: bool,
     /// Nobody writes it: there is a list of it and nothing else, and the store does not have it.
     pub is_record: bool,
+    /// Nobody writes it: agents tell of it, and it is in memory only.
+    pub is_live: bool,
 }
 
 /// One printer column.
@@ -133,9 +136,15 @@ pub fn all() -> &'static [Kind] {
         kinds.extend(custom::<Operation>());
         kinds.extend(custom::<Registry>());
         kinds.push(audit::kind());
+        kinds.extend(docker::kinds());
         kinds
     });
     &KINDS
+}
+
+/// The kind of that plural among those that agents tell of.
+pub(crate) fn live(plural: &str) -> Option<&'static Kind> {
+    all().iter().find(|kind| kind.is_live && kind.plural == plural)
 }
 
 /// What is posted to `serviceaccounts/{name}/token`; stored nowhere, and no route of its own.
@@ -150,7 +159,7 @@ pub(super) fn token_request() -> &'static Kind {
 pub fn field_paths() -> FieldPaths {
     all()
         .iter()
-        .filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record)
+        .filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record && !kind.is_live)
         .fold(FieldPaths::default(), |paths, kind| {
             paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
         })
@@ -188,6 +197,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         view: None,
         is_question: false,
         is_record: false,
+        is_live: false,
     })
 }
 
@@ -363,6 +373,7 @@ fn named<T: JsonSchema + DeserializeOwned>(
         view: None,
         is_question: false,
         is_record: false,
+        is_live: false,
     }
 }
 

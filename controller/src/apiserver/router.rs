@@ -129,9 +129,12 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     if kind.is_record {
         return routes;
     }
+    add(Method::GET, &object, Verb::Get, None);
+    if kind.is_live {
+        return routes;
+    }
     add(Method::POST, &collection, Verb::Create, None);
     add(Method::DELETE, &collection, Verb::DeleteCollection, None);
-    add(Method::GET, &object, Verb::Get, None);
     add(Method::PUT, &object, Verb::Update, None);
     add(Method::PATCH, &object, Verb::Patch, None);
     add(Method::DELETE, &object, Verb::Delete, None);

@@ -162,13 +162,17 @@ impl Template {
         Self(pieces)
     }
 
-    /// Every text that the paths lead to.
+    /// Every text and number that the paths lead to.
     fn all(&self, object: &Value) -> String {
         let paths = self.0.iter().filter_map(|piece| match piece {
             Piece::Path(paths) => paths.first(),
             Piece::Text(_) => None,
         });
-        let texts = paths.flat_map(|steps| walk_all(object, steps)).filter_map(Value::as_str);
+        let texts = paths.flat_map(|steps| walk_all(object, steps)).filter_map(|value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        });
         texts.collect::<Vec<_>>().join(", ")
     }
 

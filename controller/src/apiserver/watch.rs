@@ -26,7 +26,7 @@ use super::request::{Call, Format};
 use super::selectors::Selector;
 use super::table::{Rows, table};
 use crate::clock::SharedClock;
-use crate::storage::{Change, ChangeKind, Object, Version};
+use crate::storage::{Change, ChangeKind, Object, Version, at_version};
 use crate::watch_cache::{Expired, Next, Subscription};
 
 /// Time between two bookmarks.
@@ -85,7 +85,8 @@ impl Watch {
         begin: Begin,
         lifetime: Option<u64>,
     ) -> Result<Self, Expired> {
-        let (cache, resource, namespace) = (server.store.cache(), call.resource(), call.namespace.as_deref());
+        let (cache, resource, namespace) =
+            (server.cache(call.kind), call.resource(), call.namespace.as_deref());
         let (from, mut first) = match begin {
             Begin::After(version) => (version, Vec::new()),
             Begin::State { .. } => {
@@ -274,14 +275,6 @@ impl Watch {
             _ => Ok(()),
         }
     }
-}
-
-/// A stored text with another version; all of them begin with it.
-fn at_version(json: &[u8], version: Version) -> Option<Vec<u8>> {
-    const HEAD: &[u8] = b"{\"metadata\":{\"resourceVersion\":\"";
-    let rest = json.strip_prefix(HEAD)?;
-    let end = rest.iter().position(|byte| *byte == b'"')?;
-    Some([HEAD, version.to_string().as_bytes(), rest.get(end..)?].concat())
 }
 
 /// Writes events in the form the client asked for.

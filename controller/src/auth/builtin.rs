@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_api::names::{ADMIN_GROUP, AUDIT_GROUP, GROUP};
+use gantry_api::names::{ADMIN_GROUP, AUDIT_GROUP, DOCKER_GROUP, GROUP};
 use gantry_api::v1alpha1::Action;
 use k8s_openapi::api::rbac::v1::{
     AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
@@ -121,7 +121,19 @@ fn viewer() -> Vec<PolicyRule> {
             ],
             READ,
         ),
-        rule(GROUP, &["dockerinstances/info", "dockerinstances/logs"], &["get"]),
+        rule(DOCKER_GROUP, &["containers", "images", "networks", "volumes"], READ),
+        rule(
+            GROUP,
+            &[
+                "dockerinstances/info",
+                "dockerinstances/containers",
+                "dockerinstances/images",
+                "dockerinstances/networks",
+                "dockerinstances/volumes",
+                "dockerinstances/logs",
+            ],
+            &["get"],
+        ),
         rule(CORE, &["configmaps", "events", "namespaces", "serviceaccounts"], READ),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),

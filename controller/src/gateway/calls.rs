@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gantry_api::agent_v1::docker_service_client::DockerServiceClient;
+use gantry_api::agent_v1::inventory_service_client::InventoryServiceClient;
 use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
 use gantry_api::agent_v1::session_service_client::SessionServiceClient;
 use opentelemetry::propagation::Injector;
@@ -18,6 +19,10 @@ pub(super) fn sessions(grpc: Grpc) -> SessionServiceClient<Grpc> {
 
 pub(super) fn docker(grpc: Grpc) -> DockerServiceClient<Grpc> {
     DockerServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
+}
+
+pub(super) fn inventories(grpc: Grpc) -> InventoryServiceClient<Grpc> {
+    InventoryServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
 }
 
 pub(super) fn operations(grpc: Grpc) -> OperationServiceClient<Grpc> {

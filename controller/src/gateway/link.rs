@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_api::agent_v1::{InfoResponse, OperationReport, Policy, SubmitRequest, Target, TargetKind, Token};
+use futures::stream::BoxStream;
+use gantry_api::agent_v1::{
+    FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, Policy, RefreshInventoryResponse,
+    SubmitRequest, Target, TargetKind, Token,
+};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -52,6 +56,9 @@ pub enum LinkError {
         message: String,
     },
 }
+
+/// What an agent tells of its host, in order.
+pub type InventoryUpdates = BoxStream<'static, Result<InventoryUpdate, LinkError>>;
 
 /// Something reconcilers should look at again. A wake, never the only carrier of a fact.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +151,21 @@ pub trait AgentLink: Send + Sync + 'static {
         operations: &[Uuid],
         recorded_at: u64,
     ) -> Result<(), LinkError>;
+
+    /// What there is on the host, from where the caller is: the whole first unless the agent is there too, then every change. Ends with
+    /// an error when the session does.
+    async fn follow_inventory(
+        &self,
+        instance: InstanceUid,
+        from: FollowInventoryRequest,
+    ) -> Result<InventoryUpdates, LinkError>;
+
+    /// Has the host list everything anew; where its inventory is then.
+    async fn refresh_inventory(
+        &self,
+        instance: InstanceUid,
+        timeout: Duration,
+    ) -> Result<RefreshInventoryResponse, LinkError>;
 
     /// The newest report on an operation in the present session; `None` when its agent is away or never heard of it.
     fn report(&self, instance: InstanceUid, operation: Uuid) -> Option<OperationReport>;

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use gantry_api::agent_v1::{
-    InfoRequest, InfoResponse, OperationReport, QueryRequest, ResolveRequest, SubmitRequest, Target,
-    TargetKind, Token, WithdrawRequest,
+    FollowInventoryRequest, InfoRequest, InfoResponse, OperationReport, QueryRequest,
+    RefreshInventoryRequest, RefreshInventoryResponse, ResolveRequest, SubmitRequest, Target, TargetKind,
+    Token, WithdrawRequest,
 };
 use tokio::sync::broadcast;
 use tonic::Code;
 use uuid::Uuid;
 
 use super::contact::Contact;
-use super::link::{AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts};
+use super::link::{
+    AgentLink, DuplicateRefusal, InstanceUid, InventoryUpdates, LinkError, LinkEvent, SessionFacts,
+};
 use super::session::{SHORT, as_text};
 use super::{DUPLICATE_MEMORY, Gateway, calls};
 
@@ -106,6 +110,28 @@ impl AgentLink for Gateway {
             self.announce(LinkEvent::Forgotten(instance, operations.to_vec()));
         }
         Ok(())
+    }
+
+    async fn follow_inventory(
+        &self,
+        instance: InstanceUid,
+        from: FollowInventoryRequest,
+    ) -> Result<InventoryUpdates, LinkError> {
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let call = async { calls::inventories(agent.grpc()).follow(calls::request(from)).await };
+        let updates = calls::within(SHORT, call).await?;
+        Ok(updates.map(|update| update.map_err(LinkError::from)).boxed())
+    }
+
+    async fn refresh_inventory(
+        &self,
+        instance: InstanceUid,
+        timeout: Duration,
+    ) -> Result<RefreshInventoryResponse, LinkError> {
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let mut request = calls::request(RefreshInventoryRequest {});
+        request.set_timeout(timeout);
+        calls::within(timeout, calls::inventories(agent.grpc()).refresh(request)).await
     }
 
     fn unsettled(&self, instance: InstanceUid) -> usize {

@@ -22,11 +22,25 @@ pub struct LiveRoute {
 pub enum Does {
     /// The engine's version, capacity and counts.
     Info,
+    /// What there is on the host.
+    Containers,
+    /// As above.
+    Images,
+    /// As above.
+    Networks,
+    /// As above.
+    Volumes,
 }
 
 /// All of them.
 pub fn all() -> Vec<LiveRoute> {
     let get =
         |path, subresource, does| LiveRoute { method: Method::GET, path, subresource, verb: "get", does };
-    vec![get("info", "info", Does::Info)]
+    vec![
+        get("info", "info", Does::Info),
+        get("containers", "containers", Does::Containers),
+        get("images", "images", Does::Images),
+        get("networks", "networks", Does::Networks),
+        get("volumes", "volumes", Does::Volumes),
+    ]
 }

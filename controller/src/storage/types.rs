@@ -119,6 +119,14 @@ pub(crate) fn with_version(text: &str, version: Version) -> Option<Bytes> {
     Some(Bytes::from(format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\",{rest}")))
 }
 
+/// A stored text with another version; all of them begin with it.
+pub(crate) fn at_version(json: &[u8], version: Version) -> Option<Vec<u8>> {
+    const HEAD: &[u8] = b"{\"metadata\":{\"resourceVersion\":\"";
+    let rest = json.strip_prefix(HEAD)?;
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    Some([HEAD, version.to_string().as_bytes(), rest.get(end..)?].concat())
+}
+
 /// The object that a stored row stands for.
 pub(super) fn object(
     key: Key,

@@ -165,9 +165,30 @@ async fn reviews_say_what_the_authoriser_would() {
       },
       {
         "apiGroups": [
+          "docker.gantry.dev"
+        ],
+        "resources": [
+          "containers",
+          "images",
+          "networks",
+          "volumes"
+        ],
+        "verbs": [
+          "get",
+          "list",
+          "watch"
+        ]
+      },
+      {
+        "apiGroups": [
           "gantry.dev"
         ],
         "resources": [
+          "dockerinstances/info",
+          "dockerinstances/containers",
+          "dockerinstances/images",
+          "dockerinstances/networks",
+          "dockerinstances/volumes",
           "dockerinstances/logs"
         ],
         "verbs": [

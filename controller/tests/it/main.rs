@@ -27,6 +27,7 @@ mod api_writes;
 mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;
+mod live_inventories;
 mod reconcile_garbage;
 mod reconcile_loops;
 mod reconcile_registries;

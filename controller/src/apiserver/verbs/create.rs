@@ -11,7 +11,7 @@ use super::write::{
 use crate::apiserver::admission::{self, Admitted, Create};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::request::Call;
 use crate::apiserver::{ApiServer, grants};
 use crate::clock::Entropy;
 use crate::storage::{Expects, Key, Version};
@@ -71,7 +71,7 @@ pub(super) async fn store(
     }
     if call.is_dry_run {
         // What stores nothing is not compared by the store.
-        server.reach(Freshness::Newest).await?;
+        server.caught_up().await?;
         if server.store.cache().get(&key).is_some() {
             return Err(Failure::already_exists(&key.resource, &key.name));
         }
@@ -79,7 +79,9 @@ pub(super) async fn store(
     for _ in 1..ATTEMPTS {
         match enter(server, call, &key, object.clone()).await {
             // Our cache may not have seen yet what became of the namespace.
-            Err(failure) if failure.is_conflict() => server.reach(Freshness::Newest).await?,
+            Err(failure) if failure.is_conflict() => {
+                server.caught_up().await?;
+            }
             outcome => return Ok(Written { json: outcome?, warnings }),
         }
         if server.store.cache().get(&key).is_some() {
@@ -111,7 +113,7 @@ async fn takes_objects(server: &ApiServer, namespace: &str, key: &Key) -> Outcom
     let place = Key::namespace(namespace);
     let mut found = server.store.cache().get(&place);
     if found.is_none() {
-        server.reach(Freshness::Newest).await?;
+        server.caught_up().await?;
         found = server.store.cache().get(&place);
     }
     match found {

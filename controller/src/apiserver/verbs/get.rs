@@ -9,13 +9,14 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::{Call, Freshness};
 use crate::apiserver::{ApiServer, answer};
 use crate::storage::{Key, Object};
+use crate::watch_cache::WatchCache;
 
 /// Answers the newest state, from memory; without a database what is there, and how old it may be.
 pub(crate) async fn get(server: &ApiServer, call: &Call) -> Outcome<Response> {
     let key = call.target()?;
     let freshness = call.params.freshness()?;
     let age = server.reach_or_age(call, freshness).await?;
-    let object = find(server, &key)?;
+    let object = found(server.cache(call.kind), &key)?;
     if let Freshness::Exact(version) = freshness
         && object.version > version
     {
@@ -30,7 +31,10 @@ pub(crate) async fn get(server: &ApiServer, call: &Call) -> Outcome<Response> {
 
 /// The object as the cache has it.
 pub(super) fn find(server: &ApiServer, key: &Key) -> Outcome<Arc<Object>> {
-    let cache = server.store.cache();
+    found(server.store.cache(), key)
+}
+
+fn found(cache: &WatchCache, key: &Key) -> Outcome<Arc<Object>> {
     cache.get(key).ok_or_else(|| match cache.damage_of(key) {
         Some(damaged) => Failure::damaged(&damaged),
         None => Failure::not_found(&key.resource, &key.name),

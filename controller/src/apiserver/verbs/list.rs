@@ -22,12 +22,16 @@ pub(crate) async fn list(server: &ApiServer, call: &Call) -> Outcome<Response> {
     let page = page(server, call, &selector).await?;
     let bytes: usize = page.objects.iter().map(|object| object.json.len()).sum();
     let now = server.clock.now();
-    if call.format == Format::Whole || bytes <= LIGHT {
-        return answer::list(call, now, page);
-    }
-    // Every other form is made by parsing each object.
-    let call = call.clone();
-    server.limits.heavily(async move { answer::list(&call, now, page) }).await
+    let unknown =
+        if call.kind.is_live { server.unknown_hosts(call.namespace.as_deref()) } else { Vec::new() };
+    let answered = if call.format == Format::Whole || bytes <= LIGHT {
+        answer::list(call, now, page)
+    } else {
+        // Every other form is made by parsing each object.
+        let call = call.clone();
+        server.limits.heavily(async move { answer::list(&call, now, page) }).await
+    };
+    answered.map(|answered| answer::warn(answered, &unknown))
 }
 
 /// One page: `limit` objects from `continue` on, all pages from the state of the first.
@@ -91,7 +95,7 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
 async fn first(server: &ApiServer, call: &Call) -> Outcome<(Listing, Option<Duration>)> {
     let freshness = call.params.freshness()?;
     let age = server.reach_or_age(call, freshness).await?;
-    let (cache, resource, namespace) = (server.store.cache(), call.resource(), call.namespace.as_deref());
+    let (cache, resource, namespace) = (server.cache(call.kind), call.resource(), call.namespace.as_deref());
     let listing = match freshness {
         Freshness::Exact(version) => cache.list_at(&resource, namespace, version).map_err(|_| {
             Failure::expired(format!("The resourceVersion for the provided list is too old: {version}"), None)
@@ -102,12 +106,12 @@ async fn first(server: &ApiServer, call: &Call) -> Outcome<(Listing, Option<Dura
 }
 
 async fn continued(server: &ApiServer, call: &Call, resume: &Continue) -> Outcome<Listing> {
-    let (cache, resource, namespace) = (server.store.cache(), call.resource(), call.namespace.as_deref());
+    let (cache, resource, namespace) = (server.cache(call.kind), call.resource(), call.namespace.as_deref());
     if resume.version == INCONSISTENT {
-        server.reach(Freshness::Newest).await?;
+        server.reach(call.kind, Freshness::Newest).await?;
         return Ok(cache.list(&resource, namespace));
     }
-    server.reach(Freshness::NotOlderThan(Version(resume.version))).await?;
+    server.reach(call.kind, Freshness::NotOlderThan(Version(resume.version))).await?;
     cache.list_at(&resource, namespace, Version(resume.version)).map_err(|_| {
         let fresh = Continue { version: INCONSISTENT, ..resume.clone() };
         Failure::expired(

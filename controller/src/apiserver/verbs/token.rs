@@ -11,7 +11,7 @@ use super::write::{metadata, text_of, validation};
 use crate::apiserver::admission::{self, Admitted};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Cause, CauseReason, Failure, Outcome};
-use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::request::Call;
 use crate::apiserver::{ApiServer, answer, kinds};
 use crate::auth::tokens::{Bound, Reference};
 use crate::storage::{Key, Object, Resource};
@@ -26,7 +26,7 @@ pub(crate) async fn token(server: &ApiServer, call: &Call, body: &[u8]) -> Outco
     let mut object = decoded.value;
     let account = call.target()?;
     check_place(&object, &account)?;
-    server.reach(Freshness::Newest).await?;
+    server.caught_up().await?;
     let bearer = find(server, &account)?;
 
     complete(&mut object, server.tokens.audiences());

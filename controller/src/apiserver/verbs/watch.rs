@@ -55,19 +55,22 @@ async fn begin(server: &ApiServer, call: &Call) -> Outcome<Begin> {
         }
     }
     match (version, asks_for_state) {
-        (None, Some(false)) => Ok(Begin::After(server.caught_up().await?)),
-        (Some(Version(0)), Some(false)) => Ok(Begin::After(server.store.cache().version())),
+        (None, Some(false)) => {
+            server.reach(call.kind, Freshness::Newest).await?;
+            Ok(Begin::After(server.cache(call.kind).version()))
+        }
+        (Some(Version(0)), Some(false)) => Ok(Begin::After(server.cache(call.kind).version())),
         (None, is_list) => {
-            server.reach(Freshness::Newest).await?;
+            server.reach(call.kind, Freshness::Newest).await?;
             Ok(Begin::State { marks_end: is_list == Some(true) })
         }
         (Some(Version(0)), is_list) => Ok(Begin::State { marks_end: is_list == Some(true) }),
         (Some(version), Some(true)) => {
-            server.reach(Freshness::NotOlderThan(version)).await?;
+            server.reach(call.kind, Freshness::NotOlderThan(version)).await?;
             Ok(Begin::State { marks_end: true })
         }
         (Some(version), _) => {
-            server.reach(Freshness::NotOlderThan(version)).await?;
+            server.reach(call.kind, Freshness::NotOlderThan(version)).await?;
             Ok(Begin::After(version))
         }
     }

@@ -11,7 +11,7 @@ use super::get::find;
 use crate::apiserver::admission::{self, Admitted, Update};
 use crate::apiserver::decode::BODY_LIMIT;
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::request::{Call, Freshness};
+use crate::apiserver::request::Call;
 use crate::apiserver::weight::size;
 use crate::apiserver::{ApiServer, answer, grants};
 use crate::apply::{self, Applied, Writer};
@@ -38,13 +38,13 @@ pub(super) async fn current(server: &ApiServer, key: &Key, is_retry: bool) -> Ou
     if !is_retry && let Some(object) = server.store.cache().get(key) {
         return Ok(object);
     }
-    server.reach(Freshness::Newest).await?;
+    server.caught_up().await?;
     find(server, key)
 }
 
 /// True if the object has a newer state than this one from memory, or is gone.
 pub(super) async fn is_stale(server: &ApiServer, object: &Object) -> Outcome<bool> {
-    server.reach(Freshness::Newest).await?;
+    server.caught_up().await?;
     Ok(server.store.cache().get(&object.key).is_none_or(|newest| newest.version != object.version))
 }
 

@@ -25,7 +25,11 @@ use crate::gateway::link::{InstanceUid, LinkEvent};
 use crate::gateway::session::{Session, as_text};
 
 /// Services of an agent that may be asked through another replica; its session is this one's alone.
-const PASSED_ON: &[&str] = &["/gantry.agent.v1.OperationService/", "/gantry.agent.v1.DockerService/"];
+const PASSED_ON: &[&str] = &[
+    "/gantry.agent.v1.OperationService/",
+    "/gantry.agent.v1.DockerService/",
+    "/gantry.agent.v1.InventoryService/",
+];
 
 impl Gateway {
     /// Serves another replica until its connection ends.

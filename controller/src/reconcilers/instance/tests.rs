@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 
 use async_trait::async_trait;
-use gantry_api::agent_v1::{InfoResponse, OperationReport, Policy, SubmitRequest, Target, TargetKind, Token};
+use gantry_api::agent_v1::{
+    FollowInventoryRequest, InfoResponse, OperationReport, Policy, RefreshInventoryResponse, SubmitRequest,
+    Target, TargetKind, Token,
+};
 use gantry_api::condition::InstanceCondition as Condition;
 use gantry_api::v1alpha1::{DockerInstanceSpec, Health, find_condition};
 use jiff::Timestamp;
@@ -11,7 +14,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::gateway::link::{DuplicateRefusal, LinkError, SessionFacts};
+use crate::gateway::link::{DuplicateRefusal, InventoryUpdates, LinkError, SessionFacts};
 
 /// Agents that all answer `info` the same way after a while.
 struct Agents {
@@ -29,6 +32,22 @@ impl Agents {
 
 #[async_trait]
 impl AgentLink for Agents {
+    async fn refresh_inventory(
+        &self,
+        _: InstanceUid,
+        _: Duration,
+    ) -> Result<RefreshInventoryResponse, LinkError> {
+        Err(LinkError::Away)
+    }
+
+    async fn follow_inventory(
+        &self,
+        _: InstanceUid,
+        _: FollowInventoryRequest,
+    ) -> Result<InventoryUpdates, LinkError> {
+        Err(LinkError::Away)
+    }
+
     fn session(&self, _: InstanceUid) -> Option<SessionFacts> {
         Some(SessionFacts {
             key_fingerprint: "k".to_owned(),

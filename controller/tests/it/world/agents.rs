@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use gantry_api::agent_v1::{
-    InfoResponse, OperationReport, OperationState, Outcome, Policy, RegistryAuth, SubmitRequest, Target,
-    TargetKind, Token,
+    FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, OperationState, Outcome, Policy,
+    RefreshInventoryResponse, RegistryAuth, SubmitRequest, Target, TargetKind, Token,
 };
 use gantry_controller::gateway::link::{
-    AgentLink, DuplicateRefusal, InstanceUid, LinkError, LinkEvent, SessionFacts,
+    AgentLink, DuplicateRefusal, InstanceUid, InventoryUpdates, LinkError, LinkEvent, SessionFacts,
 };
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
 /// Every agent of a world. Containers are known by name; their id is `id-` and the name.
@@ -25,6 +27,8 @@ pub struct Agents {
 #[derive(Default)]
 struct State {
     connected: HashSet<InstanceUid>,
+    inventories: HashMap<InstanceUid, Vec<InventoryUpdate>>,
+    telling: HashMap<InstanceUid, mpsc::UnboundedSender<Result<InventoryUpdate, LinkError>>>,
     disconnected: Vec<InstanceUid>,
     containers: HashMap<String, String>,
     reports: HashMap<Uuid, OperationReport>,
@@ -50,6 +54,23 @@ impl Agents {
     pub fn connect(&self, instance: InstanceUid) {
         self.state.lock().connected.insert(instance);
         let _ = self.events.send(LinkEvent::Connected(instance));
+    }
+
+    pub fn leave(&self, instance: InstanceUid) {
+        let mut state = self.state.lock();
+        state.connected.remove(&instance);
+        state.telling.remove(&instance);
+        drop(state);
+        let _ = self.events.send(LinkEvent::Disconnected(instance));
+    }
+
+    /// Tells who follows, and who will.
+    pub fn tell(&self, instance: InstanceUid, update: InventoryUpdate) {
+        let mut state = self.state.lock();
+        state.inventories.entry(instance).or_default().push(update.clone());
+        if let Some(telling) = state.telling.get(&instance) {
+            let _ = telling.send(Ok(update));
+        }
     }
 
     pub fn has_container(&self, name: &str) {
@@ -116,6 +137,27 @@ fn refused(code: tonic::Code, message: &str) -> LinkError {
 
 #[async_trait]
 impl AgentLink for Agents {
+    async fn refresh_inventory(
+        &self,
+        _: InstanceUid,
+        _: Duration,
+    ) -> Result<RefreshInventoryResponse, LinkError> {
+        Err(LinkError::Away)
+    }
+
+    async fn follow_inventory(
+        &self,
+        instance: InstanceUid,
+        _: FollowInventoryRequest,
+    ) -> Result<InventoryUpdates, LinkError> {
+        let (tell, told) = mpsc::unbounded_channel();
+        for update in self.state.lock().inventories.get(&instance).into_iter().flatten() {
+            tell.send(Ok(update.clone())).expect("it is read");
+        }
+        self.state.lock().telling.insert(instance, tell);
+        Ok(UnboundedReceiverStream::new(told).boxed())
+    }
+
     fn session(&self, instance: InstanceUid) -> Option<SessionFacts> {
         self.state.lock().connected.get(&instance).map(|_| SessionFacts {
             key_fingerprint: "k".to_owned(),

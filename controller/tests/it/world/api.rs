@@ -12,6 +12,7 @@ use gantry_controller::audit;
 use gantry_controller::auth::tokens::{TokenSettings, Tokens};
 use gantry_controller::auth::{Accounts, Authenticator, Caller};
 use gantry_controller::clock::{Clock, SystemEntropy};
+use gantry_controller::live::Live;
 use gantry_controller::pki::TokenKeys;
 use gantry_controller::storage::Store;
 use gantry_controller::storage::memory::MemoryBackend;
@@ -53,6 +54,7 @@ pub struct Api {
     pub stopping: CancellationToken,
     pub metrics: Metrics,
     pub tokens: Arc<Tokens>,
+    pub live: Live,
 }
 
 /// An answer with a JSON body.
@@ -117,7 +119,8 @@ impl Api {
             stopping.clone(),
             authenticator,
         );
-        Self { router: router(&server), store, database, stopping, metrics, tokens }
+        let live = server.live().clone();
+        Self { router: router(&server), store, database, stopping, metrics, tokens, live }
     }
 
     /// Where records of requests go that come by another door.
