@@ -6,6 +6,7 @@
 //! | [`Operation`](v1alpha1::Operation) | whoever wants one action done; immutable but `cancel` and `abandon` | the operation reconciler |
 //! | [`Registry`](v1alpha1::Registry) | people and GitOps | the registry reconciler |
 //! | [`Container`](v1alpha1::Container), [`Image`](v1alpha1::Image), [`Network`](v1alpha1::Network), [`Volume`](v1alpha1::Volume), read only | nobody: an agent tells of them, and nothing is stored | |
+//! | [`Policy`](v1alpha1::Policy), [`ClusterPolicy`](v1alpha1::ClusterPolicy) | people and GitOps | nobody: they have none |
 //! | [`AuditEvent`](v1alpha1::AuditEvent), read only | the controller, of each request; it has no status | |
 //!
 //! Feature `resources` has the kinds and their schemas, `protocol` the agent's gRPC services. The agent builds without the

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 pub use editor::json_schema;
 pub use openapi::{Served, document};
 
-use crate::v1alpha1::{DockerInstance, Operation, Registry};
+use crate::v1alpha1::{ClusterPolicy, DockerInstance, Operation, Policy, Registry};
 
 /// Every kind of ours, as a CRD.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    vec![DockerInstance::crd(), Operation::crd(), Registry::crd()]
+    vec![DockerInstance::crd(), Operation::crd(), Registry::crd(), Policy::crd(), ClusterPolicy::crd()]
 }
 
 /// The OpenAPI v3 schema of a CRD's first version, with `apiVersion`, `kind` and `metadata`, of which a CRD says nothing.

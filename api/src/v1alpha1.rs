@@ -1,4 +1,4 @@
-//! Group `gantry.dev`, version `v1alpha1`. Every kind is namespaced; references never leave the namespace.
+//! Group `gantry.dev`, version `v1alpha1`. Every kind but ClusterPolicy is namespaced; references never leave the namespace.
 
 mod audit_event;
 mod container;
@@ -6,6 +6,7 @@ mod docker_instance;
 mod image;
 mod network;
 mod operation;
+mod policy;
 mod registry;
 mod volume;
 
@@ -15,6 +16,7 @@ pub use docker_instance::*;
 pub use image::*;
 pub use network::*;
 pub use operation::*;
+pub use policy::*;
 pub use registry::*;
 pub use volume::*;
 

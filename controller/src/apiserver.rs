@@ -16,6 +16,7 @@ use crate::clock::{SharedClock, SharedEntropy};
 use crate::gateway::link::InstanceUid;
 use crate::live::Live;
 use crate::live::inventory::following::INSTANCES;
+use crate::policy::Policies;
 use crate::storage::{Object, Resource, Store, Version};
 use crate::telemetry::metrics::Metrics;
 use crate::watch_cache::WatchCache;
@@ -36,6 +37,7 @@ mod limits;
 pub mod openapi;
 mod partial;
 mod patch;
+mod policies;
 mod protobuf;
 pub(crate) mod request;
 mod router;
@@ -73,6 +75,7 @@ pub struct ApiServer {
     authenticator: Authenticator,
     tokens: Arc<Tokens>,
     rights: Rights,
+    policies: Policies,
     limits: Limits,
     uids: Arc<Uids>,
     audit: audit::Sink,
@@ -93,6 +96,7 @@ impl ApiServer {
         Arc::new(Self {
             live: Live::new(entropy.as_ref()),
             rights: authenticator.rights().clone(),
+            policies: Policies::new(store.clone()),
             tokens: Arc::clone(authenticator.tokens()),
             authenticator,
             audit: audit::Sink::new(store.clone(), metrics.clone(), audit::Settings::default()),
@@ -159,6 +163,11 @@ impl ApiServer {
     /// What reads of a kind are answered from.
     fn cache(&self, kind: &Kind) -> &WatchCache {
         if kind.is_live { self.live.inventories().cache() } else { self.store.cache() }
+    }
+
+    /// What may be asked of hosts.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.

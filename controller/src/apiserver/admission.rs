@@ -5,6 +5,7 @@
 mod access;
 mod core_kinds;
 mod metadata;
+mod policies;
 #[cfg(test)]
 mod tests;
 
@@ -233,13 +234,14 @@ fn is_same_wish(new: &Value, old: &Value) -> bool {
 
 /// Every check, the cheap ones first, until one finds something.
 fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Outcome<()> {
-    let checks: [&dyn Fn() -> Vec<Cause>; 6] = [
+    let checks: [&dyn Fn() -> Vec<Cause>; 7] = [
         &|| depth(object),
         &|| metadata::check(kind, object, old),
         &|| core_kinds::hushed(kind, kind.schema.check(object, old)),
         &|| core_kinds::check(kind, object, old),
         &|| access::check(kind, object, old),
         &|| readable(kind, object),
+        &|| policies::check(kind, object, old),
     ];
     first_of(&checks, kind, object)
 }

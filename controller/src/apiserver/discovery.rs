@@ -322,6 +322,7 @@ mod tests {
             list["resources"].as_array().into_iter().flatten().map(|one| one["name"].clone()).collect();
         let wanted = ["dockerinstances", "operations", "registries"];
         let wanted = wanted.iter().flat_map(|plural| [(*plural).to_owned(), format!("{plural}/status")]);
+        let wanted = wanted.chain(["policies", "clusterpolicies"].map(str::to_owned));
         assert_eq!(names, wanted.collect::<Vec<_>>());
         assert!(resource_list("gantry.dev", "v9", &HeaderMap::new()).is_err());
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use gantry_api::v1alpha1::{DockerInstance, Operation, Registry};
+use gantry_api::v1alpha1::{ClusterPolicy, DockerInstance, Operation, Policy, Registry};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Secret, ServiceAccount};
@@ -135,6 +135,8 @@ pub fn all() -> &'static [Kind] {
         kinds.extend(custom::<DockerInstance>());
         kinds.extend(custom::<Operation>());
         kinds.extend(custom::<Registry>());
+        kinds.extend(custom::<Policy>());
+        kinds.extend(custom::<ClusterPolicy>());
         kinds.push(audit::kind());
         kinds.extend(docker::kinds());
         kinds
@@ -176,7 +178,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         description: column.description.clone().unwrap_or_default(),
         priority: column.priority.unwrap_or_default(),
         json_path: column.json_path.clone(),
-        shows: Shows::First,
+        shows: if column.json_path.contains("[*]") { Shows::All } else { Shows::First },
     });
     let fields = version.selectable_fields.iter().flatten();
     Some(Kind {

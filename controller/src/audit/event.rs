@@ -154,6 +154,11 @@ impl Ticket {
         }
     }
 
+    /// What policies found in what is to be written.
+    pub fn was_judged(&self, findings: Value) {
+        self.seen.lock().subject.parameters.insert("policies".to_owned(), findings);
+    }
+
     /// The change was stored, and its record with it.
     pub fn is_stored(&self) {
         self.seen.lock().is_stored = true;

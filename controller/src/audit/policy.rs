@@ -82,6 +82,8 @@ pub(super) fn action(asked: &Asked, subject: &Subject, is_new: bool) -> String {
         "" => "path",
         "dockerinstances" => "instance",
         "registries" => "registry",
+        "policies" => "policy",
+        "clusterpolicies" => "clusterpolicy",
         plural => plural.strip_suffix('s').unwrap_or(plural),
     };
     match asked.verb {

@@ -118,6 +118,8 @@ fn viewer() -> Vec<PolicyRule> {
                 "operations/status",
                 "registries",
                 "registries/status",
+                "policies",
+                "clusterpolicies",
             ],
             READ,
         ),
@@ -158,7 +160,7 @@ fn admin() -> Vec<PolicyRule> {
     let actions = Action::ALL.map(|action| format!("operations/{}", action.subresource()));
     let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
     vec![
-        rule(GROUP, &["dockerinstances", "operations", "registries"], WRITE),
+        rule(GROUP, &["dockerinstances", "operations", "registries", "policies"], WRITE),
         rule(GROUP, &actions, &["create"]),
         rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
         rule(CORE, &["serviceaccounts/token"], &["create"]),

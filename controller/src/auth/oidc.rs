@@ -6,7 +6,6 @@
 mod checks;
 mod claims;
 mod config;
-mod expression;
 mod fetch;
 mod keys;
 #[cfg(test)]

@@ -31,6 +31,7 @@ const KINDS: &[(&str, &str, &str, &str)] = &[
     ("coordination.k8s.io", "v1", "Lease", "leases"),
     ("gantry.dev", "v1alpha1", "DockerInstance", "dockerinstances"),
     ("gantry.dev", "v1alpha1", "Registry", "registries"),
+    ("gantry.dev", "v1alpha1", "Policy", "policies"),
     ("gantry.dev", "v1alpha1", "Operation", "operations"),
 ];
 

@@ -155,7 +155,9 @@ async fn reviews_say_what_the_authoriser_would() {
           "operations",
           "operations/status",
           "registries",
-          "registries/status"
+          "registries/status",
+          "policies",
+          "clusterpolicies"
         ],
         "verbs": [
           "get",

@@ -17,6 +17,7 @@ mod api_events;
 mod api_identity;
 mod api_limits;
 mod api_lists;
+mod api_policies;
 mod api_rights;
 mod api_roles;
 mod api_routes;

@@ -8,7 +8,7 @@ use gantry_e2e::agent::Agent;
 use gantry_e2e::engine::{Engine, IMAGE};
 use gantry_e2e::eventually;
 use gantry_e2e::fake_engine::FakeEngine;
-use gantry_e2e::manifest::operation;
+use gantry_e2e::manifest::{image_operation, operation};
 use gantry_e2e::registry::Registry;
 use gantry_e2e::world::World;
 use serde_json::Value;
@@ -17,11 +17,15 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is applied below; quickstart's are applied by quickstart itself.
-const ALL: [&str; 7] = [
+const ALL: [&str; 11] = [
     "a-private-registry.yaml",
     "a-team-of-its-own.yaml",
     "archive-a-host.yaml",
     "declare-a-host.yaml",
+    "policies/no-host-root.yaml",
+    "policies/no-privileged.yaml",
+    "policies/only-digests.yaml",
+    "policies/only-registries.yaml",
     "pull-an-image.yaml",
     "reload-by-signal.yaml",
     "remove-only-if-stopped.yaml",
@@ -47,11 +51,16 @@ async fn completes(world: &World, example: &str, name: &str) -> anyhow::Result<V
 
 #[test]
 fn every_example_is_tried() {
-    let files =
-        std::fs::read_dir(examples()).expect("there").map(|entry| entry.expect("readable").file_name());
-    let files: BTreeSet<_> = files.map(|name| name.into_string().expect("text")).collect();
-    let tried: BTreeSet<_> =
-        ALL.iter().map(|name| (*name).to_owned()).chain(["quickstart".to_owned()]).collect();
+    let names = |folder: &str| {
+        let files = std::fs::read_dir(examples().join(folder)).expect("there");
+        let names = files.map(|entry| entry.expect("readable").file_name().into_string().expect("text"));
+        names
+            .map(|name| if folder.is_empty() { name } else { format!("{folder}/{name}") })
+            .collect::<Vec<_>>()
+    };
+    let files = names("").into_iter().filter(|name| !matches!(name.as_str(), "quickstart" | "policies"));
+    let files: BTreeSet<_> = files.chain(names("policies")).collect();
+    let tried: BTreeSet<_> = ALL.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(files, tried);
 }
 
@@ -62,7 +71,7 @@ async fn every_example_is_taken_as_it_stands() -> anyhow::Result<()> {
     let said = world.kubectl().run(["apply", "--recursive", "-f", &examples().display().to_string()]).await?;
 
     let mut documents = 0;
-    for dir in [examples(), examples().join("quickstart")] {
+    for dir in [examples(), examples().join("quickstart"), examples().join("policies")] {
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "yaml") {
@@ -173,6 +182,33 @@ async fn the_examples_of_an_archived_host_and_of_a_team_do_what_they_say() -> an
         here.iter().all(|one| one["metadata"]["name"] == "nuc-04"),
         "the default namespace sees the team's host"
     );
+    Ok(())
+}
+
+/// What they say of containers is tried beside the code of policies.
+#[tokio::test]
+async fn the_examples_of_policies_refuse_what_they_say_and_tell_why() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    for name in ["no-privileged", "no-host-root", "only-registries", "only-digests"] {
+        apply(&world, &format!("policies/{name}.yaml")).await?;
+    }
+    let listed = world.kubectl().run(["get", "clusterpolicies,policies"]).await?;
+    for word in ["ACTIONS", "not-privileged, few-capabilities", "Enforce", "Pull, Create"] {
+        ensure!(listed.contains(word), "{word} is not in {listed}");
+    }
+    let pull = |name: &str, image: &str| image_operation(name, "nuc-03", "Pull", image, "");
+
+    world.kubectl().apply(&pull("ours", "registry.example/shop/web:1.4")).await?;
+    let other = world.kubectl().apply(&pull("other", "nginx:1")).await;
+    world.kubectl().run(["label", "namespace", "default", "stage=production"]).await?;
+    let tagged = world.kubectl().apply(&pull("tagged", "registry.example/shop/web:1.4")).await;
+
+    for (refused, why) in
+        [(other, "images come from registry.example"), (tagged, "name the image by its digest")]
+    {
+        let said = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(said.contains("forbidden") && said.contains(why), "{said}");
+    }
     Ok(())
 }
 

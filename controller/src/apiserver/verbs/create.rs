@@ -12,7 +12,7 @@ use crate::apiserver::admission::{self, Admitted, Create};
 use crate::apiserver::decode::decode;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::Call;
-use crate::apiserver::{ApiServer, grants};
+use crate::apiserver::{ApiServer, grants, policies};
 use crate::clock::Entropy;
 use crate::storage::{Expects, Key, Version};
 
@@ -49,12 +49,13 @@ pub(super) async fn store(
     ownership: Ownership,
 ) -> Outcome<Written> {
     let given = take_managed_fields(&mut object);
-    let Admitted { mut object, warnings } = admission::admit_create(
+    let Admitted { mut object, mut warnings } = admission::admit_create(
         &Create { kind: call.kind, validation: write::validation(call), duplicates },
         object,
     )?;
     call.ticket.saw(None, &object);
     grants::check(&server.rights, call, None, &object)?;
+    warnings.extend(policies::judge(server, call, &object).await?);
     let key = call.key(text_of(&object, "name")?.unwrap_or_default());
     let fields = metadata(&mut object)?;
     for foreign in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {

@@ -7,8 +7,8 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::claims::{Condition, EMAIL, EMAIL_VERIFIED, Mapping, RESERVED, Rule, Source};
 use super::config::{ClaimRule, Extra, File, Issuer, Jwt, Mappings, Prefixed, Settings, UserRule};
-use super::expression::Expression;
 use crate::auth::tokens::CONFIGURATION_PATH;
+use crate::cel::Expression;
 
 const GROUP: &str = "apiserver.config.k8s.io";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];

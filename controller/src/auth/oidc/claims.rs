@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::Refusal;
-use super::expression::{Expression, Scope};
 use crate::auth::{CREDENTIAL_ID, Caller};
+use crate::cel::{Expression, Scope};
 
 /// What a token says.
 pub(super) type Claims = Map<String, Value>;
