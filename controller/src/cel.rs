@@ -4,6 +4,8 @@
 //! expression costs is bounded where it is compiled for a [`Shape`], else only by who may write it.
 
 mod cost;
+#[cfg(test)]
+mod properties;
 mod shape;
 #[cfg(test)]
 mod tests;

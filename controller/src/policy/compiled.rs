@@ -159,9 +159,9 @@ fn cost(rules: &[Rule]) -> u64 {
     rules.iter().fold(0, |all, rule| all.saturating_add(rule.expression.cost()))
 }
 
-/// A request as rules see it; the error says what of it is too much.
+/// A request as rules see it, each thing in one spelling; the error says what of it is too much.
 pub(super) fn scope(subject: &Subject) -> Result<Scope, String> {
-    let value = serde_json::to_value(subject).map_err(|error| error.to_string())?;
+    let value = serde_json::to_value(subject.clone().plain()).map_err(|error| error.to_string())?;
     SHAPE.check(&value).map_err(|path| {
         format!("{VARIABLE}{}{path} is more than can be judged", if path.is_empty() { "" } else { "." })
     })?;

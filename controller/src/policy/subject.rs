@@ -43,6 +43,17 @@ pub struct Subject {
     pub namespace_labels: BTreeMap<String, String>,
 }
 
+impl Subject {
+    /// One way to write each thing, whoever filled it in.
+    pub(super) fn plain(mut self) -> Self {
+        self.container = self.container.map(Container::plain);
+        for mount in self.mounts.iter_mut().filter(|mount| mount.kind == MountType::Bind) {
+            mount.source = host_path(&mount.source);
+        }
+        self
+    }
+}
+
 /// What something is done to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
@@ -171,9 +182,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// One way to write each: to be called by whoever filled it in from a request.
-    #[must_use]
-    pub fn plain(mut self) -> Self {
+    fn plain(mut self) -> Self {
         for capability in &mut self.capabilities_add {
             let upper = capability.trim().to_ascii_uppercase();
             upper.strip_prefix("CAP_").unwrap_or(&upper).clone_into(capability);

@@ -40,7 +40,7 @@ fn largest() -> Subject {
             capabilities_add: vec![text(256); 64],
             devices: vec![path(); 64],
             device_rules: vec![text(256); 64],
-            security_options: vec![text(256); 32],
+            security_options: vec![format!("a={}", text(254)); 32],
             volumes_from: vec![text(256); 32],
             runtime: text(512),
         }),

@@ -60,7 +60,10 @@ fn t13_the_root_of_the_host_is_known_in_every_spelling() {
         ),
     ];
     let mounts = binds.iter().map(|bind| vec![Mount::parse(bind)]);
-    let mounts: Vec<_> = mounts.chain(volumes).chain([vec![Mount::bind("/tmp/..", "/host", true)]]).collect();
+    let mounts = mounts.chain(volumes).chain([vec![Mount::bind("/tmp/..", "/host", true)]]);
+    let (source, target) = ("/etc/..".to_owned(), "/host".to_owned());
+    let raw = Mount { kind: MountType::Bind, source, target, read_only: false };
+    let mounts: Vec<_> = mounts.chain([vec![raw]]).collect();
     assert!(mounts.len() >= 28);
     for mounts in mounts {
         let told = format!("{mounts:?}");
@@ -119,7 +122,7 @@ fn t13_more_than_a_container_usually_has_is_known_in_every_spelling() {
     let text = |text: &str| text.to_owned();
     let usual = Container { network_mode: text("bridge"), ..Container::default() };
     let with = |container: Container| {
-        judge([&policy], &Subject { container: Some(container.plain()), ..subject() }).refusal()
+        judge([&policy], &Subject { container: Some(container), ..subject() }).refusal()
     };
     assert_eq!(with(usual.clone()), None);
     for capability in ["chown", "CAP_CHOWN", "cap_net_bind_service"] {
