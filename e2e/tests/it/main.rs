@@ -9,6 +9,7 @@ mod chaos;
 mod dev;
 mod enroll;
 mod examples;
+mod inventory;
 mod issuer;
 mod lab;
 mod link;
