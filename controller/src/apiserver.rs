@@ -46,7 +46,7 @@ mod selectors;
 mod table;
 mod uids;
 mod verbs;
-mod view;
+pub(crate) mod view;
 mod watch;
 mod weight;
 

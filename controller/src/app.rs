@@ -87,6 +87,7 @@ async fn verify_audit(database_url: &DatabaseUrl, known: Option<&Head>) -> anyho
 }
 
 async fn serve_everything(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    kinds::serve_kubernetes_view(config.kubernetes_view);
     let port = bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let mut embedded = match &config.embedded_postgres {
         Some(dir) => match EmbeddedPostgres::start(dir, &stop).await? {

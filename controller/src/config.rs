@@ -66,6 +66,10 @@ pub struct Config {
     #[arg(long, env = "GANTRY_KUBECONFIG_OUT", value_name = "FILE")]
     pub kubeconfig_out: Option<PathBuf>,
 
+    /// Serve containers as the Pods of `v1` too, for kubectl logs and tools that know Pods.
+    #[arg(long, env = "GANTRY_KUBERNETES_VIEW")]
+    pub kubernetes_view: bool,
+
     /// More names and addresses clients reach this controller by; may be given several times.
     #[arg(long = "tls-san", env = "GANTRY_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     pub tls_sans: Vec<String>,

@@ -133,6 +133,7 @@ impl Setup {
         command
             .arg("--data-dir")
             .arg(self.dir.controller())
+            .arg("--kubernetes-view")
             .arg("--kubeconfig-out")
             .arg(self.dir.kubeconfig())
             .arg("--listen")

@@ -17,8 +17,10 @@ use serde_json::Value;
 mod access;
 mod audit;
 mod docker;
+mod kubernetes;
 
 pub use access::RBAC;
+pub use kubernetes::serve_kubernetes_view;
 
 use super::schema::Schema;
 use super::view::{EVENTS, View};
@@ -93,6 +95,8 @@ pub enum Shows {
     All,
     /// How many entries the value has.
     Count,
+    /// Of how many entries how many are `ready`: `1/1`.
+    Ready,
 }
 
 impl Kind {
@@ -139,6 +143,7 @@ pub fn all() -> &'static [Kind] {
         kinds.extend(custom::<ClusterPolicy>());
         kinds.push(audit::kind());
         kinds.extend(docker::kinds());
+        kinds.extend(kubernetes::kinds());
         kinds
     });
     &KINDS

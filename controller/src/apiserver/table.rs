@@ -46,6 +46,12 @@ impl Rows {
 
     /// One object, as it is kept, as a row.
     pub fn row(&self, object: &Value) -> Value {
+        let mut made = None;
+        let make = self.kind.view.filter(|view| view.make.is_some());
+        if let Some(view) = make {
+            view.show(&self.kind.api_version(), made.insert(object.clone()));
+        }
+        let object = made.as_ref().unwrap_or(object);
         let name = self.names_first.then(|| object.pointer("/metadata/name").cloned().unwrap_or_default());
         let cells: Value = name
             .into_iter()
@@ -60,7 +66,7 @@ impl Rows {
             }
             Include::Object => {
                 let mut object = object.clone();
-                if let Some(view) = self.kind.view {
+                if let Some(view) = self.kind.view.filter(|_| make.is_none()) {
                     view.show(&self.kind.api_version(), &mut object);
                 }
                 row.insert("object".to_owned(), object);
@@ -78,6 +84,10 @@ impl Rows {
             return if column.shows == Shows::Count { 0.into() } else { Value::Null };
         };
         match (&*column.type_, &value) {
+            (_, Value::Array(list)) if column.shows == Shows::Ready => {
+                let ready = list.iter().filter(|one| one.get("ready") == Some(&Value::Bool(true))).count();
+                format!("{ready}/{}", list.len()).into()
+            }
             (_, Value::Array(list)) if column.shows == Shows::Count => list.len().into(),
             (_, Value::Object(map)) if column.shows == Shows::Count => map.len().into(),
             ("date", Value::String(text)) => {

@@ -6,6 +6,10 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+pub(crate) mod pods;
+
+pub(super) use pods::PODS;
+
 /// How a kind is kept that is another's second form.
 #[derive(Debug)]
 pub struct View {
@@ -15,12 +19,18 @@ pub struct View {
     pub resource: &'static str,
     /// Names of top-level fields, shown and kept.
     pub names: &'static [(&'static str, &'static str)],
+    /// Selectable fields that are called otherwise, shown and kept.
+    pub fields: &'static [(&'static str, &'static str)],
+    /// Makes the form that is shown, where that is more than other names; then it is only read, and printed as it is shown.
+    pub make: Option<fn(&mut Value)>,
 }
 
 /// `events.k8s.io/v1` over `v1`, with the names that Kubernetes translates.
 pub(super) static EVENTS: View = View {
     api_version: "v1",
     resource: "events",
+    fields: &[],
+    make: None,
     names: &[
         ("regarding", "involvedObject"),
         ("note", "message"),
@@ -35,7 +45,10 @@ pub(super) static EVENTS: View = View {
 impl View {
     /// Gives a kept object this form.
     pub(super) fn show(&self, api_version: &str, object: &mut Value) {
-        rename(object, api_version, self.names.iter().map(|(shown, kept)| (*kept, *shown)));
+        match self.make {
+            Some(make) => make(object),
+            None => rename(object, api_version, self.names.iter().map(|(shown, kept)| (*kept, *shown))),
+        }
     }
 
     /// Gives an object of this form the one that is kept.
@@ -52,6 +65,9 @@ impl View {
 
     /// What a selectable field is called where it is kept.
     pub(super) fn kept_field<'a>(&self, field: &'a str) -> Cow<'a, str> {
+        if let Some((_, kept)) = self.fields.iter().find(|(shown, _)| *shown == field) {
+            return Cow::Borrowed(kept);
+        }
         let (first, rest) = field.split_at(field.find('.').unwrap_or(field.len()));
         let renamed = self.names.iter().find(|(shown, _)| *shown == first);
         renamed.map_or(Cow::Borrowed(field), |(_, kept)| format!("{kept}{rest}").into())

@@ -136,7 +136,7 @@ fn viewer() -> Vec<PolicyRule> {
             ],
             &["get"],
         ),
-        rule(CORE, &["configmaps", "events", "namespaces", "serviceaccounts"], READ),
+        rule(CORE, &["configmaps", "events", "namespaces", "pods", "serviceaccounts"], READ),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),
     ]

@@ -205,6 +205,7 @@ async fn reviews_say_what_the_authoriser_would() {
           "configmaps",
           "events",
           "namespaces",
+          "pods",
           "serviceaccounts"
         ],
         "verbs": [

@@ -44,7 +44,7 @@ async fn unknown_paths_and_methods_are_answered_with_a_status() {
 
     let said = [
         api.get("/nowhere").await.message(),
-        api.get("/api/v1/namespaces/default/pods").await.message(),
+        api.get("/api/v1/namespaces/default/services").await.message(),
         api.put(CONFIG_MAPS, &config_map("a")).await.message(),
         api.get(&format!("{CONFIG_MAPS}/none")).await.message(),
         api.call(Method::GET, CONFIG_MAPS, &[("accept", "text/html")], "").await.message(),

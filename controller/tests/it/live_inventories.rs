@@ -266,3 +266,36 @@ async fn a_version_that_another_replica_gave_means_list_again() {
         assert_eq!((answer.code, &answer.body["reason"]), (410, &json!("Expired")), "{path}");
     }
 }
+
+#[tokio::test]
+async fn containers_are_pods_to_who_knows_no_containers() {
+    let world = World::new().await;
+    world.host("nuc-01", vec![container("web", "running", 1), container("job", "exited", 2)]).await;
+    world.host("nuc-02", vec![container("web", "running", 3)]).await;
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+
+    let running =
+        world.api.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dnuc-01,status.phase%3DRunning")).await;
+    assert_eq!(names(&running.body), ["nuc-01_web"]);
+    assert_eq!(
+        (&running.body["kind"], &running.body["items"][0]["kind"]),
+        (&json!("PodList"), &json!("Pod"))
+    );
+    assert_eq!(running.body["items"][0]["status"]["phase"], "Running");
+    let table = world.api.call(Method::GET, PODS, &[TABLE], "").await.body;
+    let rows: Vec<String> = table["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| {
+            row["cells"].as_array().expect("cells").iter().map(Value::to_string).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    insta::assert_snapshot!(rows.join("\n"), @r#"
+    "nuc-01_job" "0/1" "Error" 0 "3d15h" null "nuc-01"
+    "nuc-01_web" "1/1" "Running" 0 "3d15h" null "nuc-01"
+    "nuc-02_web" "1/1" "Running" 0 "3d15h" null "nuc-02"
+    "#);
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    assert_eq!(world.api.call(Method::DELETE, &format!("{PODS}/nuc-01_web"), &[], "{}").await.code, 405);
+}

@@ -14,6 +14,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::apiserver::view::pods::phase;
 use crate::gateway::link::InstanceUid;
 use crate::storage::{Key, Object, Resource, Version, with_version};
 
@@ -143,12 +144,14 @@ pub(super) fn container(place: &Place, told: wire::Container, stale: Option<Time
         truncated: told.is_cut,
         stale_since: None,
     };
+    let phase = phase(&object.state, object.exit_code.map(Into::into)).to_owned();
     let fields = [
         ("instance", &object.instance),
         ("state", &object.state),
         ("image", &object.image),
         ("health", &object.health),
         ("project", &object.project),
+        ("phase", &phase),
     ];
     let fields = fields.map(|(field, value)| (field.to_owned(), value.clone())).into();
     Made { name, uid, labels: told.labels, fields, text: text(&object, Sort::Containers, stale) }
