@@ -19,6 +19,7 @@ use crate::world::api::{Api, Standing};
 const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
 const CONTAINERS: &str = "/apis/docker.gantry.dev/v1alpha1/namespaces/default/containers";
 const EVERYWHERE: &str = "/apis/docker.gantry.dev/v1alpha1/containers";
+const PODS: &str = "/api/v1/namespaces/default/pods";
 const TABLE: (&str, &str) = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
 
 struct World {
@@ -272,7 +273,6 @@ async fn containers_are_pods_to_who_knows_no_containers() {
     let world = World::new().await;
     world.host("nuc-01", vec![container("web", "running", 1), container("job", "exited", 2)]).await;
     world.host("nuc-02", vec![container("web", "running", 3)]).await;
-    const PODS: &str = "/api/v1/namespaces/default/pods";
 
     let running =
         world.api.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dnuc-01,status.phase%3DRunning")).await;

@@ -1,11 +1,12 @@
 //! What there is on real hosts, asked for with the real kubectl.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 use gantry_e2e::eventually;
 use gantry_e2e::world::World;
 use serde_json::Value;
+use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(20);
 

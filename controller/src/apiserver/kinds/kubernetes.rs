@@ -7,6 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{Column, Kind, Shows, column, named, wide};
 use crate::apiserver::view::PODS;
 
+/// What `kubectl get pods` calls the status.
+const STATUS: &str = ".status.reason||.status.containerStatuses[0].state.waiting.reason||\
+                      .status.containerStatuses[0].state.terminated.reason||.status.phase";
+
 static IS_SERVED: OnceLock<bool> = OnceLock::new();
 
 /// Says whether they are served; once, before anything else asks for the kinds. They are where nobody says it.
@@ -18,8 +22,6 @@ pub(super) fn kinds() -> Option<Kind> {
     if !IS_SERVED.get_or_init(|| true) {
         return None;
     }
-    const STATUS: &str = ".status.reason||.status.containerStatuses[0].state.waiting.reason||\
-                          .status.containerStatuses[0].state.terminated.reason||.status.phase";
     let columns = vec![
         Column {
             shows: Shows::Ready,
