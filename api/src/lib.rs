@@ -15,6 +15,8 @@
 pub mod condition;
 #[cfg(feature = "protocol")]
 pub mod docker_config;
+#[cfg(feature = "protocol")]
+pub mod engine_api;
 pub mod enrollment;
 pub mod names;
 pub mod yaml;
