@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/gantry/agent/v1/session.proto",
         "proto/gantry/agent/v1/docker.proto",
         "proto/gantry/agent/v1/inventory.proto",
+        "proto/gantry/agent/v1/engine.proto",
         "proto/gantry/agent/v1/operation.proto",
     ];
     let peer = ["proto/gantry/peer/v1/peer.proto"];
@@ -19,7 +20,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         .build_transport(false)
         // Written by hand, so that no log can show what is in it.
-        .skip_debug(["gantry.agent.v1.RegistryAuth"])
+        .skip_debug([
+            "gantry.agent.v1.RegistryAuth",
+            "gantry.agent.v1.EngineCall",
+            "gantry.agent.v1.EnginePair",
+        ])
         .compile_fds(descriptors)?;
     // Spoken by controllers among themselves only, so it is not part of what is written to `schemas/`.
     let descriptors = protox::compile(peer, ["proto"])?;

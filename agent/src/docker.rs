@@ -14,7 +14,7 @@ pub(crate) mod images;
 pub mod lists;
 mod reference;
 
-pub use engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
+pub use engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull, Wire};
 pub use error::DockerError;
 pub use events::Happened;
 pub use lists::Listing;

@@ -4,6 +4,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod docker;
+pub mod docker_proxy;
 pub mod enrollment;
 mod failpoint;
 mod hex;

@@ -15,6 +15,8 @@ pub mod route;
 pub mod table;
 pub mod target;
 
+use crate::agent_v1::{EngineCall, EnginePair};
+
 pub use body::{Json, Parsed};
 pub use refusal::{Refusal, Why};
 pub use route::{Answer, Body, Level, Right, Route};
@@ -63,8 +65,8 @@ pub fn parse<'a>(
 }
 
 impl Request {
-    /// The same request from its parts, as the controller sends them to an agent; checked as strictly as what a client sends.
-    pub fn rebuild(
+    /// The same request from its parts.
+    fn rebuild(
         id: &str,
         version: Option<u16>,
         params: Vec<String>,
@@ -80,6 +82,36 @@ impl Request {
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let headers = head::allowed(route, headers)?;
         Ok(Self { route, version, params, query, headers })
+    }
+
+    /// As the controller hands it to an agent.
+    pub fn call(&self, json: Vec<u8>, upgrade: bool) -> EngineCall {
+        let pairs = |pairs: &[(&'static str, String)]| {
+            let pair = |(name, value): &(&'static str, String)| EnginePair {
+                name: (*name).to_owned(),
+                value: value.clone(),
+            };
+            pairs.iter().map(pair).collect()
+        };
+        EngineCall {
+            route: self.route.id.to_owned(),
+            version: self.version.unwrap_or_default().into(),
+            params: self.params.clone(),
+            query: pairs(&self.query),
+            headers: pairs(&self.headers),
+            json: json.into(),
+            upgrade,
+        }
+    }
+
+    /// What an agent was handed, checked as strictly as what a client sends. The JSON that comes with it is read by its route's type.
+    pub fn of_call(call: EngineCall) -> Result<Self, Refusal> {
+        let pairs = |pairs: Vec<EnginePair>| pairs.into_iter().map(|pair| (pair.name, pair.value)).collect();
+        let version = match call.version {
+            0 => None,
+            version => Some(u16::try_from(version).map_err(|_| Refusal::version())?),
+        };
+        Self::rebuild(&call.route, version, call.params, pairs(call.query), pairs(call.headers))
     }
 
     /// The path and query for an engine, with this minor version, or none.

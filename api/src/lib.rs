@@ -47,6 +47,18 @@ pub mod agent_v1 {
         }
     }
 
+    impl std::fmt::Debug for EngineCall {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("EngineCall").field("route", &self.route).finish_non_exhaustive()
+        }
+    }
+
+    impl std::fmt::Debug for EnginePair {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("EnginePair").field("name", &self.name).finish_non_exhaustive()
+        }
+    }
+
     /// The compiled `FileDescriptorSet`, as written to `schemas/`.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/gantry.agent.v1.binpb"));
 }

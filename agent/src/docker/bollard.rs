@@ -17,8 +17,8 @@ use gantry_api::docker_config::server_of;
 use parking_lot::Mutex;
 use tracing::instrument;
 
-use super::connection::{Address, Connection};
-use super::engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull};
+use super::connection::{Address, Connection, dial};
+use super::engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull, Wire};
 use super::host_credentials::HostCredentials;
 use super::lists::{self, Listing};
 use super::{DockerError, Happened, ImageReference, containers, events, images};
@@ -301,6 +301,20 @@ impl Engine for BollardEngine {
         let connection = Connection::new(&self.address)?;
         let pulled = images::pull(&connection, pull, credentials, progress).await;
         pulled.map_err(|error| connection.explain(error))
+    }
+
+    async fn api_version(&self) -> Result<String, DockerError> {
+        let known = self.api_version.lock().clone();
+        match known {
+            Some(version) => Ok(version),
+            None => self.version().await.map(|(_, api)| api),
+        }
+    }
+
+    async fn dial(&self) -> Result<Box<dyn Wire>, DockerError> {
+        dial(&self.address)
+            .await
+            .map_err(|cause| DockerError::Unreachable { address: self.address.to_string(), cause })
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {

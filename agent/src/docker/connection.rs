@@ -12,11 +12,10 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
-use super::DockerError;
+use super::{DockerError, engine};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// bollard measures in whole seconds and would cut a long call; our own limits are set around each call.
@@ -133,19 +132,8 @@ async fn send(
     address: &Address,
     wire: &Mutex<Wire>,
 ) -> Result<Response<Incoming>, ::bollard::errors::Error> {
-    let connected = tokio::time::timeout(CONNECT_WITHIN, async {
-        match address {
-            Address::Unix(path) => exchange(UnixStream::connect(path).await?, wire).await,
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                exchange(stream, wire).await
-            }
-        }
-    })
-    .await
-    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let mut sender = match connected {
+    let connected = async { exchange(dial(address).await?, wire).await };
+    let mut sender = match connected.await {
         Ok(sender) => sender,
         Err(error) => {
             let copy = io::Error::new(error.kind(), error.to_string());
@@ -200,10 +188,27 @@ impl<B> IntoBody for http::Request<B> {
     type Body = B;
 }
 
-async fn exchange<S>(stream: S, wire: &Mutex<Wire>) -> io::Result<http1::SendRequest<RequestBody>>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+/// A connection on which nothing was said yet.
+pub(super) async fn dial(address: &Address) -> io::Result<Box<dyn engine::Wire>> {
+    let connected = async {
+        Ok(match address {
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await?) as Box<dyn engine::Wire>,
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        })
+    };
+    tokio::time::timeout(CONNECT_WITHIN, connected)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn exchange(
+    stream: Box<dyn engine::Wire>,
+    wire: &Mutex<Wire>,
+) -> io::Result<http1::SendRequest<RequestBody>> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(64 << 10)
         .handshake(TokioIo::new(stream))

@@ -5,8 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::{InfoResponse, RegistryAuth, Target, TargetKind};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{DockerError, ImageReference};
+
+/// A connection to an engine.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
 
 /// One Docker Engine. Every call is made once, over a connection of its own, and ends within a bounded time.
 #[async_trait]
@@ -54,6 +60,16 @@ pub trait Engine: Send + Sync + 'static {
         credentials: Option<&RegistryAuth>,
         progress: &mut (dyn FnMut(LayerUpdate) + Send),
     ) -> Result<(), DockerError>;
+
+    /// The newest API version it speaks, as `1.41`: as it told it last, else asked for.
+    async fn api_version(&self) -> Result<String, DockerError> {
+        self.info().await.map(|info| info.api_version)
+    }
+
+    /// A connection of its own, on which nothing was said yet. Not every engine of the simulation has any.
+    async fn dial(&self) -> Result<Box<dyn Wire>, DockerError> {
+        Err(DockerError::Lost("there is no way to it".to_owned()))
+    }
 
     /// One item at once, then one whenever something changed, at most one a second; also when the engine goes away and when
     /// it is back, since changes may have been missed. It reconnects by itself and never ends.

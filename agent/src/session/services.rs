@@ -2,6 +2,7 @@
 
 mod deadline;
 mod docker;
+mod engine;
 mod inventory;
 mod operation;
 mod session;
@@ -15,6 +16,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use gantry_api::agent_v1::docker_service_server::DockerServiceServer;
+use gantry_api::agent_v1::engine_service_server::EngineServiceServer;
 use gantry_api::agent_v1::inventory_service_server::InventoryServiceServer;
 use gantry_api::agent_v1::operation_service_server::OperationServiceServer;
 use gantry_api::agent_v1::session_service_server::SessionServiceServer;
@@ -116,12 +118,16 @@ pub(super) async fn router(session: Arc<Session>) -> Router {
     reporter.set_serving::<OperationServiceServer<operation::Service>>().await;
     reporter.set_serving::<DockerServiceServer<docker::Service>>().await;
     reporter.set_serving::<InventoryServiceServer<inventory::Service>>().await;
+    reporter.set_serving::<EngineServiceServer<engine::Service>>().await;
     let sessions = SessionServiceServer::new(session::Service(session.clone()))
         .max_decoding_message_size(LARGEST_MESSAGE);
     let routes = add(Router::new(), sessions);
     let routes = add(routes, OperationServiceServer::new(operation::Service(session.clone())));
     let routes = add(routes, DockerServiceServer::new(docker::Service(session.clone())));
-    let routes = add(routes, InventoryServiceServer::new(inventory::Service(session)));
+    let routes = add(routes, InventoryServiceServer::new(inventory::Service(session.clone())));
+    let engine =
+        EngineServiceServer::new(engine::Service(session)).max_decoding_message_size(LARGEST_MESSAGE);
+    let routes = add(routes, engine);
     add(routes, health).layer(from_fn(deadline::kept)).layer(from_fn(traced))
 }
 

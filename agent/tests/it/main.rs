@@ -13,6 +13,7 @@ mod config;
 mod controller;
 mod daemon;
 mod docker_answers;
+mod docker_proxy;
 mod engine_facts;
 mod enroll;
 mod inventory;

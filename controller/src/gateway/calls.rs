@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gantry_api::agent_v1::docker_service_client::DockerServiceClient;
+use gantry_api::agent_v1::engine_service_client::EngineServiceClient;
 use gantry_api::agent_v1::inventory_service_client::InventoryServiceClient;
 use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
 use gantry_api::agent_v1::session_service_client::SessionServiceClient;
@@ -23,6 +24,10 @@ pub(super) fn docker(grpc: Grpc) -> DockerServiceClient<Grpc> {
 
 pub(super) fn inventories(grpc: Grpc) -> InventoryServiceClient<Grpc> {
     InventoryServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
+}
+
+pub(super) fn engine(grpc: Grpc) -> EngineServiceClient<Grpc> {
+    EngineServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
 }
 
 pub(super) fn operations(grpc: Grpc) -> OperationServiceClient<Grpc> {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::{
-    FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, Policy, RefreshInventoryResponse,
-    SubmitRequest, Target, TargetKind, Token,
+    EngineAnswer, EngineCall, FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, Policy,
+    RefreshInventoryResponse, SubmitRequest, Target, TargetKind, Token,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
 /// Identity of a DockerInstance.
@@ -94,7 +95,15 @@ pub struct DuplicateRefusal {
     pub address: String,
 }
 
-/// Calls to agents. Every method is bounded in time; none retries.
+/// What an engine said to one call, and then says.
+pub struct Exchange {
+    /// Status and headers.
+    pub answer: EngineAnswer,
+    /// What follows, to its end. Dropping it ends the call.
+    pub bytes: BoxStream<'static, Result<Bytes, LinkError>>,
+}
+
+/// Calls to agents. Every method but [`AgentLink::exchange`] is bounded in time; none retries.
 #[async_trait]
 pub trait AgentLink: Send + Sync + 'static {
     /// The open session of an instance; `None` while its agent is away.
@@ -119,6 +128,19 @@ pub trait AgentLink: Send + Sync + 'static {
         kind: TargetKind,
         reference: &str,
     ) -> Result<Target, LinkError>;
+
+    /// One call of the Docker endpoint, which lasts as long as its engine and its client want.
+    ///
+    /// `sent` are the bytes after the call. When its sender is dropped, that is all of them; who gives up in their midst drops the call
+    /// first. The sender must not outlive the exchange: a call whose requests have no end is not over.
+    async fn exchange(
+        &self,
+        _instance: InstanceUid,
+        _call: EngineCall,
+        _sent: mpsc::Receiver<Bytes>,
+    ) -> Result<Exchange, LinkError> {
+        Err(LinkError::Away)
+    }
 
     /// Hands an operation over. The dispatch must have been committed before.
     async fn submit(

@@ -3,19 +3,23 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt as _;
+use gantry_api::agent_v1::exchange_request::Part as Sent;
+use gantry_api::agent_v1::exchange_response::Part as Told;
 use gantry_api::agent_v1::{
-    FollowInventoryRequest, InfoRequest, InfoResponse, OperationReport, QueryRequest,
-    RefreshInventoryRequest, RefreshInventoryResponse, ResolveRequest, SubmitRequest, Target, TargetKind,
-    Token, WithdrawRequest,
+    EngineCall, ExchangeRequest, FollowInventoryRequest, InfoRequest, InfoResponse, OperationReport,
+    QueryRequest, RefreshInventoryRequest, RefreshInventoryResponse, ResolveRequest, SubmitRequest, Target,
+    TargetKind, Token, WithdrawRequest,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use uuid::Uuid;
 
 use super::contact::Contact;
 use super::link::{
-    AgentLink, DuplicateRefusal, InstanceUid, InventoryUpdates, LinkError, LinkEvent, SessionFacts,
+    AgentLink, DuplicateRefusal, Exchange, InstanceUid, InventoryUpdates, LinkError, LinkEvent, SessionFacts,
 };
 use super::session::{SHORT, as_text};
 use super::{DUPLICATE_MEMORY, Gateway, calls};
@@ -60,6 +64,28 @@ impl AgentLink for Gateway {
         let request = ResolveRequest { kind: kind.into(), reference: reference.to_owned() };
         let call = async { calls::docker(agent.grpc()).resolve(calls::request(request)).await };
         calls::within(SHORT, call).await?.target.ok_or_else(|| incomplete("target"))
+    }
+
+    async fn exchange(
+        &self,
+        instance: InstanceUid,
+        call: EngineCall,
+        sent: mpsc::Receiver<Bytes>,
+    ) -> Result<Exchange, LinkError> {
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let first = ExchangeRequest { part: Some(Sent::Call(call)) };
+        let rest = ReceiverStream::new(sent).map(|bytes| ExchangeRequest { part: Some(Sent::Data(bytes)) });
+        let requests = futures::stream::iter([first]).chain(rest);
+        let called = calls::engine(agent.grpc()).exchange(calls::request(requests)).await;
+        let mut told = called.map_err(LinkError::from)?.into_inner();
+        let Some(Told::Answer(answer)) = told.message().await?.and_then(|first| first.part) else {
+            return Err(incomplete("answer"));
+        };
+        let bytes = told.map(|told| match told?.part {
+            Some(Told::Data(bytes)) => Ok(bytes),
+            _ => Err(incomplete("bytes")),
+        });
+        Ok(Exchange { answer, bytes: bytes.boxed() })
     }
 
     async fn submit(

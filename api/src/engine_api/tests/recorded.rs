@@ -55,15 +55,7 @@ fn what_is_written_anew_is_understood_as_the_same() {
         let target = request.target(request.version);
         let headers = request.headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         assert_eq!(parse(request.route.method, &target, headers).unwrap(), request, "{target}");
-        let (query, headers) = (request.query.clone(), request.headers.clone());
-        let owned = |pairs: Vec<(&str, String)>| pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let again = Request::rebuild(
-            request.route.id,
-            request.version,
-            request.params.clone(),
-            owned(query),
-            owned(headers),
-        );
+        let again = Request::of_call(request.call(Vec::new(), false));
         assert_eq!(again.unwrap(), request, "{target}");
         if let (Body::Json(json), Some(parsed)) = (request.route.body, body(&one, &request)) {
             assert!(json.read(&parsed.write()).unwrap() == parsed, "{target}");

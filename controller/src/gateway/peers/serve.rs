@@ -29,6 +29,7 @@ const PASSED_ON: &[&str] = &[
     "/gantry.agent.v1.OperationService/",
     "/gantry.agent.v1.DockerService/",
     "/gantry.agent.v1.InventoryService/",
+    "/gantry.agent.v1.EngineService/",
 ];
 
 impl Gateway {

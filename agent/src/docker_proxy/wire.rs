@@ -1,0 +1,177 @@
+//! HTTP/1.1 to the engine: one request on one connection, which ends with the answer.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use gantry_api::engine_api::Request;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+use crate::docker::Wire;
+
+/// Bytes read at once.
+const CHUNK: usize = 64 << 10;
+const AGENT: &str = concat!("gantry-agent/", env!("CARGO_PKG_VERSION"));
+
+/// What comes after a call; an error where it is not all there is.
+pub(super) type Sent = BoxStream<'static, io::Result<Bytes>>;
+
+/// What goes to the engine.
+pub(super) enum Sending {
+    /// An archive, as it comes.
+    Archive(Sent),
+    /// A body of ours, and what is typed where an upgrade is wanted.
+    Json { body: Bytes, typed: Option<Sent> },
+    /// No body, and what is typed where an upgrade is wanted.
+    Nothing { typed: Option<Sent> },
+}
+
+/// What the engine said, and then says.
+pub(super) struct Said {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: BoxStream<'static, Result<Bytes, Status>>,
+}
+
+/// Sends the request and waits for status and headers.
+pub(super) async fn send(
+    io: Box<dyn Wire>,
+    request: &Request,
+    version: u16,
+    sending: Sending,
+) -> Result<Said, Status> {
+    let (body, typed) = match sending {
+        Sending::Archive(bytes) => {
+            (StreamBody::new(bytes.map(|bytes| bytes.map(Frame::data))).boxed_unsync(), None)
+        }
+        Sending::Json { body, typed } => (full(body), typed),
+        Sending::Nothing { typed } => (Empty::new().map_err(|never| match never {}).boxed_unsync(), typed),
+    };
+    let upgrades = typed.is_some();
+    let outgoing = outgoing(request, version, body, upgrades)?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(CHUNK).handshake(TokioIo::new(io)).await.map_err(broken)?;
+    let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.with_upgrades().await) }));
+    let mut answer = sender.send_request(outgoing).await.map_err(broken)?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let bytes = match typed {
+        Some(typed) if status == StatusCode::SWITCHING_PROTOCOLS => {
+            let upgraded = hyper::upgrade::on(&mut answer).await.map_err(broken)?;
+            raw(TokioIo::new(upgraded), typed, driver)
+        }
+        _ if status == StatusCode::SWITCHING_PROTOCOLS => {
+            return Err(Status::unknown("the engine changed the protocol unasked"));
+        }
+        _ => of_body(answer.into_body(), driver),
+    };
+    Ok(Said { status, headers, bytes })
+}
+
+fn outgoing(
+    request: &Request,
+    version: u16,
+    body: UnsyncBoxBody<Bytes, io::Error>,
+    upgrades: bool,
+) -> Result<http::Request<UnsyncBoxBody<Bytes, io::Error>>, Status> {
+    let unwritable = |_| Status::invalid_argument("the call cannot be written as HTTP");
+    // Docker answers a ping without a version only.
+    let version = Some(version).filter(|_| request.route.path != "/_ping");
+    let mut outgoing = http::Request::builder()
+        .method(request.route.method)
+        .uri(request.target(version))
+        .body(body)
+        .map_err(unwritable)?;
+    let headers = outgoing.headers_mut();
+    headers.insert(HOST, HeaderValue::from_static("docker"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    let media_type = match request.route.body {
+        gantry_api::engine_api::Body::None => None,
+        gantry_api::engine_api::Body::Json(_) => Some("application/json"),
+        gantry_api::engine_api::Body::Tar => Some("application/x-tar"),
+    };
+    if let Some(media_type) = media_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    }
+    for (name, value) in &request.headers {
+        let mut value =
+            HeaderValue::from_str(value).map_err(|_| Status::invalid_argument("a header is no text"))?;
+        value.set_sensitive(true);
+        headers.insert(*name, value);
+    }
+    if upgrades {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    }
+    Ok(outgoing)
+}
+
+fn full(body: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The body of an answer; the connection lives as long as it.
+fn of_body(
+    body: hyper::body::Incoming,
+    driver: AbortOnDropHandle<()>,
+) -> BoxStream<'static, Result<Bytes, Status>> {
+    let frames = futures::stream::unfold((body, driver), async |(mut body, driver)| {
+        loop {
+            match body.frame().await? {
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some((Ok(data), (body, driver)));
+                    }
+                }
+                Err(error) => return Some((Err(broken(error)), (body, driver))),
+            }
+        }
+    });
+    frames.boxed()
+}
+
+/// Raw bytes both ways. When nothing more is typed the engine is told so, and may go on speaking.
+fn raw(
+    io: impl AsyncRead + AsyncWrite + Send + 'static,
+    mut typed: Sent,
+    driver: AbortOnDropHandle<()>,
+) -> BoxStream<'static, Result<Bytes, Status>> {
+    let (read, mut write) = tokio::io::split(io);
+    let typing = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Some(bytes) = typed.next().await {
+            let Ok(bytes) = bytes else { return };
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        // The engine may be gone already.
+        drop(write.shutdown().await);
+    }));
+    let buffer = BytesMut::with_capacity(CHUNK);
+    let state = (buffer, typing, driver);
+    let frames = futures::stream::unfold((read, state), async |(mut read, (mut buffer, typing, driver))| {
+        buffer.reserve(CHUNK);
+        match read.read_buf(&mut buffer).await {
+            Ok(0) => None,
+            Ok(_) => {
+                let bytes = buffer.split().freeze();
+                Some((Ok(bytes), (read, (buffer, typing, driver))))
+            }
+            Err(error) => Some((Err(broken(error)), (read, (buffer, typing, driver)))),
+        }
+    });
+    frames.boxed()
+}
+
+fn broken(error: impl std::fmt::Display) -> Status {
+    Status::unknown(format!("the connection to the engine broke: {error}"))
+}
