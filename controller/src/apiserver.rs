@@ -33,7 +33,7 @@ mod grants;
 mod health;
 mod impersonate;
 pub mod kinds;
-mod limits;
+pub(crate) mod limits;
 pub mod openapi;
 mod partial;
 mod patch;
@@ -132,6 +132,21 @@ impl ApiServer {
     /// What is stored.
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Cancelled when what is open is to end.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Metrics.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How much is taken on at once.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Where records go.

@@ -248,6 +248,7 @@ async fn serve(
     serving.cancel();
     servers.close();
     servers.wait().await;
+    api.live().ended().await;
     replicas.leave().await;
     if let Some(leadership) = Arc::into_inner(leadership) {
         leadership.stop().await;

@@ -4,19 +4,24 @@
 //! in [`routes`], one handler a file.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 
 use crate::apiserver::ApiServer;
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::kinds::Kind;
 use crate::apiserver::request::{Call, Freshness};
 use crate::clock::Entropy;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
+use crate::storage::Key;
 
+pub(crate) mod docker_endpoint;
 mod filters;
 mod info;
 pub mod inventory;
@@ -31,12 +36,17 @@ use routes::Does;
 pub struct Live {
     link: Arc<OnceLock<Arc<dyn AgentLink>>>,
     inventories: Inventories,
+    /// Calls of the Docker endpoint, which outlast their requests by the record of their end.
+    tasks: TaskTracker,
 }
+
+/// How long a stopping server waits for calls of the Docker endpoint, which it has told to end.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Live {
     /// Knows of no host yet.
     pub fn new(entropy: &dyn Entropy) -> Self {
-        Self { link: Arc::default(), inventories: Inventories::new(entropy) }
+        Self { link: Arc::default(), inventories: Inventories::new(entropy), tasks: TaskTracker::new() }
     }
 
     /// From now on agents can be asked; once.
@@ -47,6 +57,18 @@ impl Live {
     /// What there is on every host.
     pub fn inventories(&self) -> &Inventories {
         &self.inventories
+    }
+
+    /// Waits a little for what is open to end, once its server stops, and for the records of it.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(ENDED_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!(calls = self.tasks.len(), "calls of the Docker endpoint did not end in time");
+        }
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     fn link(&self) -> Outcome<&Arc<dyn AgentLink>> {
@@ -140,9 +162,10 @@ pub(crate) async fn serve(
 ) -> Outcome<Response> {
     let standing = parts.extensions.get::<Standing>().cloned();
     let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
-    let instance = find(server, &call).await?;
+    let instance = find(server, call.kind, call.target()?).await?;
     let ask = Ask { instance, object: object.unwrap_or_default(), call, standing, parts };
     match does {
+        Does::Docker => Err(Failure::internal("the Docker endpoint answers for itself")),
         Does::Info => info::info(server, &ask).await,
         Does::Containers => lists::list(server, &ask, Sort::Containers).await,
         Does::Images => lists::list(server, &ask, Sort::Images).await,
@@ -152,11 +175,10 @@ pub(crate) async fn serve(
 }
 
 /// The instance that the path names. One that memory does not have yet is waited for.
-async fn find(server: &ApiServer, call: &Call) -> Outcome<Instance> {
-    let key = call.target()?;
+async fn find(server: &ApiServer, kind: &'static Kind, key: Key) -> Outcome<Instance> {
     let cache = server.store().cache();
     if cache.get(&key).is_none() {
-        server.reach(call.kind, Freshness::Newest).await?;
+        server.reach(kind, Freshness::Newest).await?;
     }
     let object = cache.get(&key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))?;
     let stored: Value = serde_json::from_slice(&object.json).unwrap_or_default();

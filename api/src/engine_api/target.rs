@@ -21,7 +21,7 @@ pub(super) fn read(method: &str, target: &str) -> Result<Request, Refusal> {
     let (version, segments) = version(&segments)?;
     let pairs = pairs(query)?;
     let mut is_path_known = false;
-    let mut refused = None;
+    let mut refused: Option<(usize, Refusal)> = None;
     for route in ROUTES {
         let Some(params) = matched(route.path, segments) else { continue };
         is_path_known = true;
@@ -34,10 +34,17 @@ pub(super) fn read(method: &str, target: &str) -> Result<Request, Refusal> {
         let checked = check_params(route, &params).and_then(|()| check_query(route, pairs.clone()));
         match checked {
             Ok(query) => return Ok(Request { route, version, params, query, headers: Vec::new() }),
-            Err(refusal) => refused = Some(refused.unwrap_or(refusal)),
+            Err(refusal) => {
+                // Of two routes with one path, what is wrong with the one that was meant.
+                let known =
+                    pairs.iter().filter(|(key, _)| route.query.iter().any(|(name, _)| name == key)).count();
+                if refused.as_ref().is_none_or(|(most, _)| known > *most) {
+                    refused = Some((known, refusal));
+                }
+            }
         }
     }
-    Err(refused.unwrap_or_else(|| {
+    Err(refused.map(|(_, refusal)| refusal).unwrap_or_else(|| {
         if is_path_known {
             Refusal::new(Why::Method, "the Docker Engine API has no such method for this path")
         } else {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams};
+use gantry_api::names::GROUP;
 use http::request::Parts;
 use http::{Method, Uri};
 
+use super::ApiServer;
 use super::failure::{Failure, Outcome};
 use super::kinds::Kind;
 use super::request::Params;
@@ -18,6 +20,8 @@ use super::selectors::Selector;
 use crate::auth::rbac::{Asked, What};
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Rights, Tenure, Undecided};
+use crate::live::docker_endpoint;
+use crate::storage::Key;
 
 /// What anybody may read, exactly these paths.
 pub const PUBLIC: [&str; 6] = ["/livez", "/readyz", "/healthz", "/version", CONFIGURATION_PATH, KEYS_PATH];
@@ -57,6 +61,28 @@ pub(super) fn require(rights: &Rights, caller: &Caller, asked: &Attributes) -> O
     match rights.grounds(caller, &asked.namespace, &asked.asked()) {
         Some(_) => Ok(()),
         None => Err(asked.refuse(caller)),
+    }
+}
+
+impl ApiServer {
+    /// 403 unless the caller may do that to a subresource of an instance, beside what the request itself needed.
+    pub(crate) fn require_on_instance(
+        &self,
+        caller: &Caller,
+        verb: &'static str,
+        subresource: &'static str,
+        instance: &Key,
+    ) -> Outcome<()> {
+        let asked = Attributes {
+            verb,
+            group: GROUP,
+            plural: "dockerinstances",
+            subresource: Cow::Borrowed(subresource),
+            namespace: instance.namespace.to_string(),
+            name: instance.name.to_string(),
+            path: String::new(),
+        };
+        require(&self.rights, caller, &asked)
     }
 }
 
@@ -140,6 +166,13 @@ impl Attributes {
             return Ok(Self { verb: verb(&parts.method, &parts.uri, false, false), path, ..Self::default() });
         };
         let name = param("name");
+        let (subresource, right) = match *subresource {
+            docker_endpoint::SUBRESOURCE => {
+                let right = docker_endpoint::understand(parts);
+                (right.subresource(), Some(right.verb()))
+            }
+            subresource => (subresource, *right),
+        };
         let verb = right.unwrap_or_else(|| verb(&parts.method, &parts.uri, !name.is_empty(), true));
         let name = match verb {
             "list" | "watch" | "deletecollection" => selected_name(&parts.uri),

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shares of the server. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     bodies: Arc<Semaphore>,
     gets: Arc<Semaphore>,
     lists: Arc<Semaphore>,
@@ -45,7 +45,7 @@ pub(super) struct Limits {
 
 /// Given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     _permit: OwnedSemaphorePermit,
 }
 

@@ -34,6 +34,7 @@ use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
 use crate::live;
 use crate::live::routes::Does;
+use crate::storage::Key;
 use crate::telemetry::traces;
 
 /// What a request for a resource does.
@@ -223,6 +224,11 @@ async fn serve(
     let param =
         |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| Arc::from(value));
     let (parts, body) = request.into_parts();
+    if route.verb == Verb::Live(Does::Docker) {
+        let (namespace, name) = (param("namespace").unwrap_or_default(), param("name").unwrap_or_default());
+        let key = Key { resource: route.kind.resource(), namespace, name };
+        return Ok(live::docker_endpoint::serve(server, route.kind, key, parts, body).await);
+    }
     let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
     if let Verb::Live(does) = route.verb {
         return live::serve(server, does, param("object"), call, parts, body).await;
@@ -448,6 +454,7 @@ async fn observe(State(server): State<Arc<ApiServer>>, request: Request, next: N
     let attributes = asked.clone().unwrap_or_default();
     parts.extensions.insert(asked);
     let ticket = Arc::new(audited::ticket(&server, id, &attributes, &parts));
+    live::docker_endpoint::tell(&parts, &ticket);
     parts.extensions.insert(Arc::clone(&ticket));
     let request = Request::from_parts(parts, body);
     let user = request.extensions().get::<Caller>().map(|caller| caller.user.clone());

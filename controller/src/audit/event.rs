@@ -1,5 +1,6 @@
 //! From a request to its record, and from a record to what is read.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use gantry_api::names::{AUDIT_GROUP, GROUP, VERSION};
@@ -224,6 +225,32 @@ impl Ticket {
             event.parameters.insert("unrecorded".to_owned(), answered.unrecorded.into());
         }
         Some(record(self.id, &self.asked.namespace, event))
+    }
+
+    /// What is asked of an engine by Docker's own API: told of whatever becomes of it.
+    pub fn asks_engine(&self, action: String, parameters: BTreeMap<String, Value>) {
+        self.seen.lock().subject = Subject { action: Some(action), parameters, ..Subject::default() };
+    }
+
+    /// The record of the beginning of what is asked of an engine, or with a status of its end.
+    pub fn of_engine(
+        &self,
+        more: BTreeMap<String, Value>,
+        code: Option<u16>,
+        outcome: Outcome,
+        reason: &str,
+    ) -> Record {
+        let subject = self.seen.lock().subject.clone();
+        let mut event = AuditEvent {
+            action: action(&self.asked, &subject, false),
+            name: self.asked.name.clone(),
+            outcome: outcome.as_str().to_owned(),
+            code,
+            reason: reason.to_owned(),
+            ..self.event(&subject)
+        };
+        event.parameters.extend(more);
+        record(self.id, &self.asked.namespace, event)
     }
 
     /// Where the client is.

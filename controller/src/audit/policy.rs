@@ -78,6 +78,10 @@ pub(super) fn is_recorded(asked: &Asked, outcome: Outcome) -> bool {
 
 /// What was asked for, as `container_restart`, `secret_create`, `instance_update`. `is_new` if an object was made, also by applying it.
 pub(super) fn action(asked: &Asked, subject: &Subject, is_new: bool) -> String {
+    // Of what is asked of an engine the route is the action.
+    if let ("dockerinstances", Some(action)) = (asked.plural, &subject.action) {
+        return action.clone();
+    }
     let noun = match asked.plural {
         "" => "path",
         "dockerinstances" => "instance",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use gantry_api::engine_api::Right;
 use gantry_api::names::{ADMIN_GROUP, AUDIT_GROUP, DOCKER_GROUP, GROUP};
 use gantry_api::v1alpha1::Action;
 use k8s_openapi::api::rbac::v1::{
@@ -108,7 +109,7 @@ pub fn bindings() -> Vec<ClusterRoleBinding> {
 
 /// All there is in a namespace but Secrets, roles and bindings.
 fn viewer() -> Vec<PolicyRule> {
-    vec![
+    let mut rules = vec![
         rule(
             GROUP,
             &[
@@ -139,7 +140,16 @@ fn viewer() -> Vec<PolicyRule> {
         rule(CORE, &["configmaps", "events", "namespaces", "pods", "serviceaccounts"], READ),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),
-    ]
+    ];
+    rules.extend(through_docker(&[Right::Read]));
+    rules
+}
+
+/// Rights on a host by way of Docker's own API.
+fn through_docker(rights: &[Right]) -> impl Iterator<Item = PolicyRule> {
+    rights
+        .iter()
+        .map(|right| rule(GROUP, &[&format!("dockerinstances/{}", right.subresource())], &[right.verb()]))
 }
 
 /// What keeps things running, and takes nothing away.
@@ -148,18 +158,27 @@ fn operator() -> Vec<PolicyRule> {
         [Action::Start, Action::Stop, Action::Restart, Action::Pause, Action::Unpause, Action::Pull];
     let actions = actions.map(|action| format!("operations/{}", action.subresource()));
     let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
-    vec![
+    let mut rules = vec![
         // An update can cancel and abandon.
         rule(GROUP, &["operations"], &["create", "update", "patch"]),
         rule(GROUP, &actions, &["create"]),
-    ]
+    ];
+    rules.extend(through_docker(&[
+        Right::Start,
+        Right::Stop,
+        Right::Restart,
+        Right::Pause,
+        Right::Unpause,
+        Right::Pull,
+    ]));
+    rules
 }
 
 /// The whole namespace, its Secrets and who may do what in it.
 fn admin() -> Vec<PolicyRule> {
     let actions = Action::ALL.map(|action| format!("operations/{}", action.subresource()));
     let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
-    vec![
+    let mut rules = vec![
         rule(GROUP, &["dockerinstances", "operations", "registries", "policies"], WRITE),
         rule(GROUP, &actions, &["create"]),
         rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
@@ -169,7 +188,9 @@ fn admin() -> Vec<PolicyRule> {
         rule("coordination.k8s.io", &["leases"], WRITE),
         rule(RBAC, &["roles", "rolebindings"], &[READ, WRITE].concat()),
         rule("authorization.k8s.io", &["localsubjectaccessreviews"], &["create"]),
-    ]
+    ];
+    rules.extend(through_docker(&Right::ALL));
+    rules
 }
 
 /// What is written for agents: enrolment takes a join token's Secret and registers the instance.

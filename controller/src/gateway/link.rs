@@ -95,6 +95,15 @@ pub struct DuplicateRefusal {
     pub address: String,
 }
 
+/// A piece of what follows a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Some of it.
+    Bytes(Bytes),
+    /// That was all. Without it what came is taken for a part.
+    End,
+}
+
 /// What an engine said to one call, and then says.
 pub struct Exchange {
     /// Status and headers.
@@ -131,13 +140,12 @@ pub trait AgentLink: Send + Sync + 'static {
 
     /// One call of the Docker endpoint, which lasts as long as its engine and its client want.
     ///
-    /// `sent` are the bytes after the call. When its sender is dropped, that is all of them; who gives up in their midst drops the call
-    /// first. The sender must not outlive the exchange: a call whose requests have no end is not over.
+    /// `sent` is what follows the call. Its sender must not outlive the exchange: a call whose requests have no end is not over.
     async fn exchange(
         &self,
         _instance: InstanceUid,
         _call: EngineCall,
-        _sent: mpsc::Receiver<Bytes>,
+        _sent: mpsc::Receiver<Piece>,
     ) -> Result<Exchange, LinkError> {
         Err(LinkError::Away)
     }

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::StreamExt as _;
 use gantry_api::agent_v1::exchange_request::Part as Sent;
 use gantry_api::agent_v1::exchange_response::Part as Told;
 use gantry_api::agent_v1::{
-    EngineCall, ExchangeRequest, FollowInventoryRequest, InfoRequest, InfoResponse, OperationReport,
-    QueryRequest, RefreshInventoryRequest, RefreshInventoryResponse, ResolveRequest, SubmitRequest, Target,
-    TargetKind, Token, WithdrawRequest,
+    EndOfData, EngineCall, ExchangeRequest, FollowInventoryRequest, InfoRequest, InfoResponse,
+    OperationReport, QueryRequest, RefreshInventoryRequest, RefreshInventoryResponse, ResolveRequest,
+    SubmitRequest, Target, TargetKind, Token, WithdrawRequest,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,7 +18,8 @@ use uuid::Uuid;
 
 use super::contact::Contact;
 use super::link::{
-    AgentLink, DuplicateRefusal, Exchange, InstanceUid, InventoryUpdates, LinkError, LinkEvent, SessionFacts,
+    AgentLink, DuplicateRefusal, Exchange, InstanceUid, InventoryUpdates, LinkError, LinkEvent, Piece,
+    SessionFacts,
 };
 use super::session::{SHORT, as_text};
 use super::{DUPLICATE_MEMORY, Gateway, calls};
@@ -70,11 +70,16 @@ impl AgentLink for Gateway {
         &self,
         instance: InstanceUid,
         call: EngineCall,
-        sent: mpsc::Receiver<Bytes>,
+        sent: mpsc::Receiver<Piece>,
     ) -> Result<Exchange, LinkError> {
         let agent = self.contact(instance).ok_or(LinkError::Away)?;
         let first = ExchangeRequest { part: Some(Sent::Call(call)) };
-        let rest = ReceiverStream::new(sent).map(|bytes| ExchangeRequest { part: Some(Sent::Data(bytes)) });
+        let rest = ReceiverStream::new(sent).map(|piece| ExchangeRequest {
+            part: Some(match piece {
+                Piece::Bytes(bytes) => Sent::Data(bytes),
+                Piece::End => Sent::End(EndOfData {}),
+            }),
+        });
         let requests = futures::stream::iter([first]).chain(rest);
         let called = calls::engine(agent.grpc()).exchange(calls::request(requests)).await;
         let mut told = called.map_err(LinkError::from)?.into_inner();

@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use super::docker_endpoint::SUBRESOURCE;
+
 /// One of them.
 #[derive(Clone, Debug)]
 pub struct LiveRoute {
@@ -20,6 +22,8 @@ pub struct LiveRoute {
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
+    /// Whatever the Docker Engine API knows.
+    Docker,
     /// The engine's version, capacity and counts.
     Info,
     /// What there is on the host.
@@ -36,11 +40,17 @@ pub enum Does {
 pub fn all() -> Vec<LiveRoute> {
     let get =
         |path, subresource, does| LiveRoute { method: Method::GET, path, subresource, verb: "get", does };
-    vec![
+    let mut all = vec![
         get("info", "info", Does::Info),
         get("containers", "containers", Does::Containers),
         get("images", "images", Does::Images),
         get("networks", "networks", Does::Networks),
         get("volumes", "volumes", Does::Volumes),
-    ]
+    ];
+    // What a request needs is told by the grammar of the Docker Engine API; this is the least.
+    all.extend(
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE]
+            .map(|method| LiveRoute { method, ..get("docker/{*below}", SUBRESOURCE, Does::Docker) }),
+    );
+    all
 }

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub commit_duration: Histogram,
     /// `gantry_audit_dropped_total{reason}`: events of requests without a change that were not recorded.
     pub audit_dropped: IntCounterVec,
+    /// `gantry_docker_endpoint_refusals_total{why}`: requests that the grammar of the Docker Engine API does not know.
+    pub docker_refusals: IntCounterVec,
     /// `gantry_reconcile_duration_seconds{kind,outcome}`; outcome is ok or error.
     pub reconcile_duration: HistogramVec,
     /// `gantry_reconcile_queue_depth{kind}`: passes under way.
@@ -142,6 +144,13 @@ impl Metrics {
                     "Events of refused and failed requests that were not recorded; those of changes are part of them."
                 ),
                 &["reason"]
+            )),
+            docker_refusals: add!(IntCounterVec::new(
+                opts!(
+                    "gantry_docker_endpoint_refusals_total",
+                    "Requests to Docker endpoints that were not understood, and not forwarded."
+                ),
+                &["why"]
             )),
             reconcile_duration: add!(HistogramVec::new(
                 histogram_opts!(

@@ -242,6 +242,17 @@ async fn reviews_say_what_the_authoriser_would() {
       },
       {
         "apiGroups": [
+          "gantry.dev"
+        ],
+        "resources": [
+          "dockerinstances/docker"
+        ],
+        "verbs": [
+          "get"
+        ]
+      },
+      {
+        "apiGroups": [
           "authorization.k8s.io"
         ],
         "resources": [

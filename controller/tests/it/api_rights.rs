@@ -28,7 +28,8 @@ async fn t08_each_role_opens_what_the_table_says_and_nothing_else() {
     let mut table = String::new();
     let mut cases = 0;
 
-    for route in routes() {
+    // What the Docker endpoint opens is told by its own grammar: see `docker_endpoint`.
+    for route in routes().into_iter().filter(|route| !route.path.contains("{*")) {
         let verb = match route.verb {
             apiserver::Verb::Get => "get",
             apiserver::Verb::List => "list",

@@ -25,6 +25,7 @@ mod api_service_accounts;
 mod api_tables;
 mod api_watches;
 mod api_writes;
+mod docker_endpoint;
 mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;

@@ -36,10 +36,14 @@ impl EngineService for Service {
         let Some(Part::Call(call)) = first.and_then(|first| first.part) else {
             return Err(Status::invalid_argument("the first message is the call"));
         };
-        let sent = requests.map(|request| match request.map(|request| request.part) {
-            Ok(Some(Part::Data(bytes))) => Ok(bytes),
-            Ok(_) => Err(io::Error::other("another call on the same stream")),
-            Err(status) => Err(io::Error::other(status.to_string())),
+        let sent = futures::stream::unfold(Some(requests), async |requests| {
+            let mut requests = requests?;
+            match requests.message().await.map(|request| request.and_then(|request| request.part)) {
+                Ok(Some(Part::Data(bytes))) => Some((Ok(bytes), Some(requests))),
+                Ok(Some(Part::End(_))) => None,
+                // Also where the controller is gone: a part must not be taken for the whole.
+                Ok(_) | Err(_) => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
+            }
         });
         let parts = &self.0.parts;
         let said = docker_proxy::exchange(&*parts.engine, parts.policy, call, sent.boxed()).await?;

@@ -7,19 +7,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use gantry_api::agent_v1::{
-    FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, OperationState, Outcome, Policy,
-    RefreshInventoryResponse, RegistryAuth, SubmitRequest, Target, TargetKind, Token,
+    EngineCall, FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, OperationState,
+    Outcome, Policy, RefreshInventoryResponse, RegistryAuth, SubmitRequest, Target, TargetKind, Token,
 };
 use gantry_controller::gateway::link::{
-    AgentLink, DuplicateRefusal, InstanceUid, InventoryUpdates, LinkError, LinkEvent, SessionFacts,
+    AgentLink, DuplicateRefusal, Exchange, InstanceUid, InventoryUpdates, LinkError, LinkEvent, Piece,
+    SessionFacts,
 };
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
+use super::engines::Engines;
+
 /// Every agent of a world. Containers are known by name; their id is `id-` and the name.
 pub struct Agents {
+    /// The engines they sit beside.
+    pub engines: Engines,
     state: Mutex<State>,
     events: broadcast::Sender<LinkEvent>,
 }
@@ -48,7 +53,11 @@ struct State {
 
 impl Agents {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), events: broadcast::channel(1024).0 })
+        Arc::new(Self {
+            engines: Engines::default(),
+            state: Mutex::default(),
+            events: broadcast::channel(1024).0,
+        })
     }
 
     pub fn connect(&self, instance: InstanceUid) {
@@ -197,6 +206,16 @@ impl AgentLink for Agents {
             engine_version: "20.10.24".to_owned(),
             ..InfoResponse::default()
         })
+    }
+
+    async fn exchange(
+        &self,
+        instance: InstanceUid,
+        call: EngineCall,
+        sent: mpsc::Receiver<Piece>,
+    ) -> Result<Exchange, LinkError> {
+        self.session(instance).ok_or(LinkError::Away)?;
+        self.engines.exchange(call, sent).await
     }
 
     async fn resolve(

@@ -67,6 +67,12 @@ impl Person<'_> {
         Answer { code, headers, body }
     }
 
+    /// An answer as it begins.
+    pub async fn open(&self, mut request: Request<Body>) -> http::Response<Body> {
+        request.extensions_mut().insert(self.caller.clone());
+        self.api.send(request).await
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], String::new()).await
     }

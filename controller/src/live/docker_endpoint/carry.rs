@@ -1,0 +1,283 @@
+//! One call, carried from its client to its agent and back, until one of the two ends it, or the right to it does.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use gantry_api::agent_v1::EngineCall;
+use gantry_api::engine_api::{Answer, Request};
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::ends::End;
+use super::record::{Counts, Visit};
+use super::{answer, raw};
+use crate::apiserver::authorize::Standing;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::limits::Share;
+use crate::gateway::link::{AgentLink, Exchange, LinkError, Piece};
+use crate::live::Instance;
+
+/// Pieces that wait for the slower end.
+const WAITING: usize = 8;
+/// How long an engine may take to answer what only reads.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client may leave what it asked for unread.
+pub(super) const UNREAD_PATIENCE: Duration = Duration::from_secs(300);
+/// How long a client is told that its answer breaks off.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What the client sends after its request.
+pub(super) enum Upstream {
+    /// Nothing.
+    Nothing,
+    /// An archive.
+    Archive(Body),
+    /// What is typed, once the engine agrees.
+    Terminal(OnUpgrade),
+}
+
+/// The way of an archive: an error where it broke off.
+type Upload = Pin<Box<dyn Future<Output = Result<(), BrokenOff>> + Send>>;
+
+/// A client's body had no end.
+struct BrokenOff;
+
+/// All that one call needs.
+pub(super) struct Carrier {
+    pub link: Arc<dyn AgentLink>,
+    pub instance: Instance,
+    pub request: Arc<Request>,
+    pub standing: Standing,
+    pub stopping: CancellationToken,
+    pub sees_environment: bool,
+    pub visit: Visit,
+    pub _share: Option<Share>,
+}
+
+impl Carrier {
+    /// Carries the call to its end and records that. `head` is told how it is answered.
+    pub async fn run(
+        self,
+        call: EngineCall,
+        upstream: Upstream,
+        mut head: oneshot::Sender<Outcome<Response>>,
+    ) {
+        let (sent, receiver) = mpsc::channel(WAITING);
+        let counts = Arc::clone(&self.visit.counts);
+        let (mut typing, mut upload): (Option<(OnUpgrade, mpsc::Sender<Piece>)>, Option<Upload>) =
+            match upstream {
+                Upstream::Nothing => (None, None),
+                Upstream::Archive(body) => (None, Some(Box::pin(upload(body, sent, counts)))),
+                Upstream::Terminal(upgrade) => (Some((upgrade, sent)), None),
+            };
+        let begun = self.begin(call, receiver, &mut upload, &mut head).await;
+        let (code, end) = match begun {
+            Ok(exchange) => {
+                let code = u16::try_from(exchange.answer.status).unwrap_or_default();
+                let end = if code == 101 {
+                    self.converse(exchange, typing.take(), head).await
+                } else {
+                    drop(typing);
+                    self.tell(exchange, upload, head).await
+                };
+                (code, end)
+            }
+            Err(end) => {
+                let failure = end.failure(|error| self.instance.failed(error));
+                let code = failure.code().as_u16();
+                head.send(Err(failure)).ok();
+                (code, end)
+            }
+        };
+        self.visit.close(code, &end).await;
+    }
+
+    /// Asks the agent, and passes an archive on meanwhile.
+    async fn begin(
+        &self,
+        call: EngineCall,
+        receiver: mpsc::Receiver<Piece>,
+        upload: &mut Option<Upload>,
+        head: &mut oneshot::Sender<Outcome<Response>>,
+    ) -> Result<Exchange, End> {
+        let mut asking = self.link.exchange(self.instance.uid, call, receiver);
+        let is_short = self.request.route.is_read() && self.request.route.answer == Answer::Short;
+        let too_long = async {
+            if is_short {
+                tokio::time::sleep(READ_PATIENCE).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        let over = self.over();
+        tokio::pin!(too_long, over);
+        loop {
+            tokio::select! {
+                answered = &mut asking => return answered.map_err(End::Agent),
+                uploaded = uploaded(upload) => {
+                    if uploaded.is_err() {
+                        return Err(End::ClientLeft);
+                    }
+                }
+                end = &mut over => return Err(end),
+                () = head.closed() => return Err(End::ClientLeft),
+                () = &mut too_long => return Err(End::Silent),
+            }
+        }
+    }
+
+    /// Whatever ends a call from outside.
+    async fn over(&self) -> End {
+        tokio::select! {
+            () = self.standing.ended() => End::RightLost,
+            () = self.stopping.cancelled() => End::Stopping,
+        }
+    }
+
+    /// Passes the answer's bytes on, and the rest of an archive.
+    async fn tell(
+        &self,
+        exchange: Exchange,
+        mut upload: Option<Upload>,
+        head: oneshot::Sender<Outcome<Response>>,
+    ) -> End {
+        let Exchange { answer, mut bytes } = exchange;
+        if !self.sees_environment && answer.status == 200 && answer::has_environment(&self.request) {
+            bytes = match hide(bytes).await {
+                Ok(bytes) => bytes,
+                Err(end) => {
+                    head.send(Err(Failure::unavailable("the engine's answer cannot be read"))).ok();
+                    return end;
+                }
+            };
+        }
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let body = Body::from_stream(ReceiverStream::new(receiver));
+        let response = answer::of_engine(&self.request, &answer, body);
+        let has_body =
+            response.as_ref().is_ok_and(|response| !http_body::Body::is_end_stream(response.body()));
+        if head.send(response).is_err() {
+            return End::ClientLeft;
+        }
+        if !has_body {
+            return End::Complete;
+        }
+        let end = {
+            let down = down(bytes, &sender, &self.visit.counts);
+            let over = self.over();
+            tokio::pin!(down, over);
+            loop {
+                tokio::select! {
+                    end = &mut down => break end,
+                    uploaded = uploaded(&mut upload) => {
+                        if uploaded.is_err() {
+                            break End::ClientLeft;
+                        }
+                    }
+                    end = &mut over => break end,
+                    () = sender.closed() => break End::ClientLeft,
+                }
+            }
+        };
+        if !matches!(end, End::Complete) {
+            // Whoever takes a part for the whole would be deceived.
+            sender.send_timeout(Err(io::Error::other(end.reason())), FAREWELL).await.ok();
+        }
+        end
+    }
+
+    /// Raw bytes both ways.
+    async fn converse(
+        &self,
+        exchange: Exchange,
+        typing: Option<(OnUpgrade, mpsc::Sender<Piece>)>,
+        head: oneshot::Sender<Outcome<Response>>,
+    ) -> End {
+        let Some((upgrade, sent)) = typing else {
+            head.send(Err(Failure::unavailable("the engine changed the protocol unasked"))).ok();
+            return End::Agent(LinkError::Silent("it changed the protocol unasked".to_owned()));
+        };
+        let response = answer::of_engine(&self.request, &exchange.answer, Body::empty());
+        if head.send(response).is_err() {
+            return End::ClientLeft;
+        }
+        tokio::select! {
+            end = raw::converse(upgrade, exchange.bytes, sent, &self.visit.counts) => end,
+            end = self.over() => end,
+        }
+    }
+}
+
+/// The end of an upload that is under way; never comes where there is none.
+async fn uploaded(upload: &mut Option<Upload>) -> Result<(), BrokenOff> {
+    match upload {
+        Some(uploading) => {
+            let done = uploading.await;
+            *upload = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Passes a body on, to its end or to where the engine wants no more.
+async fn upload(body: Body, sent: mpsc::Sender<Piece>, counts: Arc<Counts>) -> Result<(), BrokenOff> {
+    let mut body = body.into_data_stream();
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|_| BrokenOff)?;
+        let length = bytes.len() as u64;
+        if sent.send(Piece::Bytes(bytes)).await.is_err() {
+            return Ok(());
+        }
+        counts.sent.fetch_add(length, Ordering::Relaxed);
+    }
+    sent.send(Piece::End).await.ok();
+    Ok(())
+}
+
+/// Passes an answer on.
+async fn down(
+    mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+    counts: &Counts,
+) -> End {
+    while let Some(bytes) = bytes.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return End::Agent(error),
+        };
+        counts.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        match sender.send_timeout(Ok(bytes), UNREAD_PATIENCE).await {
+            Ok(()) => {}
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => return End::Unread,
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => return End::ClientLeft,
+        }
+    }
+    End::Complete
+}
+
+/// The whole of a description, without values of an environment.
+async fn hide(
+    mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
+) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, End> {
+    let mut whole = Vec::new();
+    while let Some(bytes) = bytes.next().await {
+        whole.extend_from_slice(&bytes.map_err(End::Agent)?);
+        if whole.len() > answer::MOST_DESCRIPTION {
+            return Err(End::Agent(LinkError::Silent("its answer is too long".to_owned())));
+        }
+    }
+    let told = answer::without_environment(&whole);
+    let told = told.ok_or_else(|| End::Agent(LinkError::Silent("its answer is no JSON".to_owned())))?;
+    Ok(futures::stream::iter([Ok(Bytes::from(told))]).boxed())
+}

@@ -1,0 +1,63 @@
+//! Why a call is over.
+
+use crate::apiserver::failure::Failure;
+use crate::audit::Outcome;
+use crate::gateway::link::LinkError;
+
+/// How it came that nothing more flows.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// The engine has said all.
+    Complete,
+    /// The client is gone, or its body broke off.
+    ClientLeft,
+    /// The client does not read.
+    Unread,
+    /// Whoever asked may not any more.
+    RightLost,
+    /// The server stops.
+    Stopping,
+    /// The engine did not answer in time.
+    Silent,
+    /// The agent or the engine broke off, or refused.
+    Agent(LinkError),
+}
+
+impl End {
+    /// One word for the record; empty for a good end.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Complete => "",
+            Self::ClientLeft => "ClientLeft",
+            Self::Unread => "Unread",
+            Self::RightLost => "RightLost",
+            Self::Stopping => "Stopping",
+            Self::Silent => "Timeout",
+            Self::Agent(_) => "AgentFailed",
+        }
+    }
+
+    /// For the record of a call with this status. That a client or its right is gone is no failure of what was done.
+    pub fn outcome(&self, code: u16) -> Outcome {
+        match self {
+            Self::Complete | Self::ClientLeft | Self::RightLost | Self::Stopping => Outcome::of(code),
+            Self::Unread | Self::Silent | Self::Agent(_) if code < 400 => Outcome::Failure,
+            Self::Unread | Self::Silent | Self::Agent(_) => Outcome::of(code),
+        }
+    }
+
+    /// For a client that has heard nothing yet.
+    pub fn failure(&self, of_agent: impl FnOnce(LinkError) -> Failure) -> Failure {
+        match self {
+            Self::Complete | Self::ClientLeft | Self::Unread => {
+                Failure::bad_request("the request ended before it was answered")
+            }
+            Self::RightLost => {
+                Failure::forbidden("the right to this, or the credential it was asked with, has ended")
+            }
+            Self::Stopping => Failure::unavailable("this server is stopping: try again"),
+            Self::Silent => Failure::timeout("the engine did not answer in time"),
+            Self::Agent(error) => of_agent(error.clone()),
+        }
+    }
+}

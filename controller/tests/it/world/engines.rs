@@ -1,0 +1,84 @@
+//! Engines behind the agents of a world: what reaches them is kept.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use gantry_api::agent_v1::{EngineAnswer, EngineCall, EnginePair};
+use gantry_controller::gateway::link::{Exchange, LinkError, Piece};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+/// What engines were asked.
+#[derive(Default)]
+pub struct Engines {
+    calls: Mutex<Vec<EngineCall>>,
+    archives: Mutex<Vec<(Vec<u8>, bool)>>,
+    fails: Mutex<Option<LinkError>>,
+}
+
+impl Engines {
+    /// Every call so far.
+    pub fn calls(&self) -> Vec<EngineCall> {
+        self.calls.lock().clone()
+    }
+
+    /// Routes of the calls so far.
+    pub fn routes(&self) -> Vec<String> {
+        self.calls.lock().iter().map(|call| call.route.clone()).collect()
+    }
+
+    /// Each archive, and whether it came to its end.
+    pub fn archives(&self) -> Vec<(Vec<u8>, bool)> {
+        self.archives.lock().clone()
+    }
+
+    /// From now on agents fail like this.
+    pub fn fail(&self, error: LinkError) {
+        *self.fails.lock() = Some(error);
+    }
+
+    pub async fn exchange(
+        &self,
+        call: EngineCall,
+        mut sent: mpsc::Receiver<Piece>,
+    ) -> Result<Exchange, LinkError> {
+        let route = call.route.clone();
+        self.calls.lock().push(call);
+        if let Some(error) = self.fails.lock().clone() {
+            return Err(error);
+        }
+        let mut body = b"{}".to_vec();
+        match route.as_str() {
+            "ImageLoad" => {
+                let (mut whole, mut is_whole) = (Vec::new(), false);
+                while let Some(piece) = sent.recv().await {
+                    match piece {
+                        Piece::Bytes(bytes) => whole.extend_from_slice(&bytes),
+                        Piece::End => is_whole = true,
+                    }
+                }
+                self.archives.lock().push((whole, is_whole));
+            }
+            "ContainerInspect" => {
+                let described = json!({"Id": "c1", "Config": {"Env": ["PASSWORD=planted"], "Image": "a"}});
+                body = described.to_string().into_bytes();
+            }
+            _ => {}
+        }
+        let first = futures::stream::iter([Ok(Bytes::from(body))]);
+        let bytes = match route.as_str() {
+            "SystemEvents" | "ContainerLogs" | "ContainerAttach" => {
+                first.chain(futures::stream::pending()).boxed()
+            }
+            _ => first.boxed(),
+        };
+        let pair = |name: &str, value: &str| EnginePair { name: name.to_owned(), value: value.to_owned() };
+        let headers = vec![
+            pair("content-type", "application/json"),
+            pair("api-version", "1.41"),
+            pair("builder-version", "2"),
+            pair("set-cookie", "a=b"),
+        ];
+        Ok(Exchange { answer: EngineAnswer { status: 200, headers }, bytes })
+    }
+}
