@@ -11,6 +11,7 @@ pub mod conformance;
 pub mod controller;
 #[cfg(feature = "simulation")]
 pub mod crowd;
+pub mod docker;
 pub mod emulator;
 pub mod engine;
 pub mod fake_engine;

@@ -44,13 +44,13 @@ pub(super) fn read(method: &str, target: &str) -> Result<Request, Refusal> {
             }
         }
     }
-    Err(refused.map(|(_, refusal)| refusal).unwrap_or_else(|| {
-        if is_path_known {
+    Err(match refused {
+        Some((_, refusal)) => refusal,
+        None if is_path_known => {
             Refusal::new(Why::Method, "the Docker Engine API has no such method for this path")
-        } else {
-            Refusal::new(Why::Route, "the Docker Engine API has no such path, or it is not served here")
         }
-    }))
+        None => Refusal::new(Why::Route, "the Docker Engine API has no such path, or it is not served here"),
+    })
 }
 
 /// The segments of a path, with nothing in them that two readers could understand differently.

@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     parts: Parts,
     body: Sent,
 ) -> Response {
-    ask(server, kind, key, parts, body).await.unwrap_or_else(|failure| answer::of_failure(failure))
+    ask(server, kind, key, parts, body).await.unwrap_or_else(answer::of_failure)
 }
 
 async fn ask(

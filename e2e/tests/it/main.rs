@@ -7,6 +7,8 @@ mod apply;
 mod bad_input;
 mod chaos;
 mod dev;
+mod docker_bytes;
+mod docker_cli;
 mod enroll;
 mod examples;
 mod inventory;

@@ -39,11 +39,8 @@ impl End {
 
     /// For the record of a call with this status. That a client or its right is gone is no failure of what was done.
     pub fn outcome(&self, code: u16) -> Outcome {
-        match self {
-            Self::Complete | Self::ClientLeft | Self::RightLost | Self::Stopping => Outcome::of(code),
-            Self::Unread | Self::Silent | Self::Agent(_) if code < 400 => Outcome::Failure,
-            Self::Unread | Self::Silent | Self::Agent(_) => Outcome::of(code),
-        }
+        let has_failed = matches!(self, Self::Unread | Self::Silent | Self::Agent(_));
+        if has_failed && code < 400 { Outcome::Failure } else { Outcome::of(code) }
     }
 
     /// For a client that has heard nothing yet.

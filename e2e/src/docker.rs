@@ -1,0 +1,105 @@
+//! The real docker CLI, against an engine's socket or through the controller's Docker endpoint.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::controller::Controller;
+
+/// Longest any command of a test takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// docker with its surroundings.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    environment: Vec<(String, String)>,
+    dir: PathBuf,
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it wrote.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+impl Docker {
+    /// Against a socket, as `unix://…`, with a directory of its own.
+    pub fn at(host: &str, dir: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let environment = [("DOCKER_HOST", host), ("DOCKER_BUILDKIT", "0"), ("LC_ALL", "C")];
+        let environment =
+            environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+        let docker = Self { environment, dir: dir.to_owned() };
+        Ok(docker.with("DOCKER_CONFIG", &dir.join("config").display().to_string()))
+    }
+
+    /// Through the endpoint of that instance, with the admin's client certificate.
+    pub fn through(controller: &Controller, instance: &str, dir: &Path) -> anyhow::Result<Self> {
+        let docker = Self::at(&endpoint(controller, instance), dir)?;
+        let kubeconfig = std::fs::read_to_string(controller.kubeconfig())?;
+        let kubeconfig: Value = gantry_api::yaml::read_config(&kubeconfig)?;
+        for (field, name) in [
+            ("/clusters/0/cluster/certificate-authority-data", "ca.pem"),
+            ("/users/0/user/client-certificate-data", "cert.pem"),
+            ("/users/0/user/client-key-data", "key.pem"),
+        ] {
+            let value = kubeconfig.pointer(field).and_then(Value::as_str);
+            let value = value.with_context(|| format!("the kubeconfig has no {field}"))?;
+            std::fs::write(dir.join(name), STANDARD.decode(value)?)?;
+        }
+        Ok(docker.with("DOCKER_TLS_VERIFY", "1").with("DOCKER_CERT_PATH", &dir.display().to_string()))
+    }
+
+    /// Through the endpoint, as whoever that bearer token is.
+    pub fn with_token(
+        controller: &Controller,
+        instance: &str,
+        dir: &Path,
+        token: &str,
+    ) -> anyhow::Result<Self> {
+        let docker = Self::through(controller, instance, dir)?;
+        std::fs::remove_file(dir.join("cert.pem"))?;
+        std::fs::remove_file(dir.join("key.pem"))?;
+        std::fs::create_dir_all(dir.join("config"))?;
+        let config = json!({"HttpHeaders": {"Authorization": format!("Bearer {token}")}});
+        std::fs::write(dir.join("config/config.json"), config.to_string())?;
+        Ok(docker)
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A line of shell in its directory, in which `docker` is this one.
+    pub async fn says(&self, line: &str) -> anyhow::Result<Said> {
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(&self.dir).stdin(Stdio::null()).kill_on_drop(true);
+        for name in ["DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"] {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let output = tokio::time::timeout(PATIENCE, command.output())
+            .await
+            .with_context(|| format!("`{line}` did not end"))??;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Said { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+}
+
+/// What `DOCKER_HOST` is for an instance.
+pub fn endpoint(controller: &Controller, instance: &str) -> String {
+    let path = format!("/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances/{instance}/docker");
+    format!("tcp://{}{path}", controller.address())
+}
