@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/gantry/agent/v1/inventory.proto",
         "proto/gantry/agent/v1/engine.proto",
         "proto/gantry/agent/v1/operation.proto",
+        "proto/gantry/agent/v1/stream.proto",
     ];
     let peer = ["proto/gantry/peer/v1/peer.proto"];
     println!("cargo:rerun-if-changed=proto");
