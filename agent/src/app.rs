@@ -30,6 +30,7 @@ use crate::session::dial::{DialError, Dialer, one_line};
 use crate::session::readiness::Gate;
 use crate::session::{Link, Parts};
 use crate::state_dir::{StateDir, StateError};
+use crate::streams::{self, Streaming};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{self, Pages};
 use crate::telemetry::traces::{self, TelemetryError};
@@ -193,7 +194,6 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
     let host_credentials = config.host_registry_credentials.then(HostCredentials::of_this_user).flatten();
     let engine = Arc::new(engine.with_host_credentials(host_credentials));
     let inventory = Inventory::keep(engine.clone(), clock.clone(), entropy.clone());
-    let engine: Arc<dyn Engine> = engine;
     let listener = match config.metrics_listen {
         Some(address) => {
             Some(TcpListener::bind(address).await.map_err(|cause| AppError::Listen(address, cause))?)
@@ -213,6 +213,9 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
     let dialer = Arc::new(Dialer::new(config.controller.clone(), config.transport)?);
     let enrolled = Arc::new(enrolled(config, &state, &dialer, &clock, &entropy).await?);
     let ended = ended(&journal);
+    let streams =
+        Streaming::new(engine.clone(), clock.clone(), config.policy.into(), streams::Limits::default());
+    let engine: Arc<dyn Engine> = engine;
     let operations = Operations::start(crate::operations::Parts {
         engine: engine.clone(),
         journal: journal.clone(),
@@ -231,6 +234,7 @@ async fn prepare(config: &Config) -> Result<Agent, AppError> {
         engine,
         inventory,
         operations: operations.clone(),
+        streams,
         enrolled: enrolled.clone(),
         gate,
         policy: config.policy.into(),

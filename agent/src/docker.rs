@@ -1,6 +1,6 @@
 //! The Docker Engine beside this agent: what may be asked of it, and the one client that asks.
 //!
-//! Everything else knows only [`Engine`]; bollard stops in [`bollard`]. The client never retries, never asks for disk
+//! Everything else knows only [`Engine`] and [`streams::Streams`]; bollard stops in [`bollard`]. The client never retries, never asks for disk
 //! usage, and opens one connection for each call.
 
 pub mod bollard;
@@ -12,7 +12,9 @@ mod events;
 pub mod host_credentials;
 pub(crate) mod images;
 pub mod lists;
+mod plain;
 mod reference;
+pub mod streams;
 
 pub use engine::{Answer, Call, ContainerFacts, Engine, ImageFacts, Incarnation, LayerUpdate, Pull, Wire};
 pub use error::DockerError;

@@ -14,4 +14,5 @@ pub mod operations;
 pub mod policy;
 pub mod session;
 pub mod state_dir;
+pub mod streams;
 pub mod telemetry;

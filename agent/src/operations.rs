@@ -46,6 +46,7 @@ use crate::journal::{Journal, JournalError, Phase};
 pub use pace::Pace;
 pub use readiness::Readiness;
 pub use refusal::Refusal;
+pub(crate) use submit::policy_word;
 
 /// Operations that the controller has not let go of, at most.
 const MOST_ENTRIES: usize = 10_000;

@@ -8,11 +8,11 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// Read only.
+    /// Read only, logs and figures among it.
     Observe,
     /// Also start, stop, restart, pause, unpause, kill, pull.
     Operate,
-    /// Everything.
+    /// Everything, commands in containers among it.
     #[default]
     Full,
 }

@@ -23,6 +23,7 @@ use gantry_agent::session::dial::Dialer;
 use gantry_agent::session::readiness::Gate;
 use gantry_agent::session::{Link, Parts};
 use gantry_agent::state_dir::StateDir;
+use gantry_agent::streams::{self, Streaming};
 use gantry_agent::telemetry::metrics::Metrics;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket};
@@ -172,6 +173,12 @@ impl Part {
             pace: Pace::default(),
         });
         let parts = Parts {
+            streams: Streaming::new(
+                engine.clone(),
+                clock.clone(),
+                config.policy.into(),
+                streams::Limits::default(),
+            ),
             engine,
             inventory: Inventory::unknown(),
             operations: operations.clone(),

@@ -38,7 +38,7 @@ const REGISTRY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A Docker Engine on a Unix socket or a TCP port.
 pub struct BollardEngine {
-    address: Address,
+    pub(super) address: Address,
     /// The API version of its last answer.
     api_version: Mutex<Option<String>>,
     identity: Mutex<Identity>,
@@ -100,13 +100,18 @@ impl BollardEngine {
             Err(_) => Err(DockerError::Silent(within)),
         };
         if matches!(answer, Err(DockerError::Unreachable { .. } | DockerError::Lost(_))) {
-            self.identity.lock().is_current = false;
+            self.was_away();
         }
         answer
     }
 
+    /// Another engine may take its place.
+    pub(super) fn was_away(&self) {
+        self.identity.lock().is_current = false;
+    }
+
     /// Refuses an engine that is too old. Asks for the version only if no answer has told it yet.
-    async fn require_compatible(&self) -> Result<(), DockerError> {
+    pub(super) async fn require_compatible(&self) -> Result<(), DockerError> {
         let known = self.api_version.lock().clone();
         let version = match known {
             Some(version) => version,

@@ -292,7 +292,7 @@ pub(super) fn parse_uid(text: &str) -> Result<Uuid, Refusal> {
     text.parse().map_err(|_| Refusal::new(Code::InvalidArgument, format!("`{text}` is not a uid")))
 }
 
-pub(super) fn policy_word(policy: Policy) -> &'static str {
+pub(crate) fn policy_word(policy: Policy) -> &'static str {
     match policy {
         Policy::Full => "full",
         Policy::Operate => "operate",

@@ -6,6 +6,7 @@ mod engine;
 mod inventory;
 mod operation;
 mod session;
+mod stream;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use gantry_api::agent_v1::engine_service_server::EngineServiceServer;
 use gantry_api::agent_v1::inventory_service_server::InventoryServiceServer;
 use gantry_api::agent_v1::operation_service_server::OperationServiceServer;
 use gantry_api::agent_v1::session_service_server::SessionServiceServer;
+use gantry_api::agent_v1::stream_service_server::StreamServiceServer;
 use gantry_api::agent_v1::{self, RefuseRequest};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,7 @@ use crate::docker::Engine;
 use crate::enrollment::certificate::Enrolled;
 use crate::inventory::Inventory;
 use crate::operations::Operations;
+use crate::streams::Streaming;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 
@@ -49,6 +52,8 @@ pub struct Parts {
     pub inventory: Inventory,
     /// What runs on it.
     pub operations: Operations,
+    /// What runs on as long as somebody looks.
+    pub streams: Streaming,
     /// Who we are.
     pub enrolled: Arc<Enrolled>,
     /// Whether work may start.
@@ -119,6 +124,7 @@ pub(super) async fn router(session: Arc<Session>) -> Router {
     reporter.set_serving::<DockerServiceServer<docker::Service>>().await;
     reporter.set_serving::<InventoryServiceServer<inventory::Service>>().await;
     reporter.set_serving::<EngineServiceServer<engine::Service>>().await;
+    reporter.set_serving::<StreamServiceServer<stream::Service>>().await;
     let sessions = SessionServiceServer::new(session::Service(session.clone()))
         .max_decoding_message_size(LARGEST_MESSAGE);
     let routes = add(Router::new(), sessions);
@@ -126,8 +132,9 @@ pub(super) async fn router(session: Arc<Session>) -> Router {
     let routes = add(routes, DockerServiceServer::new(docker::Service(session.clone())));
     let routes = add(routes, InventoryServiceServer::new(inventory::Service(session.clone())));
     let engine =
-        EngineServiceServer::new(engine::Service(session)).max_decoding_message_size(LARGEST_MESSAGE);
+        EngineServiceServer::new(engine::Service(session.clone())).max_decoding_message_size(LARGEST_MESSAGE);
     let routes = add(routes, engine);
+    let routes = add(routes, StreamServiceServer::new(stream::Service(session)));
     add(routes, health).layer(from_fn(deadline::kept)).layer(from_fn(traced))
 }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gantry_agent::clock::{SystemClock, SystemEntropy};
@@ -12,12 +13,15 @@ use gantry_agent::session::dial::Dialer;
 use gantry_agent::session::readiness::Gate;
 use gantry_agent::session::{Link, Parts};
 use gantry_agent::state_dir::StateDir;
+use gantry_agent::streams::{self, Streaming};
 use gantry_agent::telemetry::metrics::Metrics;
 use gantry_api::agent_v1::docker_service_client::DockerServiceClient;
 use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
+use gantry_api::agent_v1::stream_service_client::StreamServiceClient;
 use gantry_api::agent_v1::{
-    ForgetRequest, HelloRequest, InfoRequest, InstallCertificateRequest, Policy, QueryRequest, RefusalReason,
-    RefuseRequest, RenewRequest, RequestCertificateRequest, ResumeRequest, WithdrawRequest,
+    ExecInput, ForgetRequest, HelloRequest, InfoRequest, InstallCertificateRequest, LogsRequest, Policy,
+    QueryRequest, RefusalReason, RefuseRequest, RenewRequest, RequestCertificateRequest, ResumeRequest,
+    WithdrawRequest,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +30,7 @@ use tonic::{Code, Request};
 use crate::controller::{Caller, Controller, UID};
 use crate::daemon::Daemon;
 use crate::enroll::config;
+use crate::live_daemon::LiveDaemon;
 use crate::world::{TOKEN, entropy};
 
 const OTHER_UID: &str = "0d1c2a38-2f0e-4a3f-9d58-0c7f5e1b2a44";
@@ -66,6 +71,12 @@ impl Agent {
             pace: Pace::default(),
         });
         let parts = Parts {
+            streams: Streaming::new(
+                engine.clone(),
+                clock.clone(),
+                Policy::Operate,
+                streams::Limits::default(),
+            ),
             engine,
             inventory: Inventory::unknown(),
             operations,
@@ -276,4 +287,41 @@ async fn an_agent_whose_instance_was_deleted_enrols_anew_with_the_token_it_was_g
     assert_eq!(std::fs::read_to_string(state.join("key.pem")).unwrap(), key);
     stop.cancel();
     agent.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_begins_once_the_session_was_resumed_and_ends_with_it() {
+    let daemon = LiveDaemon::start();
+    daemon.writes(1, 1, "one\n");
+    let controller = Controller::start().await;
+    let agent = Agent::beside(&daemon.host(), &controller, &[]).await;
+    let caller = Caller::over(controller.accept().await.unwrap()).await;
+    let mut streams = StreamServiceClient::new(caller.clone());
+    let request = LogsRequest {
+        container: "web".to_owned(),
+        tail: Some(10),
+        follow: true,
+        stdout: true,
+        stderr: true,
+        ..LogsRequest::default()
+    };
+
+    let early = streams.logs(request.clone()).await.unwrap_err();
+    assert_eq!(early.code(), Code::Unavailable);
+    resumed(&caller).await;
+    let mut log = streams.logs(request).await.unwrap().into_inner();
+    let mut entries = 0;
+    while entries == 0 {
+        entries = log.message().await.unwrap().unwrap().entries.len();
+    }
+    let exec = ExecInput { input: None };
+    let refused = streams.exec(futures::stream::iter([exec])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+
+    agent.stop.cancel();
+    agent.task.await.unwrap();
+    while let Ok(Some(_)) = log.message().await {}
+    while daemon.open.load(Ordering::SeqCst) > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -16,6 +16,7 @@ use gantry_agent::session::dial::{Connection, DialError};
 use gantry_agent::session::readiness::Gate;
 use gantry_agent::session::{Dial, Link, Parts};
 use gantry_agent::state_dir::StateDir;
+use gantry_agent::streams::{self, Streaming};
 use gantry_agent::telemetry::metrics::Metrics;
 use gantry_api::agent_v1::Policy;
 use gantry_api::enrollment::EnrollResponse;
@@ -140,6 +141,7 @@ impl Agent {
         let asked = engine.clone();
         let ask = tokio::spawn(async move { drop(asked.id().await) });
         let parts = Parts {
+            streams: Streaming::new(engine.clone(), clock.clone(), Policy::Full, streams::Limits::default()),
             engine,
             inventory: Inventory::unknown(),
             operations: operations.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt as _};
+use gantry_agent::docker::streams::Streams;
 use gantry_agent::docker::{
     Answer, Call, ContainerFacts, DockerError, Engine, ImageFacts, ImageReference, Incarnation, LayerUpdate,
     Pull,
@@ -56,6 +57,9 @@ impl EngineOfProcess {
         self.engine.checker.is_called(self.process.name(), self.engine.name(), journal, named, is_pull)
     }
 }
+
+/// Nobody looks at what runs there.
+impl Streams for EngineOfProcess {}
 
 #[async_trait]
 impl Engine for EngineOfProcess {
