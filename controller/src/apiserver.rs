@@ -139,6 +139,11 @@ impl ApiServer {
         &self.stopping
     }
 
+    /// Time.
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
     /// Metrics.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics

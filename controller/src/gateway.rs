@@ -17,6 +17,7 @@ pub mod peers;
 pub(crate) mod reports;
 mod session;
 pub mod standing;
+pub mod streams;
 mod turns;
 
 use std::collections::{HashMap, HashSet};

@@ -21,15 +21,23 @@ use crate::clock::Entropy;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
 use crate::storage::Key;
 
+mod attach;
+mod channels;
 pub(crate) mod docker_endpoint;
+mod exec;
 mod filters;
 mod info;
 pub mod inventory;
 mod lists;
+mod logs;
 pub mod routes;
+mod stats;
+mod terminal;
+mod visit;
 
 use inventory::{Inventories, Sort};
 use routes::Does;
+use visit::Rooms;
 
 /// The way to the agents, known once there is a gateway, and what they told.
 #[derive(Clone)]
@@ -38,6 +46,8 @@ pub struct Live {
     inventories: Inventories,
     /// Calls of the Docker endpoint, which outlast their requests by the record of their end.
     tasks: TaskTracker,
+    /// Who looks into containers now.
+    rooms: Arc<Rooms>,
 }
 
 /// How long a stopping server waits for calls of the Docker endpoint, which it has told to end.
@@ -46,7 +56,12 @@ const ENDED_WITHIN: Duration = Duration::from_secs(5);
 impl Live {
     /// Knows of no host yet.
     pub fn new(entropy: &dyn Entropy) -> Self {
-        Self { link: Arc::default(), inventories: Inventories::new(entropy), tasks: TaskTracker::new() }
+        Self {
+            link: Arc::default(),
+            inventories: Inventories::new(entropy),
+            tasks: TaskTracker::new(),
+            rooms: Arc::default(),
+        }
     }
 
     /// From now on agents can be asked; once.
@@ -61,6 +76,7 @@ impl Live {
 
     /// Waits a little for what is open to end, once its server stops, and for the records of it.
     pub async fn ended(&self) {
+        self.rooms.empty().await;
         self.tasks.close();
         if tokio::time::timeout(ENDED_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::warn!(calls = self.tasks.len(), "calls of the Docker endpoint did not end in time");
@@ -71,13 +87,16 @@ impl Live {
         &self.tasks
     }
 
+    fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
     fn link(&self) -> Outcome<&Arc<dyn AgentLink>> {
         self.link.get().ok_or_else(|| Failure::unavailable("this replica takes no agents yet; try again"))
     }
 }
 
 /// One request to the agent of an instance.
-#[expect(dead_code, reason = "streams, which read all of it, come next")]
 pub(crate) struct Ask {
     /// The instance it is about.
     pub instance: Instance,
@@ -171,6 +190,10 @@ pub(crate) async fn serve(
         Does::Images => lists::list(server, &ask, Sort::Images).await,
         Does::Networks => lists::list(server, &ask, Sort::Networks).await,
         Does::Volumes => lists::list(server, &ask, Sort::Volumes).await,
+        Does::Logs => logs::logs(server, ask).await,
+        Does::Exec => exec::exec(server, ask).await,
+        Does::Attach => attach::attach(server, ask).await,
+        Does::Stats => stats::stats(server, ask).await,
     }
 }
 

@@ -58,7 +58,13 @@ impl Call {
         parts: &Parts,
     ) -> Outcome<Self> {
         let params = Params::read(&parts.uri)?;
-        let format = Format::negotiate(&parts.headers, &params)?;
+        let format = match Format::negotiate(&parts.headers, &params) {
+            // What an agent answers as it runs has forms of its own.
+            Err(_) if matches!(subresource, Some("logs" | "log" | "stats" | "exec" | "attach")) => {
+                Format::Whole
+            }
+            format => format?,
+        };
         let is_dry_run = parts.method != Method::GET && params.is_dry_run();
         let content_type = parts
             .headers
@@ -184,6 +190,11 @@ impl Params {
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
+    }
+
+    /// Every value that is given, empty ones too.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// True if it is given, even without a value.
@@ -336,7 +347,7 @@ pub(crate) enum Freshness {
 }
 
 /// A duration as Go writes it, `1h`, `1m30s`, `1.5s`, `250ms`; or whole seconds.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(seconds.into()));
     }

@@ -253,6 +253,20 @@ impl Ticket {
         record(self.id, &self.asked.namespace, event)
     }
 
+    /// The record of a stream's beginning or of its end: with these parameters, and how it ended.
+    pub fn of_stream(&self, parameters: BTreeMap<String, Value>, outcome: Outcome, reason: &str) -> Record {
+        let subject = Subject::default();
+        let event = AuditEvent {
+            action: action(&self.asked, &subject, false),
+            name: self.asked.name.clone(),
+            outcome: outcome.as_str().to_owned(),
+            reason: reason.to_owned(),
+            parameters,
+            ..self.event(&subject)
+        };
+        record(self.id, &self.asked.namespace, event)
+    }
+
     /// Where the client is.
     pub fn source(&self) -> Option<IpAddr> {
         self.asked.source

@@ -82,6 +82,9 @@ pub(super) fn action(asked: &Asked, subject: &Subject, is_new: bool) -> String {
     if let ("dockerinstances", Some(action)) = (asked.plural, &subject.action) {
         return action.clone();
     }
+    if let Some(what) = looked_into(asked) {
+        return format!("container_{what}");
+    }
     let noun = match asked.plural {
         "" => "path",
         "dockerinstances" => "instance",
@@ -99,6 +102,16 @@ pub(super) fn action(asked: &Asked, subject: &Subject, is_new: bool) -> String {
         "patch" => format!("{noun}_update"),
         "deletecollection" => format!("{noun}_delete"),
         verb => format!("{noun}_{verb}"),
+    }
+}
+
+/// What of a container is opened, also where that is called a Pod.
+fn looked_into(asked: &Asked) -> Option<&'static str> {
+    match (asked.plural, asked.subresource.as_str()) {
+        ("dockerinstances" | "pods", "exec") => Some("exec"),
+        ("dockerinstances" | "pods", "attach") => Some("attach"),
+        ("dockerinstances", "logs") | ("pods", "log") => Some("logs"),
+        _ => None,
     }
 }
 

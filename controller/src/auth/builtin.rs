@@ -134,6 +134,7 @@ fn viewer() -> Vec<PolicyRule> {
                 "dockerinstances/networks",
                 "dockerinstances/volumes",
                 "dockerinstances/logs",
+                "dockerinstances/stats",
             ],
             &["get"],
         ),
@@ -181,6 +182,7 @@ fn admin() -> Vec<PolicyRule> {
     let mut rules = vec![
         rule(GROUP, &["dockerinstances", "operations", "registries", "policies"], WRITE),
         rule(GROUP, &actions, &["create"]),
+        rule(GROUP, &["dockerinstances/exec", "dockerinstances/attach"], &["create"]),
         rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
         rule(CORE, &["serviceaccounts/token"], &["create"]),
         rule(CORE, &["events"], WRITE),

@@ -7,6 +7,7 @@ use gantry_api::agent_v1::engine_service_client::EngineServiceClient;
 use gantry_api::agent_v1::inventory_service_client::InventoryServiceClient;
 use gantry_api::agent_v1::operation_service_client::OperationServiceClient;
 use gantry_api::agent_v1::session_service_client::SessionServiceClient;
+use gantry_api::agent_v1::stream_service_client::StreamServiceClient;
 use opentelemetry::propagation::Injector;
 use tonic::{Request, Response, Status};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -32,6 +33,10 @@ pub(super) fn engine(grpc: Grpc) -> EngineServiceClient<Grpc> {
 
 pub(super) fn operations(grpc: Grpc) -> OperationServiceClient<Grpc> {
     OperationServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
+}
+
+pub(super) fn streams(grpc: Grpc) -> StreamServiceClient<Grpc> {
+    StreamServiceClient::new(grpc).max_decoding_message_size(MOST_MESSAGE)
 }
 
 /// Awaits one call; the time is also told to the agent.

@@ -12,6 +12,8 @@ use gantry_api::agent_v1::{
 use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
+use super::streams::AgentStreams;
+
 /// Identity of a DockerInstance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceUid(pub Uuid);
@@ -112,9 +114,9 @@ pub struct Exchange {
     pub bytes: BoxStream<'static, Result<Bytes, LinkError>>,
 }
 
-/// Calls to agents. Every method but [`AgentLink::exchange`] is bounded in time; none retries.
+/// Calls to agents. Every method but [`AgentLink::exchange`] and the streams is bounded in time; none retries.
 #[async_trait]
-pub trait AgentLink: Send + Sync + 'static {
+pub trait AgentLink: AgentStreams {
     /// The open session of an instance; `None` while its agent is away.
     fn session(&self, instance: InstanceUid) -> Option<SessionFacts>;
 

@@ -34,6 +34,14 @@ pub enum Does {
     Networks,
     /// As above.
     Volumes,
+    /// What a container has written and writes.
+    Logs,
+    /// A command in a container.
+    Exec,
+    /// The first process of a container.
+    Attach,
+    /// Figures of one container, or of several.
+    Stats,
 }
 
 /// All of them.
@@ -52,5 +60,17 @@ pub fn all() -> Vec<LiveRoute> {
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE]
             .map(|method| LiveRoute { method, ..get("docker/{*below}", SUBRESOURCE, Does::Docker) }),
     );
+    // A WebSocket is opened by GET; POST is how older kubectl asks, which is told what to do.
+    let open =
+        |method, path, subresource, does| LiveRoute { method, path, subresource, verb: "create", does };
+    all.extend([
+        get("stats", "stats", Does::Stats),
+        get("containers/{object}/logs", "logs", Does::Logs),
+        get("containers/{object}/stats", "stats", Does::Stats),
+        open(Method::GET, "containers/{object}/exec", "exec", Does::Exec),
+        open(Method::POST, "containers/{object}/exec", "exec", Does::Exec),
+        open(Method::GET, "containers/{object}/attach", "attach", Does::Attach),
+        open(Method::POST, "containers/{object}/attach", "attach", Does::Attach),
+    ]);
     all
 }

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub request_duration: HistogramVec,
     /// `gantry_watchers{resource}`: open watches.
     pub watchers: IntGaugeVec,
+    /// `gantry_live_streams{kind}`: logs, figures and terminals of containers that are open.
+    pub live_streams: IntGaugeVec,
     /// `gantry_watch_cache_lag_seconds`: from commit to cache.
     pub watch_cache_lag: Histogram,
     /// `gantry_watch_cache_version`: newest version in the cache.
@@ -119,6 +121,10 @@ impl Metrics {
                 &["verb", "resource", "code"]
             )),
             watchers: add!(IntGaugeVec::new(opts!("gantry_watchers", "Open watches."), &["resource"])),
+            live_streams: add!(IntGaugeVec::new(
+                opts!("gantry_live_streams", "Open logs, figures and terminals of containers."),
+                &["kind"]
+            )),
             watch_cache_lag: add!(Histogram::with_opts(histogram_opts!(
                 "gantry_watch_cache_lag_seconds",
                 "Time from commit to the watch cache.",

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use gantry_api::agent_v1::{self as agent, RefusalReason, Rewind, Token};
 use gantry_controller::apiserver::client;
 use gantry_controller::clock::SystemEntropy;
@@ -13,6 +15,7 @@ use gantry_controller::gateway::directory::ApiDirectory;
 use gantry_controller::gateway::door::{AgentDoor, AgentIo};
 use gantry_controller::gateway::link::{AgentLink, InstanceUid, LinkError, LinkEvent, SessionFacts};
 use gantry_controller::gateway::peers::PeerDialer;
+use gantry_controller::gateway::streams::AgentStreams as _;
 use gantry_controller::gateway::{Authority, Gateway, Parts, Timing};
 use gantry_controller::pki::{AgentIdentity, Pki};
 use gantry_controller::storage::StorageError;
@@ -227,6 +230,41 @@ async fn an_agent_that_one_replica_holds_is_known_to_the_other_and_asked_through
     assert_eq!(*fake.forgotten.lock(), [operation.to_string()]);
     assert_eq!(world.right.unsettled(identity.uid), 0);
     until("the replica that holds it drops it too", || world.left.unsettled(identity.uid) == 0).await;
+}
+
+#[tokio::test]
+async fn streams_of_an_agent_go_through_the_replica_that_holds_it_and_end_with_who_looks() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let fake = Arc::new(FakeAgent::of(&identity));
+    let session = fake.connect(&world.left, &identity);
+    until("the other replica hears of it", || facts(&world.right, identity.uid).is_some()).await;
+
+    for gateway in [&world.left, &world.right] {
+        let request = agent::LogsRequest { container: "web".to_owned(), ..agent::LogsRequest::default() };
+        let (begin, log) = gateway.logs(identity.uid, request).await.expect("it begins");
+        assert_eq!(begin.container_id, "id-web");
+        let start = agent::ExecStart { container: "web".to_owned(), ..agent::ExecStart::default() };
+        let (inputs, receiver) = tokio::sync::mpsc::channel(1);
+        let (begin, mut outputs) = gateway.exec(identity.uid, start, receiver).await.expect("it begins");
+        assert_eq!(begin.container_id, "id-web");
+        let input = agent::process_input::Input::Stdin("ls".into());
+        inputs.send(agent::ProcessInput { input: Some(input) }).await.expect("it listens");
+        let said = outputs.next().await.expect("it answers").expect("an answer").output;
+        assert_eq!(said, Some(agent::process_output::Output::Stdout("ls".into())));
+        assert_eq!(fake.open.load(Ordering::SeqCst), 2);
+        let refused = gateway.stats(identity.uid, agent::StatsRequest::default()).await.err();
+        assert!(matches!(refused, Some(LinkError::Refused { code: tonic::Code::PermissionDenied, .. })));
+
+        drop((log, outputs, inputs));
+        until("the agent hears that they left", || fake.open.load(Ordering::SeqCst) == 0).await;
+    }
+
+    let request = agent::LogsRequest { container: "web".to_owned(), ..agent::LogsRequest::default() };
+    let (_, mut log) = world.right.logs(identity.uid, request).await.expect("it begins");
+    world.left.disconnect(identity.uid, "the instance was deleted");
+    assert!(matches!(log.next().await, Some(Err(LinkError::Silent(_)))));
+    session.await.expect("it ends");
 }
 
 #[tokio::test]

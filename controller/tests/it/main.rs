@@ -30,6 +30,8 @@ mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;
 mod live_inventories;
+mod live_logs;
+mod live_terminals;
 mod reconcile_garbage;
 mod reconcile_loops;
 mod reconcile_registries;

@@ -30,6 +30,7 @@ const PASSED_ON: &[&str] = &[
     "/gantry.agent.v1.DockerService/",
     "/gantry.agent.v1.InventoryService/",
     "/gantry.agent.v1.EngineService/",
+    "/gantry.agent.v1.StreamService/",
 ];
 
 impl Gateway {

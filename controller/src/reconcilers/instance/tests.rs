@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::*;
 use crate::clock::SystemClock;
 use crate::gateway::link::{DuplicateRefusal, InventoryUpdates, LinkError, SessionFacts};
+use crate::gateway::streams::AgentStreams;
 
 /// Agents that all answer `info` the same way after a while.
 struct Agents {
@@ -29,6 +30,8 @@ impl Agents {
         Arc::new(Self { answer, after, crowded_ago: None, events: broadcast::channel(16).0 })
     }
 }
+
+impl AgentStreams for Agents {}
 
 #[async_trait]
 impl AgentLink for Agents {

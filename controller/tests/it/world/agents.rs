@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
+use super::containers::Looks;
 use super::engines::Engines;
 
 /// Every agent of a world. Containers are known by name; their id is `id-` and the name.
@@ -27,6 +28,8 @@ pub struct Agents {
     pub engines: Engines,
     state: Mutex<State>,
     events: broadcast::Sender<LinkEvent>,
+    /// What can be seen in their containers.
+    pub looks: Arc<Looks>,
 }
 
 #[derive(Default)]
@@ -57,6 +60,7 @@ impl Agents {
             engines: Engines::default(),
             state: Mutex::default(),
             events: broadcast::channel(1024).0,
+            looks: Arc::default(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! An agent that answers the handshake and then only lives; what it is asked is kept, what it says is the test's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -36,6 +36,8 @@ pub struct FakeAgent {
     pub claims: Option<agent::HelloResponse>,
     /// What it reports.
     pub says: broadcast::Sender<agent::OperationReport>,
+    /// Its streams that somebody holds.
+    pub open: Arc<AtomicUsize>,
 }
 
 impl FakeAgent {
@@ -52,6 +54,7 @@ impl FakeAgent {
             forgotten: Mutex::default(),
             claims: None,
             says: broadcast::channel(16).0,
+            open: Arc::default(),
         }
     }
 
@@ -68,7 +71,8 @@ impl FakeAgent {
         let server = tonic::transport::Server::builder()
             .add_service(SessionServiceServer::from_arc(self.clone()))
             .add_service(agent::operation_service_server::OperationServiceServer::from_arc(self.clone()))
-            .add_service(agent::docker_service_server::DockerServiceServer::from_arc(self.clone()));
+            .add_service(agent::docker_service_server::DockerServiceServer::from_arc(self.clone()))
+            .add_service(agent::stream_service_server::StreamServiceServer::from_arc(self.clone()));
         let io = tokio_stream::once(Ok::<_, std::io::Error>(theirs));
         tokio::spawn(async move { server.serve_with_incoming(io).await });
         let (gateway, identity) = (gateway.clone(), identity.clone());
@@ -207,5 +211,83 @@ impl agent::docker_service_server::DockerService for FakeAgent {
         _: Request<agent::WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
         Ok(Response::new(futures::stream::pending()))
+    }
+}
+
+/// Counted as long as it is held.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl FakeAgent {
+    fn opened(&self) -> Open {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Open(self.open.clone())
+    }
+}
+
+#[tonic::async_trait]
+impl agent::stream_service_server::StreamService for FakeAgent {
+    type LogsStream = BoxStream<'static, Result<agent::LogsChunk, Status>>;
+    type ExecStream = BoxStream<'static, Result<agent::ExecOutput, Status>>;
+    type AttachStream = Nothing<agent::AttachOutput>;
+    type StatsStream = Nothing<agent::StatsSample>;
+
+    /// Begins, and says nothing more.
+    async fn logs(&self, request: Request<agent::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let begin = agent::LogsBegin {
+            container_id: format!("id-{}", request.into_inner().container),
+            ..agent::LogsBegin::default()
+        };
+        let open = self.opened();
+        let first = Ok(agent::LogsChunk { begin: Some(begin), entries: Vec::new() });
+        let stream = futures::stream::once(async { first }).chain(futures::stream::pending());
+        let stream = stream.map(move |chunk| {
+            let _held = &open;
+            chunk
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    /// Says back what is typed.
+    async fn exec(
+        &self,
+        request: Request<tonic::Streaming<agent::ExecInput>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        use agent::{exec_input, exec_output, process_input, process_output};
+        let open = self.opened();
+        let outputs = request.into_inner().map(move |input| {
+            let _held = &open;
+            let output = match input?.input {
+                Some(exec_input::Input::Start(start)) => exec_output::Output::Begin(agent::ProcessBegin {
+                    container_id: format!("id-{}", start.container),
+                    command: start.command,
+                    ..agent::ProcessBegin::default()
+                }),
+                Some(exec_input::Input::Process(agent::ProcessInput {
+                    input: Some(process_input::Input::Stdin(data)),
+                })) => exec_output::Output::Process(agent::ProcessOutput {
+                    output: Some(process_output::Output::Stdout(data)),
+                }),
+                other => return Err(Status::invalid_argument(format!("{other:?}"))),
+            };
+            Ok(agent::ExecOutput { output: Some(output) })
+        });
+        Ok(Response::new(outputs.boxed()))
+    }
+
+    async fn attach(
+        &self,
+        _: Request<tonic::Streaming<agent::AttachInput>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn stats(&self, _: Request<agent::StatsRequest>) -> Result<Response<Self::StatsStream>, Status> {
+        Err(Status::permission_denied("this host shows no figures"))
     }
 }

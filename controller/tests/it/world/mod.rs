@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod containers;
 pub mod engines;
 pub mod fake_agent;
 pub mod gate;

@@ -1,0 +1,171 @@
+//! Calls to agents that go on as long as somebody looks. Each ends when what it gave is dropped.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use gantry_api::agent_v1::{
+    AttachInput, AttachOutput, AttachStart, ExecInput, ExecOutput, ExecStart, LogsBegin, LogsChunk,
+    LogsRequest, ProcessBegin, ProcessInput, ProcessOutput, StatsRequest, StatsSample, attach_input,
+    attach_output, exec_input, exec_output,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::link::{InstanceUid, LinkError};
+use super::{Gateway, calls};
+
+/// For an agent to begin: it looks at the container, and Docker starts a process.
+const BEGIN: Duration = Duration::from_secs(30);
+
+/// What an agent says, until it ends or fails.
+pub type FromAgent<T> = BoxStream<'static, Result<T, LinkError>>;
+
+/// Streams from agents, wherever their sessions are. An agent that is not there is [`LinkError::Away`].
+///
+/// Whoever reads one slowly keeps others on the same connection waiting: it is to be read, or dropped.
+#[async_trait]
+pub trait AgentStreams: Send + Sync + 'static {
+    /// A container's log.
+    async fn logs(
+        &self,
+        instance: InstanceUid,
+        request: LogsRequest,
+    ) -> Result<(LogsBegin, FromAgent<LogsChunk>), LinkError> {
+        let _ = (instance, request);
+        Err(LinkError::Away)
+    }
+
+    /// Runs a command. It loses its input when the sender of `inputs` is dropped, which must be no later than the answer.
+    async fn exec(
+        &self,
+        instance: InstanceUid,
+        start: ExecStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        let _ = (instance, start, inputs);
+        Err(LinkError::Away)
+    }
+
+    /// Attaches to a container; as [`AgentStreams::exec`].
+    async fn attach(
+        &self,
+        instance: InstanceUid,
+        start: AttachStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        let _ = (instance, start, inputs);
+        Err(LinkError::Away)
+    }
+
+    /// Figures of containers.
+    async fn stats(
+        &self,
+        instance: InstanceUid,
+        request: StatsRequest,
+    ) -> Result<FromAgent<StatsSample>, LinkError> {
+        let _ = (instance, request);
+        Err(LinkError::Away)
+    }
+}
+
+#[async_trait]
+impl AgentStreams for Gateway {
+    async fn logs(
+        &self,
+        instance: InstanceUid,
+        request: LogsRequest,
+    ) -> Result<(LogsBegin, FromAgent<LogsChunk>), LinkError> {
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let opened = async {
+            let mut stream = calls::streams(agent.grpc()).logs(calls::request(request)).await?.into_inner();
+            let begin = first(&mut stream).await?.begin.ok_or_else(unbegun)?;
+            Ok((begin, stream))
+        };
+        let (begin, stream) = begins(opened).await?;
+        Ok((begin, stream.map(|chunk| chunk.map_err(LinkError::from)).boxed()))
+    }
+
+    async fn exec(
+        &self,
+        instance: InstanceUid,
+        start: ExecStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        use exec_input::Input;
+        use exec_output::Output;
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let said = |input| ExecInput { input: Some(input) };
+        let start = futures::stream::once(async move { said(Input::Start(start)) });
+        let inputs = start.chain(ReceiverStream::new(inputs).map(move |input| said(Input::Process(input))));
+        let opened = async {
+            let mut stream = calls::streams(agent.grpc()).exec(calls::request(inputs)).await?.into_inner();
+            match first(&mut stream).await?.output {
+                Some(Output::Begin(begin)) => Ok((begin, stream)),
+                _ => Err(unbegun()),
+            }
+        };
+        let (begin, stream) = begins(opened).await?;
+        let outputs = stream.map(|output| match output? {
+            ExecOutput { output: Some(Output::Process(output)) } => Ok(output),
+            _ => Err(unbegun().into()),
+        });
+        Ok((begin, outputs.boxed()))
+    }
+
+    async fn attach(
+        &self,
+        instance: InstanceUid,
+        start: AttachStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        use attach_input::Input;
+        use attach_output::Output;
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let said = |input| AttachInput { input: Some(input) };
+        let start = futures::stream::once(async move { said(Input::Start(start)) });
+        let inputs = start.chain(ReceiverStream::new(inputs).map(move |input| said(Input::Process(input))));
+        let opened = async {
+            let mut stream = calls::streams(agent.grpc()).attach(calls::request(inputs)).await?.into_inner();
+            match first(&mut stream).await?.output {
+                Some(Output::Begin(begin)) => Ok((begin, stream)),
+                _ => Err(unbegun()),
+            }
+        };
+        let (begin, stream) = begins(opened).await?;
+        let outputs = stream.map(|output| match output? {
+            AttachOutput { output: Some(Output::Process(output)) } => Ok(output),
+            _ => Err(unbegun().into()),
+        });
+        Ok((begin, outputs.boxed()))
+    }
+
+    async fn stats(
+        &self,
+        instance: InstanceUid,
+        request: StatsRequest,
+    ) -> Result<FromAgent<StatsSample>, LinkError> {
+        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let opened =
+            async { Ok(calls::streams(agent.grpc()).stats(calls::request(request)).await?.into_inner()) };
+        let stream = begins(opened).await?;
+        Ok(stream.map(|sample| sample.map_err(LinkError::from)).boxed())
+    }
+}
+
+async fn begins<T>(opened: impl Future<Output = Result<T, Status>>) -> Result<T, LinkError> {
+    match tokio::time::timeout(BEGIN, opened).await {
+        Ok(opened) => opened.map_err(LinkError::from),
+        Err(_) => Err(LinkError::Silent(format!("no answer within {BEGIN:?}"))),
+    }
+}
+
+async fn first<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
+    stream.message().await?.ok_or_else(unbegun)
+}
+
+fn unbegun() -> Status {
+    Status::new(Code::Internal, "the agent's answer is not what it should begin or go on with")
+}

@@ -1,0 +1,28 @@
+//! First processes of containers.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use gantry_api::agent_v1::AttachStart;
+
+use super::Ask;
+use super::exec::nothing;
+use super::terminal::{self, Start};
+use crate::apiserver::ApiServer;
+use crate::apiserver::failure::Outcome;
+
+/// `stdin=true&stdout=true&stderr=true`, as Kubernetes has it. Whether there is a terminal is the container's.
+pub(crate) async fn attach(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response> {
+    let params = &ask.call.params;
+    let start = AttachStart {
+        container: ask.object.to_string(),
+        stdin: params.is_set("stdin"),
+        stdout: params.is_set("stdout"),
+        stderr: params.is_set("stderr"),
+        size: None,
+    };
+    if !(start.stdin || start.stdout || start.stderr) {
+        return Err(nothing());
+    }
+    terminal::open(server, ask, Start::Attach(start)).await
+}

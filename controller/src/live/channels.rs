@@ -1,0 +1,167 @@
+//! The channels that Kubernetes puts into one WebSocket: the first byte of a message says which.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use gantry_api::agent_v1::TerminalSize;
+use http::HeaderMap;
+use http::header::{HOST, ORIGIN};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::apiserver::failure::{Failure, Outcome};
+
+/// What is spoken, the newest first.
+pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Largest message of a client: kubectl sends 32 KiB and the byte before it.
+pub(super) const LARGEST: usize = (32 << 10) + 1;
+
+const STDIN: u8 = 0;
+pub(super) const STDOUT: u8 = 1;
+pub(super) const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// What a client says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    Stdin(Bytes),
+    StdinEnd,
+    Resize(TerminalSize),
+    /// What means nothing, or nothing here.
+    Nothing,
+}
+
+/// Reads a message; only the fifth version can close a channel.
+pub(super) fn said(message: &Bytes, is_v5: bool) -> Said {
+    #[derive(Deserialize)]
+    struct Size {
+        #[serde(alias = "Width")]
+        width: u16,
+        #[serde(alias = "Height")]
+        height: u16,
+    }
+    match message.split_first() {
+        Some((&STDIN, [_, ..])) => Said::Stdin(message.slice(1..)),
+        Some((&RESIZE, size)) => match serde_json::from_slice::<Size>(size) {
+            Ok(Size { width, height }) => {
+                Said::Resize(TerminalSize { width: width.into(), height: height.into() })
+            }
+            Err(_) => Said::Nothing,
+        },
+        Some((&CLOSE, [STDIN, ..])) if is_v5 => Said::StdinEnd,
+        _ => Said::Nothing,
+    }
+}
+
+/// A message on a channel.
+pub(super) fn message(channel: u8, data: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(data.len() + 1);
+    message.put_u8(channel);
+    message.extend_from_slice(data);
+    message.freeze()
+}
+
+/// That all is well, or that the process has exited with another code than 0.
+pub(super) fn exited(code: Option<i32>) -> Bytes {
+    let status = match code {
+        None | Some(0) => json!({"metadata": {}, "status": "Success"}),
+        Some(code) => json!({
+            "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: exit status {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+        }),
+    };
+    message(ERROR, status.to_string().as_bytes())
+}
+
+/// Why it did not come to an exit code.
+pub(super) fn failed(failure: &Failure) -> Bytes {
+    let mut status = json!(failure.status());
+    if let Some(fields) = status.as_object_mut() {
+        fields.insert("kind".to_owned(), "Status".into());
+        fields.insert("apiVersion".to_owned(), "v1".into());
+    }
+    message(ERROR, status.to_string().as_bytes())
+}
+
+/// 403 where a browser says that a page of somebody else wants this: it would send the person's certificate along.
+pub(super) fn check_origin(headers: &HeaderMap) -> Outcome<()> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    match (origin.to_str().ok(), host) {
+        (Some(origin), Some(host)) if is_of(origin, host) => Ok(()),
+        _ => Err(Failure::forbidden("a page of another origin cannot open this")),
+    }
+}
+
+/// True if a page of that origin comes from that host, whose port is left out where it is the usual one.
+fn is_of(origin: &str, host: &str) -> bool {
+    let (of_origin, usual) = match (origin.strip_prefix("https://"), origin.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, ":443"),
+        (_, Some(rest)) => (rest, ":80"),
+        _ => return false,
+    };
+    let plain = |host: &str| host.strip_suffix(usual).unwrap_or(host).to_ascii_lowercase();
+    !of_origin.is_empty() && plain(of_origin) == plain(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_kubectl_and_browsers_send_them() {
+        let read = |bytes: &'static [u8]| said(&Bytes::from_static(bytes), true);
+
+        assert_eq!(read(b"\0ls\n"), Said::Stdin(Bytes::from_static(b"ls\n")));
+        let size = TerminalSize { width: 80, height: 24 };
+        assert_eq!(read(b"\x04{\"Width\":80,\"Height\":24}"), Said::Resize(size));
+        assert_eq!(read(b"\x04{\"width\":80,\"height\":24}\n"), Said::Resize(size));
+        assert_eq!(read(b"\xff\0"), Said::StdinEnd);
+        for nothing in [
+            &b""[..],
+            b"\0",
+            b"\x01out",
+            b"\x04{}",
+            b"\x04x",
+            b"\x04{\"Width\":-1,\"Height\":1}",
+            b"\xff\x01",
+            b"\xff",
+        ] {
+            assert_eq!(read(nothing), Said::Nothing, "{nothing:?}");
+        }
+        assert_eq!(said(&Bytes::from_static(b"\xff\0"), false), Said::Nothing);
+    }
+
+    #[test]
+    fn an_exit_code_is_told_as_kubectl_reads_it() {
+        assert_eq!(exited(Some(0)), message(3, br#"{"metadata":{},"status":"Success"}"#));
+        let failed = exited(Some(7));
+        let status: serde_json::Value = serde_json::from_slice(&failed[1..]).expect("JSON");
+        assert_eq!((failed[0], &status["reason"]), (3, &json!("NonZeroExitCode")));
+        assert_eq!(status["details"]["causes"], json!([{"reason": "ExitCode", "message": "7"}]));
+    }
+
+    #[test]
+    fn t15_a_page_of_another_origin_is_told_apart() {
+        for (origin, host) in [
+            ("https://gantry.example", "gantry.example"),
+            ("https://gantry.example", "gantry.example:443"),
+            ("https://Gantry.example:8443", "gantry.example:8443"),
+            ("http://127.0.0.1:80", "127.0.0.1"),
+        ] {
+            assert!(is_of(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("null", "gantry.example"),
+            ("https://evil.example", "gantry.example"),
+            ("https://gantry.example.evil.example", "gantry.example"),
+            ("https://gantry.example:8443", "gantry.example"),
+            ("http://gantry.example", "gantry.example:443"),
+            ("file://", ""),
+            ("https://", ""),
+        ] {
+            assert!(!is_of(origin, host), "{origin} {host}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Somebody who looks into a container: counted, bounded in number, recorded when they come and when they go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use gantry_api::agent_v1::OutputStream;
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use super::Ask;
+use crate::apiserver::ApiServer;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::audit::{self, Sink, Ticket};
+use crate::storage::audit::Record;
+
+/// Logs that are open at once, on this replica. Each holds little more than what is being written.
+const MOST_LOGS: usize = 2_000;
+/// Terminals at once; a megabyte each where its client does not read.
+const MOST_TERMINALS: usize = 1_000;
+/// Figures at once.
+const MOST_FIGURES: usize = 1_000;
+/// Arguments of a command that are told.
+const MOST_TOLD: usize = 64;
+/// How long a stopping controller waits for the last records.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Logs,
+    Terminal,
+    Figures,
+}
+
+/// How many there may be, and who is still there.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    logs: Arc<Semaphore>,
+    terminals: Arc<Semaphore>,
+    figures: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            logs: Arc::new(Semaphore::new(MOST_LOGS)),
+            terminals: Arc::new(Semaphore::new(MOST_TERMINALS)),
+            figures: Arc::new(Semaphore::new(MOST_FIGURES)),
+            tasks: TaskTracker::new(),
+        }
+    }
+}
+
+impl Rooms {
+    /// What runs on after its request was answered, so that a stopping server waits for it.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Waits for whoever is still there, a little.
+    pub async fn empty(&self) {
+        self.tasks.close();
+        tokio::time::timeout(FAREWELL, self.tasks.wait()).await.ok();
+    }
+}
+
+/// Why a visit ended, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// What was looked at has ended.
+    Complete,
+    /// Nothing was said for too long.
+    Idle,
+    /// The client left.
+    ClientLeft,
+    /// The client did not read.
+    Unread,
+    /// The client said what it must not.
+    Misspoken,
+    /// Whoever looks may no longer.
+    RightLost,
+    /// The agent could not, or is gone.
+    AgentFailed,
+    /// This server stops.
+    Stopping,
+}
+
+impl Ended {
+    fn outcome(self) -> audit::Outcome {
+        match self {
+            Self::Complete | Self::Idle | Self::ClientLeft | Self::Stopping => audit::Outcome::Success,
+            Self::Unread | Self::Misspoken | Self::AgentFailed => audit::Outcome::Failure,
+            Self::RightLost => audit::Outcome::Denied,
+        }
+    }
+}
+
+/// The one place that every byte passes on its way to a process and back, so that a recorder can stand here.
+#[derive(Debug, Default)]
+pub(crate) struct Passage {
+    typed: AtomicU64,
+    shown: AtomicU64,
+}
+
+impl Passage {
+    /// Input for a process.
+    pub fn typed(&self, data: &[u8]) {
+        self.typed.fetch_add(data.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Output of a process, or of a log.
+    pub fn shown(&self, _stream: OutputStream, data: &[u8]) {
+        self.shown.fetch_add(data.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// One visit. Its end is recorded when it is dropped, however that comes about.
+pub(crate) struct Visit {
+    pub passage: Passage,
+    known: Mutex<Known>,
+    record: Option<Recorder>,
+    gauge: IntGauge,
+    _room: OwnedSemaphorePermit,
+}
+
+struct Known {
+    parameters: BTreeMap<String, Value>,
+    ended: Ended,
+}
+
+struct Recorder {
+    ticket: Arc<Ticket>,
+    sink: Sink,
+    tasks: TaskTracker,
+}
+
+impl Visit {
+    /// Lets somebody in: 429 where too many are, 503 where it cannot be recorded. Figures are not recorded.
+    pub async fn open(server: &ApiServer, ask: &Ask, kind: Kind, command: &[String]) -> Outcome<Self> {
+        let rooms = server.live().rooms();
+        let (room, label) = match kind {
+            Kind::Logs => (&rooms.logs, "logs"),
+            Kind::Terminal => (&rooms.terminals, "terminal"),
+            Kind::Figures => (&rooms.figures, "stats"),
+        };
+        let room = Arc::clone(room).try_acquire_owned().map_err(|_| Failure::too_many_requests())?;
+        let mut parameters = BTreeMap::from([("container".to_owned(), told(&ask.object))]);
+        if !command.is_empty() {
+            let words: Vec<Value> = command.iter().take(MOST_TOLD).map(|word| told(word)).collect();
+            parameters.insert("command".to_owned(), words.into());
+        }
+        let record = (kind != Kind::Figures).then(|| Recorder {
+            ticket: Arc::clone(&ask.call.ticket),
+            sink: server.audit().clone(),
+            tasks: rooms.tasks.clone(),
+        });
+        if let Some(Recorder { ticket, sink, .. }) = &record {
+            let opened = ticket.of_stream(at(&parameters, "open"), audit::Outcome::Success, "");
+            if !sink.settle(opened, true).await {
+                return Err(Failure::unavailable(
+                    "the audit log cannot be written now, so nobody looks into containers; try again",
+                ));
+            }
+            ticket.is_stored();
+        }
+        let gauge = server.metrics().live_streams.with_label_values(&[label]);
+        gauge.inc();
+        let known = Mutex::new(Known { parameters, ended: Ended::ClientLeft });
+        Ok(Self { passage: Passage::default(), known, record, gauge, _room: room })
+    }
+
+    /// Which container it turned out to be, and what runs there.
+    pub fn is_in(&self, id: &str, name: &str, command: &[String]) {
+        let parameters = &mut self.known.lock().parameters;
+        parameters.insert("containerID".to_owned(), told(id));
+        parameters.insert("containerName".to_owned(), told(name));
+        if !command.is_empty() {
+            let words: Vec<Value> = command.iter().take(MOST_TOLD).map(|word| told(word)).collect();
+            parameters.insert("command".to_owned(), words.into());
+        }
+    }
+
+    /// How it ends; without that the client has left.
+    pub fn ends(&self, ended: Ended, exit_code: Option<i32>) {
+        let mut known = self.known.lock();
+        known.ended = ended;
+        if let Some(code) = exit_code {
+            known.parameters.insert("exitCode".to_owned(), code.into());
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        let Some(Recorder { ticket, sink, tasks }) = self.record.take() else { return };
+        let known = self.known.get_mut();
+        let mut parameters = at(&known.parameters, "close");
+        let count = |bytes: &AtomicU64| json!(bytes.load(Ordering::Relaxed));
+        parameters.insert("bytesIn".to_owned(), count(&self.passage.typed));
+        parameters.insert("bytesOut".to_owned(), count(&self.passage.shown));
+        let closed = ticket.of_stream(parameters, known.ended.outcome(), &format!("{:?}", known.ended));
+        tasks.spawn(async move { sink.settle(closed, true).await });
+    }
+}
+
+fn at(parameters: &BTreeMap<String, Value>, phase: &str) -> BTreeMap<String, Value> {
+    let mut parameters = parameters.clone();
+    parameters.insert("phase".to_owned(), phase.into());
+    parameters
+}
+
+fn told(text: &str) -> Value {
+    Record::column(text).into()
+}
