@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -123,7 +124,7 @@ impl BollardEngine {
                 }
             }
         });
-        Ok(Box::pin(pieces))
+        Ok(Box::pin(pieces.fuse()))
     }
 }
 

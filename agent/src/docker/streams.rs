@@ -12,7 +12,7 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// A body as it comes. Nothing is read from the engine that was not asked for; dropping it closes the connection.
+/// A body as it comes. Nothing is read from the engine that was not asked for; dropping it closes the connection. It may be asked after its end.
 pub type Pieces = BoxStream<'static, Result<Bytes, DockerError>>;
 
 /// The streams of one Docker Engine, each over a connection of its own. An engine that has none refuses them all.

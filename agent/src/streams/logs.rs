@@ -1,12 +1,13 @@
 //! What a container has written and writes, over its restarts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use gantry_api::agent_v1::{LogEntry, LogsBegin, LogsChunk, LogsRequest};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 
 use super::times::LogReader;
@@ -19,6 +20,8 @@ use crate::operations::Refusal;
 const MOST_LINES: u32 = 10_000;
 /// Bytes after which a chunk is sent on.
 const CHUNK: usize = 64 << 10;
+/// How long a line waits for others. Docker tells each alone, and HTTP/2 ends a connection on which too many small messages wait to be read.
+const GATHER: Duration = Duration::from_millis(2);
 
 impl Streaming {
     /// Opens a container's log.
@@ -140,7 +143,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// The next entries, never none but at the end. Waits for the first alone, and holds little more than what is sent on.
+    /// The next entries, never none but at the end, with those that come right after. Holds little more than what is sent on.
     async fn next(&mut self) -> Result<Vec<LogEntry>, Status> {
         let mut entries = Vec::new();
         while entries.is_empty() {
@@ -155,8 +158,9 @@ impl Reading {
             }
         }
         let mut size: usize = entries.iter().map(|entry| entry.data.len()).sum();
+        let until = Instant::now() + GATHER;
         while size < CHUNK
-            && let Some(Some(piece)) = self.pieces.next().now_or_never()
+            && let Ok(Some(piece)) = timeout_at(until, self.pieces.next()).await
         {
             let before = entries.len();
             self.take(piece, &mut entries)?;

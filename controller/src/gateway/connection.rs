@@ -11,7 +11,8 @@ use gantry_api::names::INSTANCE_HEADER;
 use http::HeaderValue;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -39,13 +40,25 @@ pub(super) struct Connection {
     driver: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Spawns what hyper needs for one connection, and ends all of it with the connection: hyper would keep that open for as long as a call is.
+#[derive(Clone)]
+struct OfConnection(CancellationToken);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for OfConnection {
+    fn execute(&self, work: F) {
+        let over = self.0.clone();
+        tokio::spawn(async move { over.run_until_cancelled(work).await });
+    }
+}
+
 /// Takes HTTP/2 up on a stream.
 pub(super) async fn open(
     io: AgentIo,
     ping: Duration,
     closing: &CancellationToken,
 ) -> Result<Connection, hyper::Error> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let over = CancellationToken::new();
+    let (sender, connection) = http2::Builder::new(OfConnection(over.clone()))
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -60,7 +73,7 @@ pub(super) async fn open(
     let was_silent = Arc::new(AtomicBool::new(false));
     let silence = Arc::clone(&was_silent);
     let driver = tokio::spawn(async move {
-        let _guard = guard;
+        let (_guard, _over) = (guard, over.drop_guard());
         tokio::select! {
             () = closing.cancelled() => {}
             result = connection => if let Err(error) = result {

@@ -85,7 +85,7 @@ impl AgentStreams for Gateway {
             Ok((begin, stream))
         };
         let (begin, stream) = begins(opened).await?;
-        Ok((begin, stream.map(|chunk| chunk.map_err(LinkError::from)).boxed()))
+        Ok((begin, stream.map(|chunk| chunk.map_err(broken)).boxed()))
     }
 
     async fn exec(
@@ -108,7 +108,7 @@ impl AgentStreams for Gateway {
             }
         };
         let (begin, stream) = begins(opened).await?;
-        let outputs = stream.map(|output| match output? {
+        let outputs = stream.map(|output| match output.map_err(broken)? {
             ExecOutput { output: Some(Output::Process(output)) } => Ok(output),
             _ => Err(unbegun().into()),
         });
@@ -135,7 +135,7 @@ impl AgentStreams for Gateway {
             }
         };
         let (begin, stream) = begins(opened).await?;
-        let outputs = stream.map(|output| match output? {
+        let outputs = stream.map(|output| match output.map_err(broken)? {
             AttachOutput { output: Some(Output::Process(output)) } => Ok(output),
             _ => Err(unbegun().into()),
         });
@@ -151,19 +151,27 @@ impl AgentStreams for Gateway {
         let opened =
             async { Ok(calls::streams(agent.grpc()).stats(calls::request(request)).await?.into_inner()) };
         let stream = begins(opened).await?;
-        Ok(stream.map(|sample| sample.map_err(LinkError::from)).boxed())
+        Ok(stream.map(|sample| sample.map_err(broken)).boxed())
     }
 }
 
 async fn begins<T>(opened: impl Future<Output = Result<T, Status>>) -> Result<T, LinkError> {
     match tokio::time::timeout(BEGIN, opened).await {
-        Ok(opened) => opened.map_err(LinkError::from),
+        Ok(opened) => opened.map_err(broken),
         Err(_) => Err(LinkError::Silent(format!("no answer within {BEGIN:?}"))),
     }
 }
 
 async fn first<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
     stream.message().await?.ok_or_else(unbegun)
+}
+
+/// What an agent says has no cause; what has one is the end of a connection, here or behind another replica.
+fn broken(status: Status) -> LinkError {
+    match std::error::Error::source(&status) {
+        Some(_) => LinkError::Silent(status.message().to_owned()),
+        None => status.into(),
+    }
 }
 
 fn unbegun() -> Status {

@@ -1,12 +1,11 @@
 //! Logs of containers, as text or as events.
 //!
-//! The agent is read at once and held up by nobody: where a client does not read, the call to the agent is given up and made anew once the
-//! client reads again, from the byte at which it was left.
+//! The agent is read at once, as far as there is room, and held up by nobody: where a client does not read, the call to the agent is given up and
+//! made anew once the client reads again, from the byte at which it was left.
 
 mod form;
 mod query;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use gantry_api::agent_v1::{LogsChunk, LogsRequest};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::form::Form;
@@ -29,6 +28,8 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
 use crate::gateway::streams::FromAgent;
 
+/// Bytes that are held for a client before its agent is kept waiting.
+const AHEAD: usize = 256 << 10;
 /// How long an agent is kept waiting for a client.
 const STALL: Duration = Duration::from_secs(2);
 /// How long a client may leave what it asked for unread.
@@ -130,6 +131,14 @@ struct Pump {
     visit: Visit,
 }
 
+/// How it stands with the agent.
+enum Reading {
+    Open,
+    /// Until the client has taken what is held.
+    GivenUp,
+    Over(Result<(), Stop>),
+}
+
 impl Pump {
     async fn run(
         &mut self,
@@ -138,51 +147,52 @@ impl Pump {
     ) -> Result<(), Stop> {
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held = Vec::new();
+        // When the client last took something, or had nothing to take.
+        let mut taken = Instant::now();
+        let mut reading = Reading::Open;
         loop {
-            let chunk = tokio::select! {
+            let (is_open, is_full) = (matches!(reading, Reading::Open), held.len() >= AHEAD);
+            tokio::select! {
                 biased;
-                chunk = chunks.next() => chunk,
-                () = sender.closed() => return Err(Stop::ClientLeft),
-                _ = heartbeat.tick(), if self.is_events => {
-                    let sent = sender.send_timeout(Bytes::from_static(b": open\n\n"), UNREAD_PATIENCE).await;
-                    sent.map_err(|_| Stop::Unread)?;
-                    continue;
+                permit = sender.reserve(), if !held.is_empty() => {
+                    permit.map_err(|_| Stop::ClientLeft)?.send(std::mem::take(&mut held).into());
+                    taken = Instant::now();
                 }
-            };
-            let Some(chunk) = chunk else { return Ok(()) };
-            let entries = chunk.map_err(Stop::Agent)?.entries;
-            let mut text = Vec::new();
-            let is_full = self.form.write(&entries, &self.visit.passage, &mut text);
-            if !text.is_empty() && !self.send(text.into(), &mut chunks, &sender).await? {
-                // It was given up meanwhile.
-                chunks = self.read_on().await.map_err(Stop::Agent)?;
+                chunk = chunks.next(), if is_open && !is_full => {
+                    if held.is_empty() {
+                        taken = Instant::now();
+                    }
+                    match chunk {
+                        Some(Ok(chunk)) => if self.form.write(&chunk.entries, &self.visit.passage, &mut held) {
+                            reading = Reading::Over(Ok(()));
+                        },
+                        Some(Err(error)) => reading = Reading::Over(Err(Stop::Agent(error))),
+                        None => reading = Reading::Over(Ok(())),
+                    }
+                }
+                () = sleep_until(taken + STALL), if is_open && is_full && self.form.position().is_some() => {
+                    chunks = futures::stream::empty().boxed();
+                    reading = Reading::GivenUp;
+                }
+                () = sleep_until(taken + UNREAD_PATIENCE), if !held.is_empty() => return Err(Stop::Unread),
+                () = sender.closed() => return Err(Stop::ClientLeft),
+                _ = heartbeat.tick(), if self.is_events && held.is_empty() => {
+                    held.extend_from_slice(b": open\n\n");
+                    taken = Instant::now();
+                }
             }
-            if is_full {
-                return Ok(());
+            if held.is_empty() {
+                match reading {
+                    Reading::Open => {}
+                    Reading::GivenUp => {
+                        chunks = self.read_on().await.map_err(Stop::Agent)?;
+                        reading = Reading::Open;
+                    }
+                    Reading::Over(end) => return end,
+                }
             }
         }
-    }
-
-    /// False if the agent was let go of, since the client took its time.
-    async fn send(
-        &self,
-        text: Bytes,
-        chunks: &mut FromAgent<LogsChunk>,
-        sender: &mpsc::Sender<Bytes>,
-    ) -> Result<bool, Stop> {
-        let mut reserved = pin!(sender.reserve());
-        if let Ok(permit) = tokio::time::timeout(STALL, reserved.as_mut()).await {
-            permit.map_err(|_| Stop::ClientLeft)?.send(text);
-            return Ok(true);
-        }
-        let can_read_on = self.form.position().is_some();
-        if can_read_on {
-            *chunks = futures::stream::empty().boxed();
-        }
-        let patience = UNREAD_PATIENCE.saturating_sub(STALL);
-        let permit = tokio::time::timeout(patience, reserved).await.map_err(|_| Stop::Unread)?;
-        permit.map_err(|_| Stop::ClientLeft)?.send(text);
-        Ok(!can_read_on)
     }
 
     async fn read_on(&mut self) -> Result<FromAgent<LogsChunk>, LinkError> {

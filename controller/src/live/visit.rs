@@ -18,7 +18,7 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::audit::{self, Sink, Ticket};
 use crate::storage::audit::Record;
 
-/// Logs that are open at once, on this replica. Each holds little more than what is being written.
+/// Logs that are open at once, on this replica. Half a megabyte each where its client does not read.
 const MOST_LOGS: usize = 2_000;
 /// Terminals at once; a megabyte each where its client does not read.
 const MOST_TERMINALS: usize = 1_000;

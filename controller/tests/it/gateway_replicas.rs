@@ -268,6 +268,31 @@ async fn streams_of_an_agent_go_through_the_replica_that_holds_it_and_end_with_w
 }
 
 #[tokio::test]
+async fn t25_streams_that_are_given_up_unread_leave_the_link_as_it_was() {
+    let world = World::new().await;
+    let identity = world.bound("nuc-01").await;
+    let fake = Arc::new(FakeAgent::of(&identity));
+    let _session = fake.connect(&world.left, &identity);
+    until("the other replica hears of it", || facts(&world.right, identity.uid).is_some()).await;
+
+    for gateway in [&world.left, &world.right] {
+        for _ in 0..5 {
+            let mut unread = Vec::new();
+            for _ in 0..6 {
+                let request =
+                    agent::LogsRequest { container: "endless".to_owned(), ..agent::LogsRequest::default() };
+                unread.push(gateway.logs(identity.uid, request).await.expect("it begins"));
+            }
+            // Until the link takes no more.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(unread);
+            gateway.info(identity.uid, Duration::from_secs(5)).await.expect("it answers");
+        }
+        until("the agent hears that they left", || fake.open.load(Ordering::SeqCst) == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_session_on_another_replica_is_closed_on_request_and_its_end_is_heard_of() {
     let world = World::new().await;
     let identity = world.bound("nuc-01").await;

@@ -15,6 +15,7 @@ mod inventory;
 mod issuer;
 mod lab;
 mod link;
+mod live;
 mod operate;
 mod outage;
 mod podman;

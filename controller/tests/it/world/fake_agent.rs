@@ -237,15 +237,22 @@ impl agent::stream_service_server::StreamService for FakeAgent {
     type AttachStream = Nothing<agent::AttachOutput>;
     type StatsStream = Nothing<agent::StatsSample>;
 
-    /// Begins, and says nothing more.
+    /// Begins, and says nothing more; of `endless` there is no end.
     async fn logs(&self, request: Request<agent::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let begin = agent::LogsBegin {
-            container_id: format!("id-{}", request.into_inner().container),
-            ..agent::LogsBegin::default()
+        let container = request.into_inner().container;
+        let more = if container == "endless" {
+            let data = bytes::Bytes::from(vec![b'x'; 32 << 10]);
+            let entry = agent::LogEntry { data, ..agent::LogEntry::default() };
+            let chunk = agent::LogsChunk { begin: None, entries: vec![entry; 2] };
+            futures::stream::repeat_with(move || Ok(chunk.clone())).boxed()
+        } else {
+            futures::stream::pending().boxed()
         };
+        let begin =
+            agent::LogsBegin { container_id: format!("id-{container}"), ..agent::LogsBegin::default() };
         let open = self.opened();
         let first = Ok(agent::LogsChunk { begin: Some(begin), entries: Vec::new() });
-        let stream = futures::stream::once(async { first }).chain(futures::stream::pending());
+        let stream = futures::stream::once(async { first }).chain(more);
         let stream = stream.map(move |chunk| {
             let _held = &open;
             chunk
