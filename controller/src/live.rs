@@ -39,15 +39,14 @@ use inventory::{Inventories, Sort};
 use routes::Does;
 use visit::Rooms;
 
-/// The way to the agents, known once there is a gateway, and what they told.
+/// The way to the agents, known once there is a gateway, what they told, and who looks into containers now.
 #[derive(Clone)]
 pub struct Live {
     link: Arc<OnceLock<Arc<dyn AgentLink>>>,
     inventories: Inventories,
-    /// Calls of the Docker endpoint, which outlast their requests by the record of their end.
-    tasks: TaskTracker,
-    /// Who looks into containers now.
     rooms: Arc<Rooms>,
+    /// Calls of the Docker endpoint, which outlast their requests by the record of their end, and terminals.
+    tasks: TaskTracker,
 }
 
 /// How long a stopping server waits for calls of the Docker endpoint, which it has told to end.
@@ -59,8 +58,8 @@ impl Live {
         Self {
             link: Arc::default(),
             inventories: Inventories::new(entropy),
-            tasks: TaskTracker::new(),
             rooms: Arc::default(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -76,10 +75,12 @@ impl Live {
 
     /// Waits a little for what is open to end, once its server stops, and for the records of it.
     pub async fn ended(&self) {
-        self.rooms.empty().await;
         self.tasks.close();
         if tokio::time::timeout(ENDED_WITHIN, self.tasks.wait()).await.is_err() {
-            tracing::warn!(calls = self.tasks.len(), "calls of the Docker endpoint did not end in time");
+            tracing::warn!(
+                calls = self.tasks.len(),
+                "calls of the Docker endpoint, or terminals, did not end in time"
+            );
         }
     }
 

@@ -232,7 +232,7 @@ impl Ticket {
         self.seen.lock().subject = Subject { action: Some(action), parameters, ..Subject::default() };
     }
 
-    /// The record of the beginning of what is asked of an engine, or with a status of its end.
+    /// The record of the beginning of what is asked of an engine, or with a status of its end; of a stream both are without one.
     pub fn of_engine(
         &self,
         more: BTreeMap<String, Value>,
@@ -250,20 +250,6 @@ impl Ticket {
             ..self.event(&subject)
         };
         event.parameters.extend(more);
-        record(self.id, &self.asked.namespace, event)
-    }
-
-    /// The record of a stream's beginning or of its end: with these parameters, and how it ended.
-    pub fn of_stream(&self, parameters: BTreeMap<String, Value>, outcome: Outcome, reason: &str) -> Record {
-        let subject = Subject::default();
-        let event = AuditEvent {
-            action: action(&self.asked, &subject, false),
-            name: self.asked.name.clone(),
-            outcome: outcome.as_str().to_owned(),
-            reason: reason.to_owned(),
-            parameters,
-            ..self.event(&subject)
-        };
         record(self.id, &self.asked.namespace, event)
     }
 

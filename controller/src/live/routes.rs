@@ -48,22 +48,15 @@ pub enum Does {
 pub fn all() -> Vec<LiveRoute> {
     let get =
         |path, subresource, does| LiveRoute { method: Method::GET, path, subresource, verb: "get", does };
+    // A WebSocket is opened by GET; POST is how older kubectl asks, which is told what to do.
+    let open =
+        |method, path, subresource, does| LiveRoute { method, path, subresource, verb: "create", does };
     let mut all = vec![
         get("info", "info", Does::Info),
         get("containers", "containers", Does::Containers),
         get("images", "images", Does::Images),
         get("networks", "networks", Does::Networks),
         get("volumes", "volumes", Does::Volumes),
-    ];
-    // What a request needs is told by the grammar of the Docker Engine API; this is the least.
-    all.extend(
-        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE]
-            .map(|method| LiveRoute { method, ..get("docker/{*below}", SUBRESOURCE, Does::Docker) }),
-    );
-    // A WebSocket is opened by GET; POST is how older kubectl asks, which is told what to do.
-    let open =
-        |method, path, subresource, does| LiveRoute { method, path, subresource, verb: "create", does };
-    all.extend([
         get("stats", "stats", Does::Stats),
         get("containers/{object}/logs", "logs", Does::Logs),
         get("containers/{object}/stats", "stats", Does::Stats),
@@ -71,6 +64,11 @@ pub fn all() -> Vec<LiveRoute> {
         open(Method::POST, "containers/{object}/exec", "exec", Does::Exec),
         open(Method::GET, "containers/{object}/attach", "attach", Does::Attach),
         open(Method::POST, "containers/{object}/attach", "attach", Does::Attach),
-    ]);
+    ];
+    // What a request needs is told by the grammar of the Docker Engine API; this is the least.
+    all.extend(
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE]
+            .map(|method| LiveRoute { method, ..get("docker/{*below}", SUBRESOURCE, Does::Docker) }),
+    );
     all
 }

@@ -80,7 +80,7 @@ pub(super) async fn open(server: &Arc<ApiServer>, mut ask: Ask, start: Start) ->
         stopping: server.stopping().clone(),
         is_v5: spoken == "v5.channel.k8s.io",
     };
-    let tasks = server.live().rooms().tasks().clone();
+    let tasks = server.live().tasks().clone();
     let upgrade = upgrade.max_message_size(channels::LARGEST).max_frame_size(channels::LARGEST);
     Ok(upgrade.on_upgrade(async move |socket| tasks.track_future(terminal.run(socket)).await))
 }

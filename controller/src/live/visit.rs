@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use gantry_api::agent_v1::OutputStream;
 use parking_lot::Mutex;
@@ -26,8 +25,6 @@ const MOST_TERMINALS: usize = 1_000;
 const MOST_FIGURES: usize = 1_000;
 /// Arguments of a command that are told.
 const MOST_TOLD: usize = 64;
-/// How long a stopping controller waits for the last records.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +34,12 @@ pub(crate) enum Kind {
     Figures,
 }
 
-/// How many there may be, and who is still there.
+/// How many there may be.
 #[derive(Debug)]
 pub(super) struct Rooms {
     logs: Arc<Semaphore>,
     terminals: Arc<Semaphore>,
     figures: Arc<Semaphore>,
-    tasks: TaskTracker,
 }
 
 impl Default for Rooms {
@@ -52,21 +48,7 @@ impl Default for Rooms {
             logs: Arc::new(Semaphore::new(MOST_LOGS)),
             terminals: Arc::new(Semaphore::new(MOST_TERMINALS)),
             figures: Arc::new(Semaphore::new(MOST_FIGURES)),
-            tasks: TaskTracker::new(),
         }
-    }
-}
-
-impl Rooms {
-    /// What runs on after its request was answered, so that a stopping server waits for it.
-    pub fn tasks(&self) -> &TaskTracker {
-        &self.tasks
-    }
-
-    /// Waits for whoever is still there, a little.
-    pub async fn empty(&self) {
-        self.tasks.close();
-        tokio::time::timeout(FAREWELL, self.tasks.wait()).await.ok();
     }
 }
 
@@ -158,10 +140,10 @@ impl Visit {
         let record = (kind != Kind::Figures).then(|| Recorder {
             ticket: Arc::clone(&ask.call.ticket),
             sink: server.audit().clone(),
-            tasks: rooms.tasks.clone(),
+            tasks: server.live().tasks().clone(),
         });
         if let Some(Recorder { ticket, sink, .. }) = &record {
-            let opened = ticket.of_stream(at(&parameters, "open"), audit::Outcome::Success, "");
+            let opened = ticket.of_engine(at(&parameters, "open"), None, audit::Outcome::Success, "");
             if !sink.settle(opened, true).await {
                 return Err(Failure::unavailable(
                     "the audit log cannot be written now, so nobody looks into containers; try again",
@@ -205,7 +187,7 @@ impl Drop for Visit {
         let count = |bytes: &AtomicU64| json!(bytes.load(Ordering::Relaxed));
         parameters.insert("bytesIn".to_owned(), count(&self.passage.typed));
         parameters.insert("bytesOut".to_owned(), count(&self.passage.shown));
-        let closed = ticket.of_stream(parameters, known.ended.outcome(), &format!("{:?}", known.ended));
+        let closed = ticket.of_engine(parameters, None, known.ended.outcome(), &format!("{:?}", known.ended));
         tasks.spawn(async move { sink.settle(closed, true).await });
     }
 }

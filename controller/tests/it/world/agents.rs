@@ -58,9 +58,9 @@ impl Agents {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             engines: Engines::default(),
+            looks: Arc::default(),
             state: Mutex::default(),
             events: broadcast::channel(1024).0,
-            looks: Arc::default(),
         })
     }
 
