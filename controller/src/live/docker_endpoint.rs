@@ -110,6 +110,7 @@ async fn ask(
         let right = Right::Environment;
         server.require_on_instance(&caller, right.verb(), right.subresource(), &key).is_ok()
     };
+    let namespace = Arc::clone(&key.namespace);
     let instance = super::find(server, kind, key).await?;
     let link = Arc::clone(server.live().link()?);
     if link.session(instance.uid).is_none() {
@@ -122,7 +123,8 @@ async fn ask(
     };
     let facts = Facts::of(&request, parsed.as_ref());
     ticket.asks_engine(request.route.action(), record::parameters(&request, facts.as_ref()));
-    admission::judge(&caller, &instance, &request, facts.as_ref())?;
+    let place = (&*namespace, &*instance.name);
+    admission::judge(server, &caller, &ticket, place, &request, facts.as_ref()).await?;
 
     let json = parsed.map(|parsed| parsed.write()).unwrap_or_default();
     let call = request.call(json, upgrade.is_some());

@@ -430,3 +430,59 @@ async fn a_stream_is_recorded_when_its_client_leaves_with_what_flowed() {
     }
     "#);
 }
+
+/// t13: whichever way it is written, and whoever asks.
+#[tokio::test]
+async fn t13_a_container_that_a_policy_forbids_is_not_asked_of_the_engine_in_any_spelling() {
+    let (api, agents) = world().await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policies");
+    for name in ["no-privileged", "no-host-root", "only-registries"] {
+        let text = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).expect("an example");
+        let policy: Value = gantry_api::yaml::read_manifest(&text).expect("YAML");
+        let kind = if policy["kind"] == "Policy" { "namespaces/default/policies" } else { "clusterpolicies" };
+        let made = api.post(&format!("/apis/gantry.dev/v1alpha1/{kind}"), &policy).await;
+        assert_eq!(made.code, 201, "{made:?}");
+    }
+    let admin = api.person("root", &["system:masters"]);
+    let with = |host: Value| json!({"Image": "registry.example/app:1", "HostConfig": host}).to_string();
+
+    for (path, body) in [
+        ("/containers/create", with(json!({"Privileged": true}))),
+        ("/v1.41/containers/create?name=a", with(json!({"Binds": ["/:/host"]}))),
+        ("/containers/create", with(json!({"Binds": ["//./etc/../:/host:ro"]}))),
+        ("/containers/create", with(json!({"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]}))),
+        (
+            "/containers/create",
+            with(json!({"Mounts": [{"Type": "volume", "Target": "/host", "VolumeOptions": {"DriverConfig":
+                {"Name": "local", "Options": {"type": "none", "o": "bind", "device": "/"}}}}]})),
+        ),
+        ("/containers/create", with(json!({"VolumesFrom": ["other"]}))),
+        ("/containers/create", with(json!({"PidMode": "host"}))),
+        ("/containers/create", with(json!({"NetworkMode": "host"}))),
+        ("/containers/create", with(json!({"CapAdd": ["CAP_SYS_ADMIN"]}))),
+        ("/containers/create", with(json!({"SecurityOpt": ["seccomp:unconfined"]}))),
+        (
+            "/containers/create",
+            with(
+                json!({"Devices": [{"PathOnHost": "/dev/sda", "PathInContainer": "/d", "CgroupPermissions": "r"}]}),
+            ),
+        ),
+        ("/containers/c1/exec", json!({"Cmd": ["sh"], "Privileged": true}).to_string()),
+        (
+            "/volumes/create",
+            json!({"Name": "v", "DriverOpts": {"type": "none", "o": "bind", "device": "/"}}).to_string(),
+        ),
+        ("/images/create?fromImage=evil.example/app&tag=1", String::new()),
+        ("/containers/create", json!({"Image": "evil.example/app:1"}).to_string()),
+    ] {
+        let answer = docker(&admin, "POST", path, &body).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert_eq!(answer.code, 403, "{path} {body} {answer:?}");
+        assert!(message.contains("policy/") && message.contains("rule"), "{message}");
+    }
+    assert_eq!(agents.engines.calls().len(), 0, "the engine heard of none of them");
+
+    let allowed =
+        docker(&admin, "POST", "/containers/create", &with(json!({"Binds": ["/srv/data:/data"]}))).await;
+    assert_eq!((allowed.code, agents.engines.calls().len()), (200, 1), "{allowed:?}");
+}

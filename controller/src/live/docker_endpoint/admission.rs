@@ -1,22 +1,210 @@
-//! Where policies of the namespace judge what a request would start on a host.
+//! Where policies judge what a request would do on a host, as they judge Operations.
 
-use gantry_api::engine_api::Request;
-use gantry_api::engine_api::facts::Facts;
+use gantry_api::engine_api::facts::{Facts, MountKind};
+use gantry_api::engine_api::{Request, Right};
+use gantry_api::v1alpha1::PolicyAction;
 
-use crate::apiserver::failure::Outcome;
+use crate::apiserver::ApiServer;
+use crate::apiserver::failure::{Failure, Outcome};
+use crate::audit::Ticket;
 use crate::auth::Caller;
-use crate::live::Instance;
+use crate::policy::{Container, Image, Mount, MountType, Parameters, Subject, Target, TargetKind};
 
-/// Judges a request that is allowed by rights, before anything of it has reached the host.
+/// Judges a request that is allowed by rights, before anything of it has reached the host; 403 names the policy.
 ///
-/// `facts` are there for whatever starts something new: containers, updates, commands, volumes, builds. There is no kind of policy yet, so
-/// every request passes; what is refused later is refused here, with 403 and the policy's name.
-#[expect(clippy::unnecessary_wraps, reason = "policies will refuse")]
-pub(super) fn judge(
-    _caller: &Caller,
-    _instance: &Instance,
-    _request: &Request,
-    _facts: Option<&Facts>,
+/// `facts` are there for whatever starts something new: containers, updates, commands, volumes, builds.
+pub(super) async fn judge(
+    server: &ApiServer,
+    caller: &Caller,
+    ticket: &Ticket,
+    (namespace, instance): (&str, &str),
+    request: &Request,
+    facts: Option<&Facts>,
 ) -> Outcome<()> {
-    Ok(())
+    let Some((action, kind)) = judged(request) else { return Ok(()) };
+    let policies = server.policies();
+    // Whose rights had to be looked up has waited for memory already.
+    if caller.is_admin() {
+        policies.catch_up().await;
+    }
+    if policies.are_none(namespace) {
+        return Ok(());
+    }
+    let target = Target { kind, name: request.object().to_owned() };
+    let base = policies.subject(caller, namespace, instance, action, target);
+    let verdict = policies.judge(&filled(base, request, facts));
+    if let Some(record) = verdict.record() {
+        ticket.was_judged(record);
+    }
+    match verdict.refusal() {
+        Some(why) => Err(Failure::forbidden(format!("{} is forbidden: {why}", request.route.action()))),
+        None => Ok(()),
+    }
+}
+
+/// As policies call it; `None` of what only reads, and of what goes on with something that was judged.
+fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
+    let kind = match request.route.path.split('/').nth(1).unwrap_or_default() {
+        "images" | "build" | "commit" => TargetKind::Image,
+        "networks" => TargetKind::Network,
+        "volumes" => TargetKind::Volume,
+        _ => TargetKind::Container,
+    };
+    let action = match (request.route.right, request.route.id) {
+        (Right::Exec, "ContainerExec") => PolicyAction::Exec,
+        (Right::Attach, "ContainerAttach") => PolicyAction::Attach,
+        (Right::Create, _) | (Right::Networks, "NetworkCreate") | (Right::Volumes, _) => PolicyAction::Create,
+        (Right::Update | Right::Networks, _) => PolicyAction::Update,
+        (Right::Start, _) => PolicyAction::Start,
+        (Right::Stop, _) => PolicyAction::Stop,
+        (Right::Restart, _) => PolicyAction::Restart,
+        (Right::Pause, _) => PolicyAction::Pause,
+        (Right::Unpause, _) => PolicyAction::Unpause,
+        (Right::Kill, _) => PolicyAction::Kill,
+        (Right::Remove, _) => PolicyAction::Remove,
+        (Right::Rename, _) => PolicyAction::Rename,
+        (Right::Pull, "ImagePull") => PolicyAction::Pull,
+        (Right::Push, _) => PolicyAction::Push,
+        (Right::Build, "ImageBuild") | (Right::Load | Right::Commit, _) => PolicyAction::Build,
+        (Right::Tag, _) => PolicyAction::Tag,
+        (
+            Right::Read
+            | Right::Environment
+            | Right::Logs
+            | Right::Attach
+            | Right::Exec
+            | Right::CopyOut
+            | Right::CopyIn
+            | Right::Export
+            | Right::Pull
+            | Right::Build
+            | Right::Login,
+            _,
+        ) => return None,
+    };
+    Some((action, kind))
+}
+
+fn filled(base: Subject, request: &Request, facts: Option<&Facts>) -> Subject {
+    let query = |key: &str| request.query(key).filter(|value| !value.is_empty());
+    let is_set = |key: &str| query(key) == Some("1");
+    let made = query("repo")
+        .map(|repository| named(repository, query("tag")))
+        .or_else(|| query("t").map(str::to_owned));
+    let image = match request.route.id {
+        "ImagePull" => query("fromImage").map(|from| named(from, query("tag"))),
+        "ImagePush" => Some(named(request.object(), query("tag"))),
+        "ImageTag" | "ImageDelete" => Some(request.object().to_owned()),
+        _ => facts.map(|facts| facts.image.clone()).filter(|image| !image.is_empty()),
+    };
+    let parameters = Parameters {
+        force: is_set("force"),
+        remove_volumes: is_set("v"),
+        signal: query("signal").map(str::to_owned),
+        new_name: query("name").filter(|_| base.action == PolicyAction::Rename).map(str::to_owned),
+        platform: query("platform").map(str::to_owned),
+    };
+    Subject {
+        image: image.as_deref().map(Image::parse),
+        new_image: made.as_deref().map(Image::parse),
+        parameters,
+        container: facts.filter(|_| base.target.kind != TargetKind::Volume).map(container),
+        mounts: facts.map(mounts).unwrap_or_default(),
+        ..base
+    }
+}
+
+/// The reference that an engine makes of both: a tag given beside replaces the one within, a digest within stays.
+fn named(name: &str, tag: Option<&str>) -> String {
+    let Some(tag) = tag else { return name.to_owned() };
+    let (untagged, is_pinned) = match name.split_once('@') {
+        Some((name, _)) => (name, true),
+        None => (name, false),
+    };
+    let untagged = match untagged.rsplit_once(':') {
+        Some((repository, last)) if !last.contains('/') => repository,
+        _ => untagged,
+    };
+    if tag.contains(':') {
+        format!("{untagged}@{tag}")
+    } else if is_pinned {
+        name.to_owned()
+    } else {
+        format!("{untagged}:{tag}")
+    }
+}
+
+fn container(facts: &Facts) -> Container {
+    let is_on_the_hosts_network = facts.network_mode == "host" || facts.networks.contains("host");
+    Container {
+        privileged: facts.privileged,
+        user: facts.user.clone(),
+        network_mode: if is_on_the_hosts_network { "host".to_owned() } else { facts.network_mode.clone() },
+        pid_mode: facts.pid_mode.clone(),
+        ipc_mode: facts.ipc_mode.clone(),
+        uts_mode: facts.uts_mode.clone(),
+        userns_mode: facts.userns_mode.clone(),
+        cgroupns_mode: facts.cgroupns_mode.clone(),
+        capabilities_add: facts.capabilities_add.iter().cloned().collect(),
+        devices: facts.devices.clone(),
+        device_rules: facts.device_cgroup_rules.clone(),
+        security_options: facts.security_options.iter().cloned().collect(),
+        volumes_from: facts.volumes_from.clone(),
+        runtime: facts.runtime.clone(),
+    }
+}
+
+fn mounts(facts: &Facts) -> Vec<Mount> {
+    let mount = |fact: &gantry_api::engine_api::facts::MountFact| {
+        let kind = match &fact.kind {
+            MountKind::Bind => MountType::Bind,
+            MountKind::Volume => MountType::Volume,
+            MountKind::Tmpfs => MountType::Tmpfs,
+            MountKind::Image => MountType::Image,
+            MountKind::Other(word) if word == "npipe" => MountType::Npipe,
+            MountKind::Other(_) => MountType::Cluster,
+        };
+        Mount { kind, source: fact.source.clone(), target: fact.target.clone(), read_only: fact.read_only }
+    };
+    facts.mounts.iter().map(mount).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_judged_as_the_engine_would_read_its_two_halves() {
+        for (name, tag, expected) in [
+            ("nginx", None, "nginx"),
+            ("nginx", Some("1.27"), "nginx:1.27"),
+            ("nginx:1.25", Some("1.27"), "nginx:1.27"),
+            ("registry.example:5000/app", Some("2"), "registry.example:5000/app:2"),
+            ("nginx:1.25", Some("sha256:00"), "nginx@sha256:00"),
+            ("nginx@sha256:00", Some("1.27"), "nginx@sha256:00"),
+            ("nginx:1@sha256:00", Some("sha256:11"), "nginx@sha256:11"),
+        ] {
+            assert_eq!(named(name, tag), expected);
+        }
+    }
+
+    #[test]
+    fn whatever_changes_something_is_judged_but_what_goes_on_with_what_was() {
+        let parse =
+            |method: &str, target: &str| gantry_api::engine_api::parse(method, target, []).expect("known");
+        for (method, target, expected) in [
+            ("GET", "/containers/json", None),
+            ("POST", "/containers/create?name=a", Some((PolicyAction::Create, TargetKind::Container))),
+            ("POST", "/containers/a/exec", Some((PolicyAction::Exec, TargetKind::Container))),
+            ("POST", "/exec/a/start", None),
+            ("POST", "/images/create?fromImage=nginx&tag=1", Some((PolicyAction::Pull, TargetKind::Image))),
+            ("GET", "/images/search?term=nginx", None),
+            ("POST", "/volumes/create", Some((PolicyAction::Create, TargetKind::Volume))),
+            ("POST", "/networks/a/connect", Some((PolicyAction::Update, TargetKind::Network))),
+            ("POST", "/images/prune", Some((PolicyAction::Remove, TargetKind::Image))),
+            ("DELETE", "/containers/a?force=1", Some((PolicyAction::Remove, TargetKind::Container))),
+        ] {
+            assert_eq!(judged(&parse(method, target)), expected, "{method} {target}");
+        }
+    }
 }
