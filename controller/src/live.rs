@@ -15,11 +15,11 @@ use tokio_util::task::TaskTracker;
 use crate::apiserver::ApiServer;
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::kinds::Kind;
+use crate::apiserver::kinds::{self, Kind};
 use crate::apiserver::request::{Call, Freshness};
 use crate::clock::Entropy;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
-use crate::storage::Key;
+use crate::storage::{Key, Resource};
 
 mod attach;
 mod channels;
@@ -35,6 +35,7 @@ mod stats;
 mod terminal;
 mod visit;
 
+use inventory::following::INSTANCES;
 use inventory::{Inventories, Sort};
 use routes::Does;
 use visit::Rooms;
@@ -182,8 +183,11 @@ pub(crate) async fn serve(
 ) -> Outcome<Response> {
     let standing = parts.extensions.get::<Standing>().cloned();
     let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
-    let instance = find(server, call.kind, call.target()?).await?;
-    let ask = Ask { instance, object: object.unwrap_or_default(), call, standing, parts };
+    let (instance, object) = match object {
+        None if call.kind.is_live => find_container(server, &call).await?,
+        object => (find(server, call.kind, call.target()?).await?, object.unwrap_or_default()),
+    };
+    let ask = Ask { instance, object, call, standing, parts };
     match does {
         Does::Docker => Err(Failure::internal("the Docker endpoint answers for itself")),
         Does::Info => info::info(server, &ask).await,
@@ -196,6 +200,20 @@ pub(crate) async fn serve(
         Does::Attach => attach::attach(server, ask).await,
         Does::Stats => stats::stats(server, ask).await,
     }
+}
+
+/// The host and the id of a container that is asked for as a Pod. It is asked of the agent whatever is known of it, so one that has just
+/// gone is told of by its host.
+async fn find_container(server: &ApiServer, call: &Call) -> Outcome<(Instance, Arc<str>)> {
+    let key = call.target()?;
+    let object = server.live().inventories().cache().get(&key);
+    let object = object.ok_or_else(|| Failure::not_found(&call.kind.resource(), &key.name))?;
+    let container: Value = serde_json::from_slice(&object.json).unwrap_or_default();
+    let text = |field: &str| container.get(field).and_then(Value::as_str).unwrap_or_default();
+    let instance =
+        Key { resource: Resource(INSTANCES.into()), namespace: key.namespace, name: text("instance").into() };
+    let kind = kinds::instances().ok_or_else(|| Failure::internal("a kind is not served"))?;
+    Ok((find(server, kind, instance).await?, text("id").into()))
 }
 
 /// The instance that the path names. One that memory does not have yet is waited for.

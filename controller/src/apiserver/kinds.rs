@@ -149,6 +149,11 @@ pub fn all() -> &'static [Kind] {
     &KINDS
 }
 
+/// Docker hosts.
+pub(crate) fn instances() -> Option<&'static Kind> {
+    all().iter().find(|kind| kind.plural == "dockerinstances")
+}
+
 /// The kind of that plural among those that agents tell of.
 pub(crate) fn live(plural: &str) -> Option<&'static Kind> {
     all().iter().find(|kind| kind.is_live && kind.plural == plural)

@@ -33,7 +33,7 @@ use crate::audit::Ticket;
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
 use crate::live;
-use crate::live::routes::Does;
+use crate::live::routes::{Does, LiveRoute};
 use crate::storage::Key;
 use crate::telemetry::traces;
 
@@ -132,6 +132,8 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     }
     add(Method::GET, &object, Verb::Get, None);
     if kind.is_live {
+        let looks = if kind.plural == "pods" { live::routes::of_pods() } else { Vec::new() };
+        routes.extend(looks.into_iter().map(|look| of_agent(&object, kind, look)));
         return routes;
     }
     add(Method::POST, &collection, Verb::Create, None);
@@ -152,16 +154,21 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
         add(Method::POST, &format!("{object}/token"), Verb::Create, Some("token"));
     }
     if kind.plural == "dockerinstances" {
-        routes.extend(live::routes::all().into_iter().map(|route| Route {
-            method: route.method,
-            path: format!("{object}/{}", route.path),
-            verb: Verb::Live(route.does),
-            subresource: Some(route.subresource),
-            right: Some(route.verb),
-            kind,
-        }));
+        routes.extend(live::routes::all().into_iter().map(|route| of_agent(&object, kind, route)));
     }
     routes
+}
+
+/// What an agent answers, below the object at that path.
+fn of_agent(object: &str, kind: &'static Kind, route: LiveRoute) -> Route {
+    Route {
+        method: route.method,
+        path: format!("{object}/{}", route.path),
+        verb: Verb::Live(route.does),
+        subresource: Some(route.subresource),
+        right: Some(route.verb),
+        kind,
+    }
 }
 
 /// The whole API. Expects a [`Caller`] in the request's extensions.

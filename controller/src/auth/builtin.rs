@@ -139,6 +139,7 @@ fn viewer() -> Vec<PolicyRule> {
             &["get"],
         ),
         rule(CORE, &["configmaps", "events", "namespaces", "pods", "serviceaccounts"], READ),
+        rule(CORE, &["pods/log"], &["get"]),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),
     ];
@@ -183,6 +184,7 @@ fn admin() -> Vec<PolicyRule> {
         rule(GROUP, &["dockerinstances", "operations", "registries", "policies"], WRITE),
         rule(GROUP, &actions, &["create"]),
         rule(GROUP, &["dockerinstances/exec", "dockerinstances/attach"], &["create"]),
+        rule(CORE, &["pods/exec", "pods/attach"], &["create"]),
         rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
         rule(CORE, &["serviceaccounts/token"], &["create"]),
         rule(CORE, &["events"], WRITE),

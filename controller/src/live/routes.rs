@@ -72,3 +72,15 @@ pub fn all() -> Vec<LiveRoute> {
     );
     all
 }
+
+/// Those of a Pod, which is a container, as kubectl asks for them.
+pub fn of_pods() -> Vec<LiveRoute> {
+    let route = |method, path, verb, does| LiveRoute { method, path, subresource: path, verb, does };
+    vec![
+        route(Method::GET, "log", "get", Does::Logs),
+        route(Method::GET, "exec", "create", Does::Exec),
+        route(Method::POST, "exec", "create", Does::Exec),
+        route(Method::GET, "attach", "create", Does::Attach),
+        route(Method::POST, "attach", "create", Does::Attach),
+    ]
+}

@@ -191,7 +191,8 @@ async fn reviews_say_what_the_authoriser_would() {
           "dockerinstances/images",
           "dockerinstances/networks",
           "dockerinstances/volumes",
-          "dockerinstances/logs"
+          "dockerinstances/logs",
+          "dockerinstances/stats"
         ],
         "verbs": [
           "get"
@@ -212,6 +213,17 @@ async fn reviews_say_what_the_authoriser_would() {
           "get",
           "list",
           "watch"
+        ]
+      },
+      {
+        "apiGroups": [
+          ""
+        ],
+        "resources": [
+          "pods/log"
+        ],
+        "verbs": [
+          "get"
         ]
       },
       {

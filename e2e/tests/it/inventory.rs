@@ -101,3 +101,36 @@ async fn a_host_that_cannot_be_heard_leaves_the_last_that_is_known_of_it() -> an
     })
     .await
 }
+
+#[tokio::test]
+async fn kubectl_reads_logs_and_runs_commands_in_containers_as_in_pods() -> anyhow::Result<()> {
+    let mut world = World::with_flags(&["--kubernetes-view"]).await?;
+    world.enroll("nuc-01", None).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    world.host("nuc-01")?.engine.runs_script("web", "echo one; echo two; exec sleep 1000").await?;
+    let kubectl = world.kubectl();
+    eventually("the Pod to be there", SOON, async || {
+        let pods = kubectl.run(["get", "pods", "--no-headers"]).await?;
+        let wanted = ["nuc-01_web", "1/1", "Running"];
+        ensure!(wanted.iter().all(|word| pods.contains(word)), "{pods}");
+        Ok(())
+    })
+    .await?;
+
+    eventually("the log to be written", SOON, async || {
+        let log = kubectl.run(["logs", "nuc-01_web", "--tail=1"]).await?;
+        ensure!(log.trim() == "two", "{log}");
+        Ok(())
+    })
+    .await?;
+    let said = kubectl.run(["exec", "nuc-01_web", "--", "/bin/busybox", "echo", "from inside"]).await?;
+    assert_eq!(said.trim(), "from inside");
+    let failed = kubectl.run(["exec", "nuc-01_web", "--", "/bin/busybox", "sh", "-c", "exit 7"]).await;
+    let error = format!("{:#}", failed.expect_err("it ends with another code"));
+    assert!(error.contains("exit code 7"), "{error}");
+    let events = kubectl
+        .run(["get", "auditevents", "--field-selector", "action=container_exec", "-o", "name"])
+        .await?;
+    assert!(events.lines().count() >= 4, "opened and closed, twice: {events}");
+    Ok(())
+}
