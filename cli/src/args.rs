@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use jiff::SignedDuration;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
 
-/// Run Gantry on this machine, and enrol Docker hosts.
+/// Run Gantry on this machine, enrol Docker hosts, and see who did what.
 ///
 /// Everything else is done with kubectl: `kubectl get gantry`.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     /// Agents on other hosts.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Who did what, where from, and what came of it: the audit log, the newest first.
+    Audit(AuditArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +119,92 @@ pub(crate) struct InstallArgs {
     pub(crate) controller: Option<String>,
 }
 
+/// Options of `gantry audit`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// How to reach the controller; `$KUBECONFIG` where absent, else that of `gantry dev`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Events of this namespace; that of the kubeconfig where absent, else `default`.
+    #[arg(long, short)]
+    pub(crate) namespace: Option<String>,
+
+    /// Events of all namespaces, and those of none, as of a ClusterRole or a path.
+    #[arg(long, short = 'A', conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+
+    /// Only what this user did, or somebody as this user.
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+
+    /// Only this, as `container_stop` or `secret_get`.
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+
+    /// Only what was done to objects of this kind, as `operations`.
+    #[arg(long)]
+    pub(crate) resource_type: Option<String>,
+
+    /// Only what was done to objects of this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// Only what is about this DockerInstance.
+    #[arg(long)]
+    pub(crate) instance: Option<String>,
+
+    /// Only what ended so.
+    #[arg(long, value_parser = ["success", "failure", "denied"])]
+    pub(crate) outcome: Option<String>,
+
+    /// Only what was recorded from then on: a time as `2026-06-01T12:00:00Z`, or how long ago, as `36h` or `2d`.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub(crate) since: Option<String>,
+
+    /// Only what was recorded before then, as above.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub(crate) until: Option<String>,
+
+    /// At most so many.
+    #[arg(long, default_value = "500", value_parser = parse_limit)]
+    pub(crate) limit: usize,
+
+    /// How they are shown. JSON and YAML are one list, as kubectl's.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// How a list is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A line for each.
+    Table,
+    /// A line for each, with more columns.
+    Wide,
+    /// One document of JSON.
+    Json,
+    /// One document of YAML.
+    Yaml,
+}
+
+/// Times and durations are the controller's to read, but it knows no days.
+fn parse_moment(text: &str) -> Result<String, String> {
+    if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()) {
+        return Ok(format!("{}h", u64::from(days) * 24));
+    }
+    if text.parse::<Timestamp>().is_ok() || text.parse::<SignedDuration>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("it must be a time as `2026-06-01T12:00:00Z`, or how long ago, as `36h` or `2d`".to_owned())
+}
+
+/// All of them are held in memory until they are shown.
+fn parse_limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=100_000).contains(limit));
+    limit.ok_or_else(|| "it must be between 1 and 100000".to_owned())
+}
+
 fn parse_ttl(text: &str) -> Result<SignedDuration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<i64>().ok());
     let ttl = match days {
@@ -160,6 +248,7 @@ mod tests {
         assert_snapshot!("help", help(&[]));
         assert_snapshot!("help_dev", help(&["dev"]));
         assert_snapshot!("help_token_create", help(&["token", "create"]));
+        assert_snapshot!("help_audit", help(&["audit"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));
     }
 
@@ -183,6 +272,23 @@ mod tests {
         {
             assert!(parse_controller(wrong).is_err(), "{wrong} was taken");
         }
+    }
+
+    #[test]
+    fn what_no_controller_can_answer_is_refused_here() {
+        for wrong in [
+            ["--since", "yesterday"],
+            ["--until", "-"],
+            ["--limit", "0"],
+            ["--limit", "100001"],
+            ["--outcome", "maybe"],
+            ["-An", "shop"],
+        ] {
+            assert!(Cli::try_parse_from(["gantry", "audit"].iter().chain(&wrong)).is_err(), "{wrong:?}");
+        }
+        assert_eq!(parse_moment("2d").as_deref(), Ok("48h"));
+        assert_eq!(parse_moment("90m").as_deref(), Ok("90m"));
+        assert_eq!(parse_moment("2026-06-01T12:00:00+02:00").as_deref(), Ok("2026-06-01T12:00:00+02:00"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use sha2::{Digest as _, Sha256};
 
 use crate::output::failure::{hinted, hinted_by};
+use crate::output::plain::plain;
 
 /// No answer within this is an error.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,13 +57,13 @@ impl Controller {
     pub(crate) fn explain(&self, error: kube::Error, what: &str) -> anyhow::Error {
         match error {
             kube::Error::Api(status) if status.code == 404 => hinted(
-                format!("{what}: {}", status.message),
+                format!("{what}: {}", plain(&status.message)),
                 "is the namespace there? `kubectl get namespaces`",
             ),
             kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
-                hinted(format!("{what}: {}", status.message), "use a kubeconfig of an administrator")
+                hinted(format!("{what}: {}", plain(&status.message)), "use a kubeconfig of an administrator")
             }
-            kube::Error::Api(status) => anyhow::anyhow!("{what}: {}", status.message),
+            kube::Error::Api(status) => anyhow::anyhow!("{what}: {}", plain(&status.message)),
             other => hinted_by(
                 other,
                 format!("{what}: the controller at {} does not answer", self.url),

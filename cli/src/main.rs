@@ -1,4 +1,4 @@
-//! The person's tool: `gantry dev`, join tokens, and what to paste on a host.
+//! The person's tool: `gantry dev`, join tokens, what to paste on a host, and who did what.
 
 mod args;
 mod client;
@@ -34,6 +34,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Dev(options) => commands::dev::run(options).await,
         Command::Token(TokenCommand::Create(options)) => commands::token::run(&options).await,
+        Command::Audit(options) => commands::audit::run(&options).await,
         Command::Agent(AgentCommand::InstallCommand(options)) => commands::agent::run(&options).await,
     }
 }

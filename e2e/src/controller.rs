@@ -191,6 +191,13 @@ impl Controller {
         Ok(run(command).await?.trim().to_owned())
     }
 
+    /// What `gantry audit` prints.
+    pub async fn audit(&self, flags: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(workspace_binary("gantry")?);
+        command.env("KUBECONFIG", self.kubeconfig()).arg("audit").args(flags);
+        run(command).await
+    }
+
     /// The pin of its CA, as `gantry agent install-command` prints it.
     pub async fn ca_hash(&self) -> anyhow::Result<String> {
         let mut command = Command::new(workspace_binary("gantry")?);
