@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apiserver::{self, ApiServer, Check, ReadyChecks, kinds};
-use crate::audit::{self, Log, Schedule};
+use crate::audit::{self, Carrier, Outlet, Schedule, Webhook};
 use crate::auth::oidc::Issuers;
 use crate::auth::tokens::{TokenSettings, Tokens};
 use crate::auth::{Accounts, Authenticator};
@@ -169,15 +169,8 @@ async fn serve(
         watches.clone(),
         authenticator.clone(),
     );
-    let (log, log_writer) = match &config.audit_log {
-        Some(path) => {
-            let opened = Log::open(path).await;
-            let (log, writer) = opened.with_context(|| format!("cannot write to {}", path.display()))?;
-            (Some(log), Some(writer))
-        }
-        None => (None, None),
-    };
-    let api = api.with_audit(audit::Settings { trusted_proxies: config.trusted_proxies.clone(), log });
+    let (outlets, carriers) = open_copies(config).await?;
+    let api = api.with_audit(audit::Settings { trusted_proxies: config.trusted_proxies.clone(), outlets });
     let router = apiserver::router(&api);
     bootstrap(&apiserver::client(&router, "startup")).await?;
 
@@ -204,6 +197,10 @@ async fn serve(
         pki.write_admin_kubeconfig(path, &format!("https://{}", reachable(address)))?;
     }
     let (forgetting, noting) = (clock.clone(), clock.clone());
+    let (logging, logs) = (CancellationToken::new(), TaskTracker::new());
+    for carrier in carriers {
+        logs.spawn(carrier.run(metrics.clone(), entropy.clone(), logging.clone()));
+    }
     let parts = reconcilers::Parts {
         client: apiserver::client(&router, "reconcilers"),
         link: gateway.clone(),
@@ -214,12 +211,8 @@ async fn serve(
         config: reconcilers::Config { health_check_concurrency: config.health_check_concurrency.into() },
     };
 
-    let (reconciling, serving, logging) =
-        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let (reconcilers, servers, logs) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
-    if let Some(writer) = log_writer {
-        logs.spawn(writer.run(logging.clone()));
-    }
+    let (reconciling, serving) = (CancellationToken::new(), CancellationToken::new());
+    let (reconcilers, servers) = (TaskTracker::new(), TaskTracker::new());
     reconcilers.spawn(reconcilers::run(parts, reconciling.clone()));
     servers.spawn(server.run(router, serving.clone()));
     servers.spawn(gateway.clone().follow_peers(serving.clone()));
@@ -258,6 +251,24 @@ async fn serve(
     logs.close();
     logs.wait().await;
     Ok(())
+}
+
+/// Where audit events go besides the store, and who carries them there.
+async fn open_copies(config: &Config) -> anyhow::Result<(Vec<Outlet>, Vec<Carrier>)> {
+    let mut copies = Vec::new();
+    if let Some(path) = &config.audit_log {
+        let opened = Outlet::file(path).await;
+        copies.push(opened.with_context(|| format!("cannot write to {}", path.display()))?);
+    }
+    if let Some(url) = &config.audit_webhook {
+        let (ca, token) = (&config.audit_webhook_ca_file, &config.audit_webhook_token_file);
+        let webhook = Webhook::new(url, ca.as_deref(), token.as_deref());
+        copies.push(Outlet::webhook(webhook.context("audit events cannot be posted")?));
+    }
+    if let Some(endpoint) = config.otlp_endpoint.as_deref().filter(|_| config.audit_otlp) {
+        copies.push(Outlet::otlp(endpoint)?);
+    }
+    Ok(copies.into_iter().unzip())
 }
 
 /// Waits for a database that does not answer yet; ends on what waiting cannot mend, as a wrong password.

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Time;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
-use crate::audit::Network;
+use crate::audit::{Network, WebhookUrl};
 use crate::auth::oidc::is_https;
 use crate::auth::tokens::DEFAULT_ISSUER;
 use crate::pki::LONGEST_AGENT_LIFETIME;
@@ -137,6 +137,22 @@ pub struct Config {
     /// Write each audit event as a line of JSON to this file as well, or to standard output for `-`.
     #[arg(long, env = "GANTRY_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
+
+    /// Post audit events as lines of JSON to this URL as well; https, or http on this machine alone.
+    #[arg(long, env = "GANTRY_AUDIT_WEBHOOK", value_name = "URL")]
+    pub audit_webhook: Option<WebhookUrl>,
+
+    /// Trust the certificates in this file (PEM) there, instead of those that this machine trusts.
+    #[arg(long, env = "GANTRY_AUDIT_WEBHOOK_CA_FILE", value_name = "FILE", requires = "audit_webhook")]
+    pub audit_webhook_ca_file: Option<PathBuf>,
+
+    /// Show the bearer token in this file there. It is read anew for each post.
+    #[arg(long, env = "GANTRY_AUDIT_WEBHOOK_TOKEN_FILE", value_name = "FILE", requires = "audit_webhook")]
+    pub audit_webhook_token_file: Option<PathBuf>,
+
+    /// Send audit events as log records to `--otlp-endpoint` as well.
+    #[arg(long, env = "GANTRY_AUDIT_OTLP", requires = "otlp_endpoint")]
+    pub audit_otlp: bool,
 
     /// Believe what proxies of this network, as `10.0.0.0/8`, say in `X-Forwarded-For` of whom they speak for; may be given several times.
     #[arg(

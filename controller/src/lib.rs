@@ -15,6 +15,7 @@ pub mod config;
 pub mod embedded_postgres;
 pub mod gateway;
 pub mod live;
+mod outbound;
 pub mod pki;
 pub mod policy;
 pub mod reconcilers;

@@ -1,7 +1,9 @@
 //! From a request to its record, and from a record to what is read.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use gantry_api::names::{AUDIT_GROUP, GROUP, VERSION};
 use gantry_api::v1alpha1::{AuditEvent, AuditUser, OperationStatus, Phase};
@@ -336,7 +338,7 @@ fn end(event: &mut AuditEvent, status: &OperationStatus) {
 }
 
 /// An event as it is stored: what is asked for in columns, the rest as text.
-fn record(id: Uuid, namespace: &str, mut event: AuditEvent) -> Record {
+pub(super) fn record(id: Uuid, namespace: &str, mut event: AuditEvent) -> Record {
     let take = |text: &mut String| Record::column(&std::mem::take(text));
     Record {
         id,
@@ -372,6 +374,15 @@ pub fn shown(record: &Record) -> Value {
         fields.insert("apiVersion".to_owned(), format!("{AUDIT_GROUP}/{VERSION}").into());
     }
     shown
+}
+
+/// Records as lines of JSON.
+pub(super) fn lines(records: &[Arc<Record>]) -> String {
+    records.iter().fold(String::new(), |mut text, record| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}", shown(record));
+        text
+    })
 }
 
 impl Recorded {

@@ -1,11 +1,10 @@
-//! Where records go that no change takes along, and the copy of all of them.
+//! Where records go that no change takes along, and the copies of all of them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::shown;
-use super::log::Log;
+use super::copies::Outlet;
 use super::source::Network;
 use super::strangers::Strangers;
 use crate::storage::Store;
@@ -21,7 +20,7 @@ pub struct Settings {
     /// Proxies that are believed when they say whom they speak for.
     pub trusted_proxies: Vec<Network>,
     /// Where each event is written to as well.
-    pub log: Option<Log>,
+    pub outlets: Vec<Outlet>,
 }
 
 /// Takes records. Cheap to clone.
@@ -65,11 +64,16 @@ impl Sink {
         waits && matches!(tokio::time::timeout(PATIENCE, stored).await, Ok(Ok(Ok(()))))
     }
 
-    /// Writes a record into the log beside the store, if there is one.
+    /// Hands a record to whoever gets a copy, and waits for nobody.
     pub fn copy(&self, record: &Record) {
-        let Some(log) = &self.settings.log else { return };
-        if !log.write(shown(record).to_string()) {
-            self.metrics.audit_dropped.with_label_values(&["log"]).inc();
+        if self.settings.outlets.is_empty() {
+            return;
+        }
+        let record = Arc::new(record.clone());
+        for outlet in &self.settings.outlets {
+            if !outlet.take(&record) {
+                self.metrics.audit_dropped.with_label_values(&[outlet.name()]).inc();
+            }
         }
     }
 }

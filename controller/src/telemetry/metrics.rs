@@ -33,7 +33,8 @@ pub struct Metrics {
     pub commit_size: Histogram,
     /// `gantry_group_commit_duration_seconds`.
     pub commit_duration: Histogram,
-    /// `gantry_audit_dropped_total{reason}`: events of requests without a change that were not recorded.
+    /// `gantry_audit_dropped_total{reason}`: events of requests without a change that were not recorded; with the
+    /// name of a copy, events of any kind that it lacks.
     pub audit_dropped: IntCounterVec,
     /// `gantry_docker_endpoint_refusals_total{why}`: requests that the grammar of the Docker Engine API does not know.
     pub docker_refusals: IntCounterVec,
@@ -147,7 +148,7 @@ impl Metrics {
             audit_dropped: add!(IntCounterVec::new(
                 opts!(
                     "gantry_audit_dropped_total",
-                    "Events of refused and failed requests that were not recorded; those of changes are part of them."
+                    "Events of refused and failed requests that were not recorded, as those of changes always are; reasons log, webhook and otlp: events of any kind that are missing in that copy."
                 ),
                 &["reason"]
             )),

@@ -69,11 +69,15 @@ fn without_bodies() -> Targets {
 fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter =
         opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-    let resource = Resource::builder()
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
+}
+
+/// What everything is from that is sent over OTLP.
+pub(crate) fn resource() -> Resource {
+    Resource::builder()
         .with_service_name("gantry-controller")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+        .build()
 }
 
 impl Traces {

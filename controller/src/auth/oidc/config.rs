@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::checks;
 use super::claims::Mapping;
+use crate::outbound::TrustError;
 
 /// Longest file.
 const LONGEST: u64 = 1 << 20;
@@ -65,7 +66,16 @@ pub enum ConfigError {
     Roots(#[source] std::io::Error),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    Tls(#[source] rustls::Error),
+}
+
+impl From<TrustError> for ConfigError {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Roots(cause) => Self::Roots(cause),
+            TrustError::Tls(cause) => Self::Tls(cause),
+        }
+    }
 }
 
 /// Reads and checks the file. `own` are our own issuers, which it cannot name.

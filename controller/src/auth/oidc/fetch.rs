@@ -1,21 +1,19 @@
 //! What is asked of an issuer: two documents over TLS, bounded in time and size, and from nowhere else than it says.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 
 use super::checks::is_https;
 use super::config::ConfigError;
 use super::keys::{KeySet, Unusable};
+use crate::outbound::client_config;
 
 /// Longest document.
 const LONGEST: usize = 1 << 20;
@@ -59,20 +57,8 @@ impl FetchError {
 impl Fetcher {
     /// Trusts these authorities and no other; where absent, those of the machine.
     pub fn new(authorities: Option<&[CertificateDer<'static>]>) -> Result<Self, ConfigError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let builder = match authorities {
-            Some(authorities) => {
-                let mut roots = RootCertStore::empty();
-                for authority in authorities {
-                    roots.add(authority.clone())?;
-                }
-                builder.with_root_certificates(roots)
-            }
-            None => builder.with_native_roots().map_err(ConfigError::Roots)?,
-        };
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(builder.with_no_client_auth())
+            .with_tls_config(client_config(authorities)?)
             .https_only()
             .enable_http1()
             .build();
