@@ -20,7 +20,7 @@ use crate::auth::oidc::Issuers;
 use crate::auth::tokens::{TokenSettings, Tokens};
 use crate::auth::{Accounts, Authenticator};
 use crate::bootstrap::bootstrap;
-use crate::clock::{SharedClock, SharedEntropy, SystemClock, SystemEntropy};
+use crate::clock::{Clock as _, Entropy as _, SharedClock, SharedEntropy, SystemClock, SystemEntropy};
 use crate::config::{AuditCommand, Command, Config, DatabaseUrl, KeysCommand};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::gateway::directory::ApiDirectory;
@@ -33,7 +33,7 @@ use crate::storage::audit::{Head, Verified, Verifier};
 use crate::storage::lease::Leadership;
 use crate::storage::postgres::Postgres;
 use crate::storage::replicas::{Replica, Replicas};
-use crate::storage::{Retention, StorageError, Store};
+use crate::storage::{Position, Retention, StorageError, Store};
 use crate::telemetry::metrics::Metrics;
 
 mod keys;
@@ -68,12 +68,30 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 async fn restore(database_url: &DatabaseUrl) -> anyhow::Result<()> {
     let options =
         database_url.reveal().parse::<PgConnectOptions>().context("the database URL cannot be read")?;
-    let begun = Postgres::begin_history(options).await.context(NO_DATABASE)?;
+    let command = command("store_restore", "gantry-controller restore");
+    let record = |begun: Position| {
+        let history = ("history", begun.identity.incarnation.into());
+        command.record(audit::Outcome::Success, [history, ("version", begun.version.0.into())])
+    };
+    let begun = Postgres::begin_history(options, record).await.context(NO_DATABASE)?;
     println!(
         "history {} begins after version {}: controllers may be started, agents reconcile with them by themselves",
         begun.identity.incarnation, begun.version
     );
     Ok(())
+}
+
+/// What is recorded of what is done with this program at the database itself.
+fn command(action: &'static str, line: &'static str) -> audit::Command {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    audit::Command {
+        id: SystemEntropy.uuid(),
+        at: SystemClock.now(),
+        action,
+        line,
+        system_user: user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
+        host: host_name().unwrap_or_default(),
+    }
 }
 
 /// Looks for a flaw in the audit log.

@@ -3,6 +3,7 @@
 //! Knows neither HTTP nor SQL. A request gets a [`Ticket`] before anything else; the write it leads to takes the ticket's record into its
 //! own transaction, and what leads to none is recorded when it is answered.
 
+mod command;
 mod copies;
 mod event;
 mod policy;
@@ -11,6 +12,7 @@ mod source;
 mod strangers;
 mod trim;
 
+pub use command::Command;
 pub use copies::{Carrier, OtlpError, Outlet, Webhook, WebhookError, WebhookUrl};
 pub use event::{Answered, Asked, Enrollment, Ticket, shown};
 pub use policy::Outcome;

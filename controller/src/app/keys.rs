@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
 use super::NO_DATABASE;
+use crate::audit::Outcome;
 use crate::clock::{Entropy, SharedEntropy, SystemEntropy};
 use crate::config::{Config, KeyRingArgs, RotateArgs};
 use crate::pki;
@@ -63,12 +64,28 @@ pub(super) async fn rotate(args: &RotateArgs) -> anyhow::Result<()> {
         put_in_front(&source, entropy.as_ref())?;
     }
     let sealer = Sealer::open(source.clone(), entropy).context(NO_RING)?;
+    let command = super::command("keys_rotate", "gantry-controller keys rotate");
+    let key = sealer.ring().sealing().to_string();
+    let begun = [("phase", "begun".into()), ("key", key.as_str().into()), ("newKey", args.new_key.into())];
+    let begun = command.record(Outcome::Success, begun);
+    Postgres::record_alone(options.clone(), &begun)
+        .await
+        .context("nothing was sealed anew, since it cannot be recorded in the audit log")?;
     println!(
         "the key `{}` seals; Secrets of another are looked for until none has come for {SETTLED:?}",
         sealer.ring().sealing()
     );
-    let told = Postgres::reseal(options, &sealer, SETTLED).await.context(NO_DATABASE)?;
+    let told = Postgres::reseal(options.clone(), &sealer, SETTLED).await.context(NO_DATABASE)?;
+    let outcome = if told.left == 0 { Outcome::Success } else { Outcome::Failure };
+    let ended = [
+        ("phase", "ended".into()),
+        ("key", key.into()),
+        ("sealed", (told.objects + told.changes).into()),
+        ("left", told.left.into()),
+    ];
+    let recorded = Postgres::record_alone(options, &command.record(outcome, ended)).await;
     println!("{}", report(&told, &sealer.ring(), &source));
+    recorded.context("the end of this is missing in the audit log")?;
     anyhow::ensure!(
         told.left == 0,
         "{} rows cannot be opened and are as they were: put their keys back into {source} and run this again, or delete those objects",

@@ -15,7 +15,7 @@ mod rows;
 
 pub use chain::{Broken, Head, Verified, Verifier};
 pub(super) use recorder::{Recorder, Waiting};
-pub(super) use rows::Columns;
+pub(super) use rows::{Columns, record_events};
 
 /// One event, ready to be stored. What is asked for has a column, everything else is in `content`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::audit::{Question, Record, Recorded};
+use super::audit::{Question, Record, Recorded, record_events};
 use super::compaction::{self, Retention};
 use super::sealing::{self, Sealer};
 use super::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version, notify};
@@ -103,22 +103,30 @@ impl Postgres {
         seen.version = versions.iter().flatten().copied().fold(seen.version, Version::max);
     }
 
-    /// Begins a new history in a database that somebody has set back; its position then. No controller may run on it.
-    pub async fn begin_history(options: PgConnectOptions) -> Result<Position, StorageError> {
+    /// Begins a new history in a database that somebody has set back; its position then. No controller may run on it. There is no new
+    /// history without the record of it.
+    pub async fn begin_history(
+        options: PgConnectOptions,
+        record: impl FnOnce(Position) -> Record,
+    ) -> Result<Position, StorageError> {
         let options = options.disable_statement_logging();
         within(LONG_PATIENCE, migrate(&options)).await?;
         let begin = async {
             let mut connection = options.connect().await?;
             prepare(&mut connection).await?;
+            let mut transaction = connection.begin().await?;
             sqlx::query!("SELECT begin_incarnation(incarnation + 1, version) IS NULL AS done FROM counter")
-                .fetch_one(&mut connection)
+                .fetch_one(&mut *transaction)
                 .await?;
-            sqlx::query!("DELETE FROM sessions").execute(&mut connection).await?;
+            sqlx::query!("DELETE FROM sessions").execute(&mut *transaction).await?;
             let begun =
-                sqlx::query!("SELECT version, incarnation FROM counter").fetch_one(&mut connection).await?;
-            connection.close().await?;
+                sqlx::query!("SELECT version, incarnation FROM counter").fetch_one(&mut *transaction).await?;
             let identity = Identity { incarnation: begun.incarnation };
-            Ok::<_, sqlx::Error>(Position { identity, version: Version(begun.version) })
+            let begun = Position { identity, version: Version(begun.version) };
+            record_events(&mut *transaction, &[record(begun)]).await?;
+            transaction.commit().await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(begun)
         };
         within(READ_PATIENCE, begin).await
     }

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use gantry_controller::audit::{Command, Outcome};
 use gantry_controller::clock::{Entropy as _, SystemEntropy};
 use gantry_controller::storage::audit::{Question, RETENTION, Record, Recorded, Verifier};
+use gantry_controller::storage::postgres::Postgres;
 use gantry_controller::storage::{Store, Write, WriteError};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::world::storage::{Database, create, key, resource, update};
@@ -363,4 +366,67 @@ async fn a_page_has_the_newest_events_that_are_asked_for_and_the_next_goes_on_af
     }
     let until = Question { until: Some(middle), limit: 100, ..Question::default() };
     assert_eq!(store.recorded(&until).await.expect("it answers"), everything[31..]);
+}
+
+#[tokio::test]
+async fn t30_a_new_history_and_its_record_are_one_and_there_is_neither_without_the_other() {
+    let database = Database::start().await;
+    let store = database.store().await;
+    let begin = async |name: &'static str| {
+        let options = database.server.url().parse().expect("a URL");
+        Postgres::begin_history(options, |begun| Record { content: format!("{begun:?}"), ..record(name) })
+            .await
+    };
+    let history = async || {
+        let said = database.query("SELECT incarnation FROM counter").await;
+        said.trim().parse::<i64>().expect("a number")
+    };
+    let before = history().await;
+
+    let begun = begin("restored").await.expect("it is recorded");
+    let last = all(&store).await.remove(0).record;
+    assert_eq!((last.name.as_str(), last.content), ("restored", format!("{begun:?}")));
+    assert_eq!(history().await, before + 1);
+
+    database.query("ALTER TABLE audit_events ADD CONSTRAINT broken CHECK (name <> 'bad') NOT VALID").await;
+    begin("bad").await.expect_err("it cannot be recorded");
+    assert_eq!(history().await, before + 1);
+    assert_eq!(database.verify().await, "1 from 1");
+}
+
+#[tokio::test]
+async fn what_a_command_did_is_part_of_the_chain() {
+    let database = Database::start().await;
+    let store = database.store().await;
+    let command = Command {
+        id: SystemEntropy.uuid(),
+        at: "2026-11-28T02:00:00Z".parse().expect("a time"),
+        action: "keys_rotate",
+        line: "gantry-controller keys rotate",
+        system_user: "ada\u{1b}".to_owned(),
+        host: "nuc-00".to_owned(),
+    };
+
+    let options = database.server.url().parse().expect("a URL");
+    let told = command.record(Outcome::Failure, [("left", 1.into())]);
+    Postgres::record_alone(options, &told).await.expect("it is recorded");
+
+    let shown = all(&store).await.remove(0).shown();
+    insta::assert_json_snapshot!(
+        json!([shown["user"], shown["action"], shown["path"], shown["outcome"], shown["parameters"]]),
+        @r#"
+    [
+      "system:gantry:command",
+      "keys_rotate",
+      "gantry-controller keys rotate",
+      "failure",
+      {
+        "host": "nuc-00",
+        "left": 1,
+        "systemUser": "ada�"
+      }
+    ]
+    "#
+    );
+    assert_eq!(database.verify().await, "1 from 1");
 }

@@ -39,6 +39,9 @@ async fn t29_a_secret_is_not_in_the_database_and_its_key_is_changed_while_everyt
 
     let said = world.controller.rotate_keys(&["--new-key"]).await?;
     ensure!(said.contains(&format!("used by no row any more: {old}")), "it says: {said}");
+    let recorded = world.controller.audit(&["-A", "--action", "keys_rotate", "-o", "yaml"]).await?;
+    ensure!(recorded.matches("phase: ").count() == 2 && !recorded.contains(PLANTED), "{recorded}");
+    // The events name the new key alone, so the old one stands nowhere.
     ensure!(!dump(&world).await?.contains(old), "the old key is in use");
     shows_it(&world).await?;
     let after = std::fs::read_to_string(&ring)?;

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgExecutor};
 use tracing::instrument;
 use uuid::Uuid;
 
 use super::{Question, Record, Recorded};
 use crate::storage::StorageError;
-use crate::storage::postgres::{Postgres, within};
+use crate::storage::postgres::{Postgres, prepare, within};
 
 /// How long a batch may take before its connection is given up as dead.
 const RECORD_PATIENCE: Duration = Duration::from_secs(10);
@@ -57,24 +59,18 @@ impl Postgres {
     /// Adds events to the chain, in this order and all at once.
     #[instrument(name = "storage.audit.record", skip_all, fields(events = records.len()))]
     pub(in crate::storage) async fn record_events(&self, records: &[Record]) -> Result<(), StorageError> {
-        let columns: Columns<'_> = records.iter().collect();
-        let done = sqlx::query!(
-            "SELECT record_audit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) IS NULL AS done",
-            &vec![true; records.len()],
-            &columns.ids,
-            &columns.users as &[&str],
-            &columns.actions as &[&str],
-            &columns.resources as &[&str],
-            &columns.namespaces as &[&str],
-            &columns.names as &[&str],
-            &columns.instances as &[&str],
-            &columns.outcomes as &[&str],
-            &columns.contents as &[&str],
-            &columns.digests,
-        )
-        .fetch_one(&self.pool);
-        within(RECORD_PATIENCE, done).await?;
-        Ok(())
+        within(RECORD_PATIENCE, record_events(&self.pool, records)).await
+    }
+
+    /// Adds one event to the chain of a database that nothing else is done with.
+    pub async fn record_alone(options: PgConnectOptions, record: &Record) -> Result<(), StorageError> {
+        let recorded = async {
+            let mut connection = options.disable_statement_logging().connect().await?;
+            prepare(&mut connection).await?;
+            record_events(&mut connection, std::slice::from_ref(record)).await?;
+            connection.close().await
+        };
+        within(RECORD_PATIENCE, recorded).await
     }
 
     /// A page of events, the newest first.
@@ -118,6 +114,31 @@ impl Postgres {
             .fetch_one(&self.pool);
         Ok(u64::try_from(within(READ_PATIENCE, dropped).await?).unwrap_or_default())
     }
+}
+
+/// Adds events to the chain, in this order and all at once; in a transaction, after whatever it changes.
+pub(in crate::storage) async fn record_events(
+    executor: impl PgExecutor<'_>,
+    records: &[Record],
+) -> Result<(), sqlx::Error> {
+    let columns: Columns<'_> = records.iter().collect();
+    sqlx::query!(
+        "SELECT record_audit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) IS NULL AS done",
+        &vec![true; records.len()],
+        &columns.ids,
+        &columns.users as &[&str],
+        &columns.actions as &[&str],
+        &columns.resources as &[&str],
+        &columns.namespaces as &[&str],
+        &columns.names as &[&str],
+        &columns.instances as &[&str],
+        &columns.outcomes as &[&str],
+        &columns.contents as &[&str],
+        &columns.digests,
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(())
 }
 
 /// A row of the table.

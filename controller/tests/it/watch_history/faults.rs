@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_controller::storage::Retention;
+use gantry_controller::storage::audit::Record;
 use gantry_controller::storage::postgres::Postgres;
 use tokio::time::Instant;
 
@@ -188,10 +189,24 @@ impl Faults {
         self.database.put_saved_back().await;
         self.database.server.resume().await.expect("it recovers");
         let options = self.database.server.url().parse().expect("a URL");
-        Postgres::begin_history(options).await.expect("it is there");
+        Postgres::begin_history(options, |_| restored()).await.expect("it is there");
         for number in 0..REPLICAS {
             world.replicas.start_anew(number).await;
         }
         drop(quiet);
+    }
+}
+
+fn restored() -> Record {
+    Record {
+        id: uuid::Uuid::nil(),
+        user: String::new(),
+        action: "store_restore".to_owned(),
+        resource: String::new(),
+        namespace: String::new(),
+        name: String::new(),
+        instance: String::new(),
+        outcome: "success".to_owned(),
+        content: "{}".to_owned(),
     }
 }
