@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod network;
 pub mod pgbouncer;
+pub mod places;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

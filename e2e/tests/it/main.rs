@@ -18,6 +18,7 @@ mod link;
 mod live;
 mod operate;
 mod outage;
+mod planted;
 mod podman;
 mod quiet;
 mod registries;
