@@ -53,7 +53,7 @@ fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
     let action = match (request.route.right, request.route.id) {
         (Right::Exec, "ContainerExec") => PolicyAction::Exec,
         (Right::Attach, "ContainerAttach") => PolicyAction::Attach,
-        (Right::Create, _) | (Right::Networks, "NetworkCreate") | (Right::Volumes, _) => PolicyAction::Create,
+        (Right::Create | Right::Volumes, _) | (Right::Networks, "NetworkCreate") => PolicyAction::Create,
         (Right::Update | Right::Networks, _) => PolicyAction::Update,
         (Right::Start, _) => PolicyAction::Start,
         (Right::Stop, _) => PolicyAction::Stop,
