@@ -28,6 +28,8 @@ const LIST_EVERY: Duration = Duration::from_secs(300);
 const JITTER_MS: u64 = 60_000;
 /// After events may have been missed, the list is taken within this time.
 const SOON_MS: u64 = 500;
+/// The first list, of an engine whose events cannot be heard.
+const FIRST_WITHIN: Duration = Duration::from_secs(3);
 /// Between two tries of a list that failed.
 const RETRY: Duration = Duration::from_secs(5);
 /// Updates that a slow follower may be behind.
@@ -148,7 +150,8 @@ struct Keeper {
 impl Keeper {
     async fn run(self) {
         let mut happenings = self.lists.happenings();
-        let mut next_list = Instant::now();
+        // Sooner where its events can be heard, which is told.
+        let mut next_list = Instant::now() + FIRST_WITHIN;
         loop {
             let Some(shared) = self.shared.upgrade() else { return };
             let mut asked = false;

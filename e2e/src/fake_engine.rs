@@ -132,7 +132,8 @@ impl FakeEngine {
         self.state.lock().requests.clone()
     }
 
-    /// The most requests about containers that have waited for an answer at the same time while it hung. Health checks are not.
+    /// The most requests about containers that have waited for an answer at the same time while it hung. Health checks are
+    /// not, nor is the inventory's list, of which there is one at a time.
     pub fn most_waiting(&self) -> usize {
         self.state.lock().most_waiting
     }
@@ -198,7 +199,8 @@ async fn serve(
     shared.lock().requests.push(format!("{} {path}", request.method()));
     let is_hung = *hangs.borrow();
     if is_hung {
-        let _waiting = path.starts_with("/containers/").then(|| Waiting::begin(&shared));
+        let is_about_one = path.starts_with("/containers/") && path != "/containers/json";
+        let _waiting = is_about_one.then(|| Waiting::begin(&shared));
         // The sender lives as long as the engine.
         hangs.wait_for(|hangs| !hangs).await.ok();
     }
@@ -290,6 +292,9 @@ fn look(state: &State, path: &str) -> Response<Body> {
         }
         // By its id one tells one run of an engine from another.
         ["networks"] => json!([{"Name": "bridge", "Id": "run-1", "Driver": "bridge"}]),
+        ["containers", "json"] => list(state),
+        ["images", "json"] => json!([]),
+        ["volumes"] => json!({"Volumes": []}),
         ["containers", name, "json"] => match state.find(name) {
             Some((id, container)) => inspect(id, container),
             None => return state.not_found(path),
@@ -297,6 +302,14 @@ fn look(state: &State, path: &str) -> Response<Body> {
         _ => return state.not_found(path),
     };
     state.answer(StatusCode::OK, &found)
+}
+
+/// All of them, whatever filter came.
+fn list(state: &State) -> Value {
+    let listed = state.containers.iter().map(|(id, container)| {
+        json!({"Id": id, "Names": [format!("/{}", container.name)], "Image": "app:1", "State": container.state})
+    });
+    listed.collect()
 }
 
 fn inspect(id: &str, container: &Container) -> Value {

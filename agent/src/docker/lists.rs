@@ -43,8 +43,8 @@ pub trait Listing: Send + Sync + 'static {
     /// All volumes.
     async fn volumes(&self) -> Result<Vec<Volume>, DockerError>;
 
-    /// One item at once, then one for each burst of events, some a second; also when the engine goes away and when it is back. It
-    /// reconnects by itself and never ends.
+    /// One item once the engine's events can be heard, then one for each burst of them, some a second; also when the engine goes away and
+    /// when it is back. It reconnects by itself and never ends.
     fn happenings(&self) -> BoxStream<'static, Happened>;
 }
 

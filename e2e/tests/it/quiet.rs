@@ -39,9 +39,17 @@ async fn an_idle_agent_asks_docker_for_its_events_once_and_for_its_facts_at_each
         *asked.entry(request).or_default() += 1;
     }
     let of = |request: &str| asked.get(request).copied().unwrap_or_default();
+    let lists = ["GET /containers/json", "GET /images/json", "GET /networks", "GET /volumes"];
     let known = ["GET /_ping", "GET /version", "GET /info", "GET /events"];
-    ensure!(asked.keys().all(|request| known.contains(&request.as_str())), "{asked:?}");
-    assert_eq!(of("GET /events"), 1, "{asked:?}");
+    ensure!(
+        asked.keys().all(|request| known.iter().chain(&lists).any(|known| known == request)),
+        "{asked:?}"
+    );
+    // One for who only wants to know that something changed, one for the inventory.
+    assert_eq!(of("GET /events"), 2, "{asked:?}");
+    for list in lists {
+        assert_eq!(of(list), 1, "{asked:?}");
+    }
     // Once for each check, one of which may be under way, and once for the engine's id at the start.
     let most = checked + 2;
     for request in ["GET /info", "GET /version", "GET /_ping"] {

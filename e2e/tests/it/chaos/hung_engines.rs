@@ -199,7 +199,7 @@ async fn one_hangs(hosts: usize, times: usize) -> anyhow::Result<()> {
     let most = hung.most_waiting();
     hung.hang(false);
 
-    tell("F20", "calls that wait for the hung engine, but its health check", "<= 10", most)?;
+    tell("F20", "calls that wait for the hung engine, but its health check and its one list", "<= 10", most)?;
     tell("F20", "further ones are told so at once", "yes", if told { "yes" } else { "no" })?;
     let figures = |histogram| {
         format!("p50 {:.0} ms, p99 {:.0} ms", milliseconds(histogram, 0.5), milliseconds(histogram, 0.99))
