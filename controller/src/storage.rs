@@ -27,6 +27,7 @@ pub mod memory;
 mod newest;
 mod notify;
 pub mod postgres;
+pub mod recordings;
 pub mod replicas;
 mod reseal;
 mod resources;
@@ -42,6 +43,7 @@ pub use types::*;
 
 use audit::{Question, Record, Recorded, Recorder, Waiting};
 use follower::Follower;
+use recordings::Tapes;
 use writer::{Pending, Writer};
 
 /// Writers that may wait before a caller has to.
@@ -156,6 +158,11 @@ impl Store {
     /// Drops the days of events that are older; how many. Safe to run on many replicas at once, and to repeat where it fails.
     pub async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
         self.0.backend.trim_records(keep).await
+    }
+
+    /// Where terminals are recorded.
+    pub fn tapes(&self) -> &dyn Tapes {
+        self.0.backend.tapes()
     }
 
     /// What reads are answered from.

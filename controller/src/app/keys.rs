@@ -80,7 +80,7 @@ pub(super) async fn rotate(args: &RotateArgs) -> anyhow::Result<()> {
     let ended = [
         ("phase", "ended".into()),
         ("key", key.into()),
-        ("sealed", (told.objects + told.changes).into()),
+        ("sealed", (told.objects + told.changes + told.recordings).into()),
         ("left", told.left.into()),
     ];
     let recorded = Postgres::record_alone(options, &command.record(outcome, ended)).await;
@@ -121,8 +121,10 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
 }
 
 fn report(told: &Resealed, ring: &KeyRing, source: &KeySource) -> String {
-    let mut lines =
-        vec![format!("sealed anew: {} Secrets, {} entries of the change log", told.objects, told.changes)];
+    let mut lines = vec![format!(
+        "sealed anew: {} Secrets, {} entries of the change log, {} recordings",
+        told.objects, told.changes, told.recordings
+    )];
     lines.extend(told.left_first.iter().map(|why| format!("cannot be opened: {why}")));
     let is_unused = |id: &&str| *id != ring.sealing().as_str() && !told.rows_by_key.contains_key(*id);
     let unused: Vec<&str> = ring.ids().iter().map(|id| id.as_str()).filter(is_unused).collect();
@@ -202,12 +204,12 @@ mod tests {
         let [new, old, lost] = ring.ids()[..] else { panic!("three keys") };
         let rows_by_key = [(new.to_string(), 3), (lost.to_string(), 1)].into();
         let left_first = vec!["secrets \"default/a\" at version 7: it is broken".to_owned()];
-        let told = Resealed { objects: 1, changes: 2, rows_by_key, left: 1, left_first };
+        let told = Resealed { objects: 1, changes: 2, recordings: 3, rows_by_key, left: 1, left_first };
 
         let said = report(&told, &ring, &source).replace(old.as_str(), "OLD");
 
         insta::assert_snapshot!(said, @r#"
-        sealed anew: 1 Secrets, 2 entries of the change log
+        sealed anew: 1 Secrets, 2 entries of the change log, 3 recordings
         cannot be opened: secrets "default/a" at version 7: it is broken
         used by no row any more: OLD; take them out of GANTRY_ENCRYPTION_KEYS, and keep them with the backups from before
         "#);

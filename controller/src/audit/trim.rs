@@ -8,7 +8,7 @@ use jiff::{Timestamp, ToSpan as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::storage::Store;
+use crate::storage::{StorageError, Store};
 
 /// How often the clock is looked at: it may be set, and a machine may sleep.
 const LOOK: Duration = Duration::from_secs(30);
@@ -44,10 +44,14 @@ pub async fn trim_daily(store: Store, clock: SharedClock, schedule: Schedule, st
         // A clock that was ahead for a while must not put it off.
         due = due.min(schedule.next(clock.now()));
         if clock.now() >= due {
-            match store.trim_records(schedule.keep).await {
-                Ok(days) => {
-                    if days > 0 {
-                        tracing::info!(days, "days of the audit log were dropped");
+            match trim(&store, schedule.keep).await {
+                Ok((days, recordings)) => {
+                    if days + recordings > 0 {
+                        tracing::info!(
+                            days,
+                            recordings,
+                            "days of the audit log, and recordings, were dropped"
+                        );
                     }
                     due = schedule.next(clock.now());
                 }
@@ -61,6 +65,11 @@ pub async fn trim_daily(store: Store, clock: SharedClock, schedule: Schedule, st
             () = tokio::time::sleep(LOOK) => {}
         }
     }
+}
+
+/// Days and recordings that were dropped.
+async fn trim(store: &Store, keep: Duration) -> Result<(u64, u64), StorageError> {
+    Ok((store.trim_records(keep).await?, store.tapes().trim(keep).await?))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::audit::{Question, Record, Recorded};
+use super::recordings::Tapes;
 use super::{ChangeKind, Key, Version, Write};
 
 /// Why the database could not be asked. Cheap to clone, so that callers who shared a question share the answer.
@@ -208,6 +209,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Drops whole days of events that are older; how many.
     async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError>;
+
+    /// Where terminals are recorded.
+    fn tapes(&self) -> &dyn Tapes;
 
     /// Changes when there may be something new in the log. Never the only way to learn of it.
     fn notices(&self) -> watch::Receiver<u64>;

@@ -11,11 +11,16 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::audit::{Question, Record, Recorded};
+use super::recordings::Tapes;
 use super::{
     Backend, Batch, ChangeKind, Effect, Expects, Identity, Key, LoggedChange, Position, Snapshot,
     StorageError, Stored, Tail, Version,
 };
 use crate::clock::SharedClock;
+
+mod tapes;
+
+use tapes::Kept;
 
 /// How far the counter jumps when a history ends, so that no version is ever used for two states.
 pub(super) const REWIND_JUMP: i64 = 1_000_000_000;
@@ -37,6 +42,7 @@ struct State {
     floor: Version,
     rewinds: Vec<Rewind>,
     events: Vec<Recorded>,
+    recordings: Vec<Kept>,
     is_away: bool,
     cannot_record: bool,
 }
@@ -57,6 +63,7 @@ impl MemoryBackend {
                 floor: Version(0),
                 rewinds: Vec::new(),
                 events: Vec::new(),
+                recordings: Vec::new(),
                 is_away: false,
                 cannot_record: false,
             })),
@@ -237,6 +244,10 @@ impl Backend for MemoryBackend {
     async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
         let horizon = self.clock.now() - jiff::SignedDuration::try_from(keep).unwrap_or_default();
         self.ask(|state| state.events.retain(|event| event.at >= horizon)).map(|()| 0)
+    }
+
+    fn tapes(&self) -> &dyn Tapes {
+        self
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

@@ -8,20 +8,23 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::audit::{Question, Record, Recorded, record_events};
 use super::compaction::{self, Retention};
+use super::recordings::Tapes;
 use super::sealing::{self, Sealer};
 use super::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version, notify};
 use crate::clock::Entropy;
 
-/// Connections of one replica: the writer, the listener, the follower, readers' shared question, the recorder, compaction, and two to
-/// read the audit log.
-const CONNECTIONS: u32 = 8;
+/// Connections of one replica: the writer, the listener, the follower, readers' shared question, the recorder, compaction, two to
+/// read the audit log, and two to record terminals.
+const CONNECTIONS: u32 = 10;
+/// The last two of them.
+const OF_TAPES: usize = 2;
 /// Those of them that are kept open, so that the first four have theirs when a server has none to give any more.
 const KEPT: u32 = 4;
 /// How long anyone waits for a connection.
@@ -43,6 +46,8 @@ pub struct Postgres {
     notices: watch::Sender<u64>,
     /// Stands between the tables and everybody else.
     pub(super) sealer: Arc<Sealer>,
+    /// Of those who record terminals.
+    pub(super) tape_turns: Arc<Semaphore>,
     _listener: AbortOnDropHandle<()>,
     _compaction: AbortOnDropHandle<()>,
     _key_ring: AbortOnDropHandle<()>,
@@ -83,6 +88,7 @@ impl Postgres {
             seen,
             notices,
             sealer,
+            tape_turns: Arc::new(Semaphore::new(OF_TAPES)),
             _listener: AbortOnDropHandle::new(listener),
             _compaction: AbortOnDropHandle::new(compaction),
             _key_ring: AbortOnDropHandle::new(key_ring),
@@ -180,6 +186,10 @@ impl Backend for Postgres {
 
     async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
         self.trim_events(keep).await
+    }
+
+    fn tapes(&self) -> &dyn Tapes {
+        self
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

@@ -9,10 +9,11 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::postgres::{Postgres, READ_PATIENCE, prepare, within};
 use super::sealing::{KEY_ID_PATTERN, SECRETS, Sealer};
-use super::{Key, Resource, StorageError, Stored, Version};
+use super::{Key, Resource, StorageError, Stored, Version, recordings};
 
 /// How long no more rows of another key must have come until none can. A controller may take so long to learn of a new key, and then to
 /// commit what it had sealed with the one before.
@@ -29,6 +30,8 @@ pub struct Resealed {
     pub objects: u64,
     /// Entries of the change log that were.
     pub changes: u64,
+    /// Recordings whose key was.
+    pub recordings: u64,
     /// Rows by the key they are sealed with now; "" counts those that are not sealed.
     pub rows_by_key: BTreeMap<String, i64>,
     /// Rows that were left as they are, the first ones with the reason.
@@ -42,9 +45,10 @@ pub struct Resealed {
 enum Table {
     Resources,
     Changes,
+    Recordings,
 }
 
-/// One time through both tables.
+/// One time through the tables.
 struct Pass<'a> {
     connection: &'a mut PgConnection,
     sealer: &'a Sealer,
@@ -68,11 +72,12 @@ impl Postgres {
             let mut pass = Pass { connection: &mut connection, sealer, told: Resealed::default() };
             pass.run().await?;
             let found = pass.told;
-            if found.objects + found.changes > 0 {
+            if found.objects + found.changes + found.recordings > 0 {
                 quiet_since = Instant::now();
             }
             told.objects += found.objects;
             told.changes += found.changes;
+            told.recordings += found.recordings;
             (told.left, told.left_first) = (found.left, found.left_first);
             if quiet_since.elapsed() >= settled {
                 break;
@@ -114,9 +119,16 @@ impl Pass<'_> {
         let mut after = Version::default();
         loop {
             let rows = within(READ_PATIENCE, self.changes_after(after)).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
+            let Some(last) = rows.last() else { break };
             after = last.version;
             self.told.changes += self.seal(Table::Changes, rows).await?;
+        }
+        let mut after = Uuid::nil();
+        loop {
+            let rows = within(READ_PATIENCE, self.recordings_after(after)).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.uid;
+            self.told.recordings += self.seal(Table::Recordings, rows).await?;
         }
     }
 
@@ -178,6 +190,28 @@ impl Pass<'_> {
         Ok(rows.map(|row| stored(&row.namespace, &row.name, row.uid, row.version, row.data)).collect())
     }
 
+    async fn recordings_after(&mut self, after: Uuid) -> Result<Vec<Stored>, sqlx::Error> {
+        let ring = self.sealer.ring();
+        let rows = sqlx::query!(
+            "SELECT id, namespace, key FROM recordings
+            WHERE id > $1 AND substring(left(key, 100) FROM $2::text) IS DISTINCT FROM $3 ORDER BY id LIMIT $4",
+            after,
+            KEY_ID_PATTERN,
+            ring.sealing().as_str(),
+            PAGE,
+        )
+        .fetch_all(&mut *self.connection)
+        .await?;
+        let stored = rows.into_iter().map(|row| Stored {
+            key: recordings::key(&row.namespace, row.id),
+            uid: row.id,
+            version: Version(0),
+            labels: BTreeMap::new(),
+            text: Ok(row.key),
+        });
+        Ok(stored.collect())
+    }
+
     /// Replaces the text of the version that was read, and of no other: a write that came first stays as it is.
     async fn put(&mut self, table: Table, row: &Stored, text: &str) -> Result<u64, sqlx::Error> {
         let Key { resource, namespace, name } = &row.key;
@@ -206,12 +240,17 @@ impl Pass<'_> {
                 .execute(&mut *self.connection)
                 .await?
             }
+            Table::Recordings => {
+                sqlx::query!("UPDATE recordings SET key = $2 WHERE id = $1", row.uid, text)
+                    .execute(&mut *self.connection)
+                    .await?
+            }
         };
         Ok(done.rows_affected())
     }
 }
 
-fn stored(namespace: &str, name: &str, uid: uuid::Uuid, version: i64, data: String) -> Stored {
+fn stored(namespace: &str, name: &str, uid: Uuid, version: i64, data: String) -> Stored {
     Stored {
         key: Key { resource: Resource(SECRETS.into()), namespace: namespace.into(), name: name.into() },
         uid,
@@ -229,7 +268,21 @@ async fn rows_by_key(connection: &mut PgConnection) -> Result<BTreeMap<String, i
         SECRETS,
         KEY_ID_PATTERN,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.key, row.rows)).collect())
+    let mut by_key: BTreeMap<String, i64> = rows.into_iter().map(|row| (row.key, row.rows)).collect();
+    // A schema from before there were any is looked at too, before it is brought up to date.
+    let are_there = sqlx::query_scalar!(r#"SELECT to_regclass('recordings') IS NOT NULL AS "are_there!""#);
+    if are_there.fetch_one(&mut *connection).await? {
+        let rows = sqlx::query!(
+            r#"SELECT coalesce(substring(left(key, 100) FROM $1::text), '') AS "key!", count(*) AS "rows!" FROM recordings GROUP BY 1"#,
+            KEY_ID_PATTERN,
+        )
+        .fetch_all(connection)
+        .await?;
+        for row in rows {
+            *by_key.entry(row.key).or_default() += row.rows;
+        }
+    }
+    Ok(by_key)
 }

@@ -16,20 +16,23 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::recordings::RECORDINGS;
 use super::{Key, Stored};
 use crate::clock::SharedEntropy;
 
 mod envelope;
+mod pieces;
 mod ring;
 #[cfg(test)]
 mod tests;
 
 pub(super) use envelope::KEY_ID_PATTERN;
+pub(super) use pieces::PieceKey;
 pub use ring::{KeyId, KeyRing, KeyRingError, KeySource};
 
 use envelope::{Bound, OpenError};
 
-/// The one kind whose text is sealed.
+/// The one kind whose text is sealed. Keys of recordings are too.
 pub(super) const SECRETS: &str = "secrets";
 /// How often a running controller reads its key ring again.
 pub(super) const REREAD: Duration = Duration::from_secs(2);
@@ -83,7 +86,7 @@ impl Sealer {
 
     /// What is stored in place of an object's text: itself, unless it is a Secret.
     pub(super) fn seal<'a>(&self, key: &Key, uid: Uuid, text: &'a str) -> Cow<'a, str> {
-        if &*key.resource.0 == SECRETS {
+        if matches!(&*key.resource.0, SECRETS | RECORDINGS) {
             envelope::seal(&self.ring.load(), self.entropy.as_ref(), Bound { key, uid }, text).into()
         } else {
             text.into()

@@ -38,6 +38,7 @@ mod reconcile_registries;
 mod storage_audit;
 mod storage_lease;
 mod storage_order;
+mod storage_recordings;
 mod storage_replicas;
 mod storage_secrets;
 mod storage_window;

@@ -8,6 +8,7 @@ use gantry_api::agent_v1::{Rewind, Token};
 use gantry_controller::gateway::Authority;
 use gantry_controller::storage::audit::{Question, Record, Recorded};
 use gantry_controller::storage::memory::{MemoryBackend, Moment};
+use gantry_controller::storage::recordings::Tapes;
 use gantry_controller::storage::{Backend, Batch, Identity, Position, Snapshot, StorageError, Tail, Version};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -203,6 +204,10 @@ impl Backend for Connection {
     async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
         self.travels().await?;
         self.database.backend.trim_records(keep).await
+    }
+
+    fn tapes(&self) -> &dyn Tapes {
+        self.database.backend.tapes()
     }
 
     fn notices(&self) -> watch::Receiver<u64> {

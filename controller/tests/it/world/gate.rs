@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_controller::storage::audit::{Question, Record, Recorded};
+use gantry_controller::storage::recordings::Tapes;
 use gantry_controller::storage::{Backend, Batch, Position, Snapshot, StorageError, Tail, Version};
 use tokio::sync::watch;
 
@@ -66,6 +67,10 @@ impl Backend for Gate {
 
     async fn trim_records(&self, keep: Duration) -> Result<u64, StorageError> {
         self.backend.trim_records(keep).await
+    }
+
+    fn tapes(&self) -> &dyn Tapes {
+        self.backend.tapes()
     }
 
     fn notices(&self) -> watch::Receiver<u64> {
