@@ -8,6 +8,7 @@
 //! | [`Container`](v1alpha1::Container), [`Image`](v1alpha1::Image), [`Network`](v1alpha1::Network), [`Volume`](v1alpha1::Volume), read only | nobody: an agent tells of them, and nothing is stored | |
 //! | [`Policy`](v1alpha1::Policy), [`ClusterPolicy`](v1alpha1::ClusterPolicy) | people and GitOps | nobody: they have none |
 //! | [`AuditEvent`](v1alpha1::AuditEvent), read only | the controller, of each request; it has no status | |
+//! | [`TerminalSession`](v1alpha1::TerminalSession), read only | the controller, of each terminal that is recorded | |
 //!
 //! Feature `resources` has the kinds and their schemas, `protocol` the agent's gRPC services. The agent builds without the
 //! first, the CLI without the second.

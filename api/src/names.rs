@@ -21,6 +21,8 @@ pub const JOIN_TOKEN_SECRET_TYPE: &str = "gantry.dev/join-token";
 pub const JOIN_TOKEN_ID_LABEL: &str = "gantry.dev/join-token-id";
 /// Annotation on a DockerInstance that an agent registered by itself.
 pub const REGISTERED_BY_AGENT_ANNOTATION: &str = "gantry.dev/registered-by-agent";
+/// Label of a Namespace whose terminals are recorded: `output`, or `all` for what is typed too.
+pub const RECORD_TERMINALS_LABEL: &str = "gantry.dev/record-terminals";
 
 /// Field manager of the reconcilers.
 pub const CONTROLLER_MANAGER: &str = "gantry-controller";

@@ -8,6 +8,7 @@ mod network;
 mod operation;
 mod policy;
 mod registry;
+mod terminal_session;
 mod volume;
 
 pub use audit_event::*;
@@ -18,6 +19,7 @@ pub use network::*;
 pub use operation::*;
 pub use policy::*;
 pub use registry::*;
+pub use terminal_session::*;
 pub use volume::*;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -16,6 +16,7 @@ use crate::clock::{SharedClock, SharedEntropy};
 use crate::gateway::link::InstanceUid;
 use crate::live::Live;
 use crate::live::inventory::following::INSTANCES;
+use crate::live::recording::Extent;
 use crate::policy::Policies;
 use crate::storage::{Object, Resource, Store, Version};
 use crate::telemetry::metrics::Metrics;
@@ -119,6 +120,13 @@ impl ApiServer {
         Arc::new(Self { audit, ..server })
     }
 
+    /// The same with terminals recorded at least so in every namespace.
+    #[must_use]
+    pub fn with_recording(self: Arc<Self>, least: Extent) -> Arc<Self> {
+        let server = Arc::unwrap_or_clone(self);
+        Arc::new(Self { live: server.live.clone().recording(least), ..server })
+    }
+
     /// The way to the agents.
     pub fn live(&self) -> &Live {
         &self.live
@@ -142,6 +150,11 @@ impl ApiServer {
     /// Time.
     pub(crate) fn clock(&self) -> &SharedClock {
         &self.clock
+    }
+
+    /// Ids and chance.
+    pub(crate) fn entropy(&self) -> &SharedEntropy {
+        &self.entropy
     }
 
     /// Metrics.
@@ -191,7 +204,7 @@ impl ApiServer {
     }
 
     /// Waits until memory has everything that was acknowledged before; 503 when the database does not answer in time.
-    async fn caught_up(&self) -> Outcome<Version> {
+    pub(crate) async fn caught_up(&self) -> Outcome<Version> {
         match tokio::time::timeout(PATIENCE, self.store.caught_up()).await {
             Ok(Ok(version)) => Ok(version),
             Ok(Err(error)) => {

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use crate::audit::{Network, WebhookUrl};
 use crate::auth::oidc::is_https;
 use crate::auth::tokens::DEFAULT_ISSUER;
+use crate::live::recording::Extent;
 use crate::pki::LONGEST_AGENT_LIFETIME;
 use crate::storage::audit::Head;
 use crate::storage::sealing::KeySource;
@@ -153,6 +154,11 @@ pub struct Config {
     /// Send audit events as log records to `--otlp-endpoint` as well.
     #[arg(long, env = "GANTRY_AUDIT_OTLP", requires = "otlp_endpoint")]
     pub audit_otlp: bool,
+
+    /// Record terminals, of exec and attach, in every namespace: what is shown, or what is typed too. A namespace can want more, by its
+    /// label `gantry.dev/record-terminals`.
+    #[arg(long, env = "GANTRY_RECORD_TERMINALS", value_enum, default_value_t = Extent::None)]
+    pub record_terminals: Extent,
 
     /// Believe what proxies of this network, as `10.0.0.0/8`, say in `X-Forwarded-For` of whom they speak for; may be given several times.
     #[arg(

@@ -30,13 +30,16 @@ mod info;
 pub mod inventory;
 mod lists;
 mod logs;
+pub mod recording;
 pub mod routes;
 mod stats;
 mod terminal;
 mod visit;
 
+use docker_endpoint::Execs;
 use inventory::following::INSTANCES;
 use inventory::{Inventories, Sort};
+use recording::Extent;
 use routes::Does;
 use visit::Rooms;
 
@@ -46,6 +49,9 @@ pub struct Live {
     link: Arc<OnceLock<Arc<dyn AgentLink>>>,
     inventories: Inventories,
     rooms: Arc<Rooms>,
+    /// Of terminals, in every namespace.
+    least_recorded: Extent,
+    execs: Arc<Execs>,
     /// Calls of the Docker endpoint, which outlast their requests by the record of their end, and terminals.
     tasks: TaskTracker,
 }
@@ -60,8 +66,20 @@ impl Live {
             link: Arc::default(),
             inventories: Inventories::new(entropy),
             rooms: Arc::default(),
+            least_recorded: Extent::None,
+            execs: Arc::default(),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// The same with terminals recorded at least so in every namespace, whatever that says.
+    #[must_use]
+    pub fn recording(self, least_recorded: Extent) -> Self {
+        Self { least_recorded, ..self }
+    }
+
+    fn least_recorded(&self) -> Extent {
+        self.least_recorded
     }
 
     /// From now on agents can be asked; once.
@@ -89,6 +107,10 @@ impl Live {
         &self.tasks
     }
 
+    fn execs(&self) -> &Arc<Execs> {
+        &self.execs
+    }
+
     fn rooms(&self) -> &Rooms {
         &self.rooms
     }
@@ -104,6 +126,8 @@ pub(crate) struct Ask {
     pub instance: Instance,
     /// What the path names below the instance, as a container; empty where it names nothing.
     pub object: Arc<str>,
+    /// What people call it.
+    pub name: Arc<str>,
     /// Query, format, caller and ticket.
     pub call: Call,
     /// For as long as this holds a stream may go on.
@@ -183,11 +207,15 @@ pub(crate) async fn serve(
 ) -> Outcome<Response> {
     let standing = parts.extensions.get::<Standing>().cloned();
     let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
-    let (instance, object) = match object {
+    let (instance, object, name) = match object {
         None if call.kind.is_live => find_container(server, &call).await?,
-        object => (find(server, call.kind, call.target()?).await?, object.unwrap_or_default()),
+        object => {
+            let object = object.unwrap_or_default();
+            (find(server, call.kind, call.target()?).await?, Arc::clone(&object), object)
+        }
     };
-    let ask = Ask { instance, object, call, standing, parts };
+    call.ticket.is_about(&instance.name);
+    let ask = Ask { instance, object, name, call, standing, parts };
     match does {
         Does::Docker => Err(Failure::internal("the Docker endpoint answers for itself")),
         Does::Info => info::info(server, &ask).await,
@@ -202,9 +230,9 @@ pub(crate) async fn serve(
     }
 }
 
-/// The host and the id of a container that is asked for as a Pod. It is asked of the agent whatever is known of it, so one that has just
+/// The host, the id and the name of a container that is asked for as a Pod. It is asked of the agent whatever is known of it, so one that has just
 /// gone is told of by its host.
-async fn find_container(server: &ApiServer, call: &Call) -> Outcome<(Instance, Arc<str>)> {
+async fn find_container(server: &ApiServer, call: &Call) -> Outcome<(Instance, Arc<str>, Arc<str>)> {
     let key = call.target()?;
     let object = server.live().inventories().cache().get(&key);
     let object = object.ok_or_else(|| Failure::not_found(&call.kind.resource(), &key.name))?;
@@ -213,7 +241,7 @@ async fn find_container(server: &ApiServer, call: &Call) -> Outcome<(Instance, A
     let instance =
         Key { resource: Resource(INSTANCES.into()), namespace: key.namespace, name: text("instance").into() };
     let kind = kinds::instances().ok_or_else(|| Failure::internal("a kind is not served"))?;
-    Ok((find(server, kind, instance).await?, text("id").into()))
+    Ok((find(server, kind, instance).await?, text("id").into(), text("containerName").into()))
 }
 
 /// The instance that the path names. One that memory does not have yet is waited for.

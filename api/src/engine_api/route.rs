@@ -241,6 +241,11 @@ impl Route {
         self.right == Right::Read
     }
 
+    /// True if what a process shows and is typed flows through it.
+    pub fn shows_terminal(&self) -> bool {
+        matches!(self.id, "ContainerAttach" | "ExecStart")
+    }
+
     /// True if something is different afterwards, or bytes flow in.
     pub fn is_change(&self) -> bool {
         self.right.verb() != "get"

@@ -155,6 +155,14 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
     if kind.is_record {
         let namespace =
             json!([{"name": "namespace", "in": "path", "required": true, "schema": {"type": "string"}}]);
+        if kind.plural == "terminalsessions" {
+            let get = operation(kind, "get", &kind.kind, &[], None);
+            let name = json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"}});
+            paths.insert(
+                format!("{collection}/{{name}}"),
+                json!({"get": get, "parameters": [namespace[0], name]}),
+            );
+        }
         paths.insert(collection, json!({"get": read_list, "parameters": namespace}));
         return;
     }

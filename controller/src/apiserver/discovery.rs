@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::failure::{Failure, Outcome};
+use super::kinds::audit::{RECORDING, SESSIONS};
 use super::kinds::{self, Kind};
 use crate::pki::hex;
 
@@ -103,6 +104,7 @@ pub fn resource_list(group: &str, version: &str, headers: &HeaderMap) -> Outcome
 fn verbs(kind: &Kind) -> &'static [&'static str] {
     match kind {
         Kind { is_question: true, .. } => &["create"],
+        Kind { is_record: true, .. } if kind.plural == SESSIONS => &["get", "list"],
         Kind { is_record: true, .. } => &["list"],
         Kind { is_live: true, .. } => &["get", "list", "watch"],
         _ => &VERBS,
@@ -123,6 +125,9 @@ fn subresources(kind: &Kind) -> Vec<Subresource<'_>> {
     }
     if kind.plural == "namespaces" {
         all.push(Subresource { name: "finalize", kind, verbs: &["update"] });
+    }
+    if kind.plural == SESSIONS {
+        all.push(Subresource { name: RECORDING, kind, verbs: &["get"] });
     }
     if kind.plural == "serviceaccounts" {
         all.push(Subresource { name: "token", kind: kinds::token_request(), verbs: &["create"] });

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 mod access;
-mod audit;
+pub(super) mod audit;
 mod docker;
 mod kubernetes;
 
@@ -61,7 +61,7 @@ pub struct Kind {
     pub view: Option<&'static View>,
     /// What is posted is answered at once, and kept nowhere.
     pub is_question: bool,
-    /// Nobody writes it: there is a list of it and nothing else, and the store does not have it.
+    /// Nobody writes it: there is a list of it and hardly anything else, and the store does not have it.
     pub is_record: bool,
     /// Nobody writes it: agents tell of it, and it is in memory only.
     pub is_live: bool,
@@ -141,7 +141,7 @@ pub fn all() -> &'static [Kind] {
         kinds.extend(custom::<Registry>());
         kinds.extend(custom::<Policy>());
         kinds.extend(custom::<ClusterPolicy>());
-        kinds.push(audit::kind());
+        kinds.extend(audit::kinds());
         kinds.extend(docker::kinds());
         kinds.extend(kubernetes::kinds());
         kinds

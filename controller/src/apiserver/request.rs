@@ -60,7 +60,12 @@ impl Call {
         let params = Params::read(&parts.uri)?;
         let format = match Format::negotiate(&parts.headers, &params) {
             // What an agent answers as it runs has forms of its own.
-            Err(_) if matches!(subresource, Some("logs" | "log" | "stats" | "exec" | "attach")) => {
+            Err(_)
+                if matches!(
+                    subresource,
+                    Some("logs" | "log" | "stats" | "exec" | "attach" | "recording")
+                ) =>
+            {
                 Format::Whole
             }
             format => format?,

@@ -25,6 +25,7 @@ use super::client::InProcess;
 use super::decode::BODY_LIMIT;
 use super::failure::{Failure, Outcome};
 use super::impersonate::{Impersonated, impersonate};
+use super::kinds::audit::{RECORDING, SESSIONS};
 use super::kinds::{self, Kind};
 use super::limits::LIGHT;
 use super::request::{Call, Params};
@@ -128,6 +129,10 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     }
     add(Method::GET, &collection, Verb::List, None);
     if kind.is_record {
+        if kind.plural == SESSIONS {
+            add(Method::GET, &object, Verb::Get, None);
+            add(Method::GET, &format!("{object}/{RECORDING}"), Verb::Get, Some(RECORDING));
+        }
         return routes;
     }
     add(Method::GET, &object, Verb::Get, None);
@@ -270,7 +275,10 @@ async fn serve(
                     None => Some(server.limits.of_list().await?),
                 };
                 match route.verb {
+                    Verb::Get if route.subresource == Some(RECORDING) => verbs::play(server, &call).await,
+                    Verb::Get if route.kind.is_record => verbs::session(server, &call).await,
                     Verb::Get => verbs::get(server, &call).await,
+                    _ if route.kind.plural == SESSIONS => verbs::sessions(server, &call).await,
                     _ if route.kind.is_record => verbs::audit_events(server, &call).await,
                     _ => verbs::list(server, &call).await,
                 }

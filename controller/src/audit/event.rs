@@ -229,6 +229,11 @@ impl Ticket {
         Some(record(self.id, &self.asked.namespace, event))
     }
 
+    /// Which instance it is about, where the path does not say.
+    pub fn is_about(&self, instance: &str) {
+        instance.clone_into(&mut self.seen.lock().subject.instance);
+    }
+
     /// What is asked of an engine by Docker's own API: told of whatever becomes of it.
     pub fn asks_engine(&self, action: String, parameters: BTreeMap<String, Value>) {
         self.seen.lock().subject = Subject { action: Some(action), parameters, ..Subject::default() };

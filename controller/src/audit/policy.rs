@@ -95,6 +95,7 @@ pub(super) fn action(asked: &Asked, subject: &Subject, is_new: bool) -> String {
     };
     match asked.verb {
         "create" if asked.subresource == "token" => format!("{noun}_token"),
+        "get" if asked.subresource == "recording" => "recording_read".to_owned(),
         // Of an Operation's life, its making and its end are the action; a change of it is one of the Operation.
         _ if is_new || asked.verb == "create" || asked.is_ours => {
             subject.action.clone().unwrap_or_else(|| format!("{noun}_create"))

@@ -83,7 +83,13 @@ pub fn roles() -> Vec<ClusterRole> {
         part("system:gantry:aggregate-to-operator", "operator", operator()),
         part("system:gantry:aggregate-to-admin", "admin", admin()),
         role("gantry-agent", agent()),
-        role("gantry-auditor", vec![rule(AUDIT_GROUP, &["auditevents"], &["get", "list"])]),
+        role(
+            "gantry-auditor",
+            vec![
+                rule(AUDIT_GROUP, &["auditevents", "terminalsessions"], &["get", "list"]),
+                rule(AUDIT_GROUP, &["terminalsessions/recording"], &["get"]),
+            ],
+        ),
     ];
     // A role of roles is full once those it gathers are.
     for _ in 0..3 {

@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod carry;
 mod ends;
+mod execs;
 mod raw;
 mod record;
 
@@ -32,7 +33,10 @@ use crate::audit::Ticket;
 use crate::auth::Caller;
 use crate::storage::Key;
 
+use super::recording::{self, Extent};
 use carry::{Carrier, Upstream};
+pub(super) use execs::Execs;
+use execs::Made;
 use record::Visit;
 
 /// What rights call reading through the endpoint, and its path below an instance.
@@ -122,17 +126,29 @@ async fn ask(
         Body::Json(_) | Body::None => (read(server, &request, &parts, body).await?, None),
     };
     let facts = Facts::of(&request, parsed.as_ref());
-    ticket.asks_engine(request.route.action(), record::parameters(&request, facts.as_ref()));
+    let made = Made::of(&request, parsed.as_ref());
+    let execs = server.live().execs();
+    let starts =
+        (request.route.id == "ExecStart").then(|| execs.find(instance.uid, request.object())).flatten();
+    let mut parameters = record::parameters(&request, facts.as_ref());
+    record::tell_command(&mut parameters, made.as_ref().or(starts.as_ref()));
+    ticket.asks_engine(request.route.action(), parameters);
     let place = (&*namespace, &*instance.name);
     admission::judge(server, &caller, &ticket, place, &request, facts.as_ref()).await?;
 
+    let extent = if request.route.shows_terminal() {
+        recording::extent(server, &namespace).await?
+    } else {
+        Extent::None
+    };
+    let visit = Visit::open(server, &request, ticket, extent).await?;
+    visit.sized(parsed.as_ref()).await;
     let json = parsed.map(|parsed| parsed.write()).unwrap_or_default();
     let call = request.call(json, upgrade.is_some());
     let share = match request.route.answer {
         Answer::Short => None,
         Answer::Stream | Answer::Upgrade => Some(server.limits().of_watch()?),
     };
-    let visit = Visit::open(server, &request, ticket).await?;
     let (head, answered) = oneshot::channel();
     let upstream = match (archive, upgrade) {
         (Some(archive), _) => Upstream::Archive(archive),
@@ -147,6 +163,7 @@ async fn ask(
         stopping: server.stopping().clone(),
         sees_environment,
         visit,
+        made: made.map(|made| (made, Arc::clone(execs))),
         _share: share,
     };
     // Not this request's own task: when the client leaves, that is dropped, and the end would not be recorded.

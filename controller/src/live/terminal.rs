@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::{self, Said};
 use super::visit::{Ended, Kind, Visit};
-use super::{Ask, Instance};
+use super::{Ask, Instance, recording};
 use crate::apiserver::ApiServer;
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
@@ -153,6 +153,7 @@ impl Terminal {
                 let failure = Failure::forbidden("the right to this, or the token it was opened with, has ended");
                 End::failed(Ended::RightLost, &failure)
             }
+            () = self.visit.is_unrecorded() => End::failed(Ended::Unrecorded, &recording::unrecorded()),
             () = self.stopping.cancelled() => {
                 End::failed(Ended::Stopping, &Failure::unavailable("this server is stopping: open it again"))
             }
@@ -285,7 +286,7 @@ impl Talk<'_> {
                 return Err(End::failed(Ended::AgentFailed, &self.terminal.instance.failed(error)));
             }
         };
-        self.terminal.visit.passage.shown(stream, &data);
+        self.terminal.visit.shown(stream, &data).await;
         self.say(Input::Taken(1)).await;
         Ok(channels::message(channel, &data))
     }
@@ -311,7 +312,10 @@ impl Talk<'_> {
             match channels::said(&message, self.terminal.is_v5) {
                 Said::Stdin(data) => self.typed(data).await,
                 Said::StdinEnd => self.say(Input::StdinEnd(StdinEnd {})).await,
-                Said::Resize(size) => self.say(Input::Resize(size)).await,
+                Said::Resize(size) => {
+                    self.terminal.visit.sized(size).await;
+                    self.say(Input::Resize(size)).await;
+                }
                 Said::Nothing => {}
             }
         }
@@ -327,7 +331,7 @@ impl Talk<'_> {
             }
             self.is_full.store(false, Ordering::Relaxed);
             *self.heard.lock() = Instant::now();
-            self.terminal.visit.passage.typed(&piece);
+            self.terminal.visit.typed(&piece).await;
             self.say(Input::Stdin(piece)).await;
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gantry_api::agent_v1::OutputStream;
+use bytes::Bytes;
+use gantry_api::agent_v1::{OutputStream, TerminalSize};
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::Ask;
+use super::recording::{self, Extent, Recorder};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::audit::{self, Sink, Ticket};
@@ -71,19 +73,35 @@ pub(crate) enum Ended {
     AgentFailed,
     /// This server stops.
     Stopping,
+    /// It is recorded, and that cannot be any more.
+    Unrecorded,
 }
 
 impl Ended {
     fn outcome(self) -> audit::Outcome {
         match self {
             Self::Complete | Self::Idle | Self::ClientLeft | Self::Stopping => audit::Outcome::Success,
-            Self::Unread | Self::Misspoken | Self::AgentFailed => audit::Outcome::Failure,
+            Self::Unread | Self::Misspoken | Self::AgentFailed | Self::Unrecorded => audit::Outcome::Failure,
             Self::RightLost => audit::Outcome::Denied,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "Complete",
+            Self::Idle => "Idle",
+            Self::ClientLeft => "ClientLeft",
+            Self::Unread => "Unread",
+            Self::Misspoken => "Misspoken",
+            Self::RightLost => "RightLost",
+            Self::AgentFailed => "AgentFailed",
+            Self::Stopping => "Stopping",
+            Self::Unrecorded => "Unrecorded",
         }
     }
 }
 
-/// The one place that every byte passes on its way to a process and back, so that a recorder can stand here.
+/// The one place that every byte passes on its way to a process and back.
 #[derive(Debug, Default)]
 pub(crate) struct Passage {
     typed: AtomicU64,
@@ -106,7 +124,8 @@ impl Passage {
 pub(crate) struct Visit {
     pub passage: Passage,
     known: Mutex<Known>,
-    record: Option<Recorder>,
+    record: Option<Account>,
+    recorder: Option<Recorder>,
     gauge: IntGauge,
     _room: OwnedSemaphorePermit,
 }
@@ -116,7 +135,7 @@ struct Known {
     ended: Ended,
 }
 
-struct Recorder {
+struct Account {
     ticket: Arc<Ticket>,
     sink: Sink,
     tasks: TaskTracker,
@@ -132,18 +151,30 @@ impl Visit {
             Kind::Figures => (&rooms.figures, "stats"),
         };
         let room = Arc::clone(room).try_acquire_owned().map_err(|_| Failure::too_many_requests())?;
-        let mut parameters = BTreeMap::from([("container".to_owned(), told(&ask.object))]);
+        let mut parameters = BTreeMap::from([("container".to_owned(), told(&ask.name))]);
         if !command.is_empty() {
             let words: Vec<Value> = command.iter().take(MOST_TOLD).map(|word| told(word)).collect();
             parameters.insert("command".to_owned(), words.into());
         }
-        let record = (kind != Kind::Figures).then(|| Recorder {
+        let record = (kind != Kind::Figures).then(|| Account {
             ticket: Arc::clone(&ask.call.ticket),
             sink: server.audit().clone(),
             tasks: server.live().tasks().clone(),
         });
-        if let Some(Recorder { ticket, sink, .. }) = &record {
+        let extent = match kind {
+            Kind::Terminal => recording::extent(server, &ask.call.key("").namespace).await?,
+            Kind::Logs | Kind::Figures => Extent::None,
+        };
+        let mut recorder = None;
+        if let Some(Account { ticket, sink, .. }) = &record {
+            let id = server.entropy().uuid();
+            if extent > Extent::None {
+                parameters.insert("recording".to_owned(), id.to_string().into());
+            }
             let opened = ticket.of_engine(at(&parameters, "open"), None, audit::Outcome::Success, "");
+            if extent > Extent::None {
+                recorder = Some(Recorder::open(server, id, &opened, extent).await?);
+            }
             if !sink.settle(opened, true).await {
                 return Err(Failure::unavailable(
                     "the audit log cannot be written now, so nobody looks into containers; try again",
@@ -154,7 +185,35 @@ impl Visit {
         let gauge = server.metrics().live_streams.with_label_values(&[label]);
         gauge.inc();
         let known = Mutex::new(Known { parameters, ended: Ended::ClientLeft });
-        Ok(Self { passage: Passage::default(), known, record, gauge, _room: room })
+        Ok(Self { passage: Passage::default(), known, record, recorder, gauge, _room: room })
+    }
+
+    /// Output, before its client sees it.
+    pub async fn shown(&self, stream: OutputStream, data: &Bytes) {
+        self.passage.shown(stream, data);
+        if let Some(recorder) = &self.recorder {
+            recorder.shown(data).await;
+        }
+    }
+
+    /// Input, before it is passed on.
+    pub async fn typed(&self, data: &Bytes) {
+        self.passage.typed(data);
+        if let Some(recorder) = &self.recorder {
+            recorder.typed(data).await;
+        }
+    }
+
+    /// The client's window.
+    pub async fn sized(&self, size: TerminalSize) {
+        if let Some(recorder) = &self.recorder {
+            recorder.sized(size.width, size.height).await;
+        }
+    }
+
+    /// Once nothing more can be recorded of what is; never where nothing is.
+    pub async fn is_unrecorded(&self) {
+        recording::broken(self.recorder.as_ref()).await;
     }
 
     /// Which container it turned out to be, and what runs there.
@@ -181,14 +240,21 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         self.gauge.dec();
-        let Some(Recorder { ticket, sink, tasks }) = self.record.take() else { return };
+        let Some(Account { ticket, sink, tasks }) = self.record.take() else { return };
+        let recorder = self.recorder.take();
         let known = self.known.get_mut();
         let mut parameters = at(&known.parameters, "close");
         let count = |bytes: &AtomicU64| json!(bytes.load(Ordering::Relaxed));
         parameters.insert("bytesIn".to_owned(), count(&self.passage.typed));
         parameters.insert("bytesOut".to_owned(), count(&self.passage.shown));
-        let closed = ticket.of_engine(parameters, None, known.ended.outcome(), &format!("{:?}", known.ended));
-        tasks.spawn(async move { sink.settle(closed, true).await });
+        let ended = known.ended;
+        tasks.spawn(async move {
+            if let Some(recorder) = recorder {
+                recording::tell(&mut parameters, recorder.finish(ended.as_str()).await);
+            }
+            let closed = ticket.of_engine(parameters, None, ended.outcome(), ended.as_str());
+            sink.settle(closed, true).await
+        });
     }
 }
 

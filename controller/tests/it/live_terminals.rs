@@ -24,9 +24,9 @@ use crate::world::containers::{Host, INSTANCES, Port};
 use crate::world::people::{RBAC, started};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const V5: &str = "v5.channel.k8s.io";
+pub const V5: &str = "v5.channel.k8s.io";
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn host() -> Host {
     Host::of(Api::new().await).await
@@ -46,11 +46,11 @@ async fn open(port: &Port, what: &str, headers: &[(&'static str, &str)]) -> Resu
     }
 }
 
-async fn opened(port: &Port, what: &str, protocol: &str) -> Socket {
+pub async fn opened(port: &Port, what: &str, protocol: &str) -> Socket {
     open(port, what, &[("sec-websocket-protocol", protocol)]).await.expect("it opens")
 }
 
-async fn next(socket: &mut Socket) -> Option<Message> {
+pub async fn next(socket: &mut Socket) -> Option<Message> {
     loop {
         match tokio::time::timeout(PATIENCE, socket.next()).await.expect("something in time") {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -61,7 +61,7 @@ async fn next(socket: &mut Socket) -> Option<Message> {
 }
 
 /// What comes until the end on each channel: 1, 2, and the status on 3.
-async fn rest(socket: &mut Socket) -> (Vec<u8>, Vec<u8>, Value) {
+pub async fn rest(socket: &mut Socket) -> (Vec<u8>, Vec<u8>, Value) {
     let (mut out, mut errors, mut status) = (Vec::new(), Vec::new(), Value::Null);
     loop {
         match next(socket).await {
@@ -78,7 +78,7 @@ async fn rest(socket: &mut Socket) -> (Vec<u8>, Vec<u8>, Value) {
     }
 }
 
-async fn says(socket: &mut Socket, channel: u8, data: &[u8]) {
+pub async fn says(socket: &mut Socket, channel: u8, data: &[u8]) {
     let message = [&[channel][..], data].concat();
     socket.send(Message::Binary(message.into())).await.unwrap();
 }

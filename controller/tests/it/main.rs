@@ -31,6 +31,7 @@ mod gateway_replicas;
 mod gateway_sessions;
 mod live_inventories;
 mod live_logs;
+mod live_recordings;
 mod live_terminals;
 mod reconcile_garbage;
 mod reconcile_loops;

@@ -21,6 +21,7 @@ mod outage;
 mod planted;
 mod podman;
 mod quiet;
+mod recordings;
 mod registries;
 mod replicas;
 mod restore;

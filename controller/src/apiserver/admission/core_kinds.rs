@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use gantry_api::names::RECORD_TERMINALS_LABEL;
 use serde_json::{Map, Value, json};
 
 use super::{Update, cause, put};
 use crate::apiserver::failure::{Cause, CauseReason, MOST_CAUSES};
 use crate::apiserver::kinds::Kind;
+use crate::live::recording::Extent;
 
 const MOST_BYTES: usize = 1 << 20;
 const LONGEST_KEY: usize = 253;
@@ -86,6 +88,15 @@ pub(super) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<Cau
             let binary = texts(object, "binaryData").map(|(key, text)| key.len() + decoded_length(text));
             total("", plain.chain(binary).sum(), &mut causes);
             unchanged(object, old, &["data", "binaryData"], &mut causes);
+        }
+        "Namespace" => {
+            let label =
+                object.pointer("/metadata/labels").and_then(|labels| labels.get(RECORD_TERMINALS_LABEL));
+            if let Some(value) = label.and_then(Value::as_str).filter(|value| !Extent::is_label(value)) {
+                let field = format!("metadata.labels[{RECORD_TERMINALS_LABEL}]");
+                let message = format!("Unsupported value: {value:?}: supported values: \"output\", \"all\"");
+                causes.push(cause(&field, CauseReason::NotSupported, &message));
+            }
         }
         _ => {}
     }

@@ -70,7 +70,7 @@ fn question(call: &Call, now: Timestamp) -> Outcome<Question> {
 }
 
 /// A point in time, or a duration back from now.
-fn time(call: &Call, name: &str, now: Timestamp) -> Outcome<Option<Timestamp>> {
+pub(super) fn time(call: &Call, name: &str, now: Timestamp) -> Outcome<Option<Timestamp>> {
     let Some(text) = call.params.get(name) else { return Ok(None) };
     let back = || now.checked_sub(text.parse::<SignedDuration>().ok()?).ok();
     let time = text.parse().ok().or_else(back);

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::ends::End;
+use super::execs::{Execs, MOST_ANSWER, Made};
 use super::record::{Counts, Visit};
 use super::{answer, raw};
 use crate::apiserver::authorize::Standing;
@@ -61,6 +62,8 @@ pub(super) struct Carrier {
     pub stopping: CancellationToken,
     pub sees_environment: bool,
     pub visit: Visit,
+    /// What is to be remembered by the id that the engine gives it.
+    pub made: Option<(Made, Arc<Execs>)>,
     pub _share: Option<Share>,
 }
 
@@ -141,6 +144,7 @@ impl Carrier {
         tokio::select! {
             () = self.standing.ended() => End::RightLost,
             () = self.stopping.cancelled() => End::Stopping,
+            () = self.visit.is_unrecorded() => End::Unrecorded,
         }
     }
 
@@ -161,6 +165,17 @@ impl Carrier {
                 }
             };
         }
+        if let Some((made, execs)) = self.made.as_ref().filter(|_| answer.status == 201) {
+            let answered = match whole(bytes, MOST_ANSWER).await {
+                Ok(answered) => answered,
+                Err(end) => {
+                    head.send(Err(Failure::unavailable("the engine's answer cannot be read"))).ok();
+                    return end;
+                }
+            };
+            execs.made(self.instance.uid, &answered, made.clone());
+            bytes = futures::stream::iter([Ok(Bytes::from(answered))]).boxed();
+        }
         let (sender, receiver) = mpsc::channel(WAITING);
         let body = Body::from_stream(ReceiverStream::new(receiver));
         let response = answer::of_engine(&self.request, &answer, body);
@@ -173,7 +188,7 @@ impl Carrier {
             return End::Complete;
         }
         let end = {
-            let down = down(bytes, &sender, &self.visit.counts);
+            let down = down(bytes, &sender, &self.visit);
             let over = self.over();
             tokio::pin!(down, over);
             loop {
@@ -212,7 +227,7 @@ impl Carrier {
             return End::ClientLeft;
         }
         tokio::select! {
-            end = raw::converse(upgrade, exchange.bytes, sent, &self.visit.counts) => end,
+            end = raw::converse(upgrade, exchange.bytes, sent, &self.visit) => end,
             end = self.over() => end,
         }
     }
@@ -249,14 +264,14 @@ async fn upload(body: Body, sent: mpsc::Sender<Piece>, counts: Arc<Counts>) -> R
 async fn down(
     mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
     sender: &mpsc::Sender<io::Result<Bytes>>,
-    counts: &Counts,
+    visit: &Visit,
 ) -> End {
     while let Some(bytes) = bytes.next().await {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => return End::Agent(error),
         };
-        counts.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        visit.shown(&bytes).await;
         match sender.send_timeout(Ok(bytes), UNREAD_PATIENCE).await {
             Ok(()) => {}
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => return End::Unread,
@@ -266,17 +281,23 @@ async fn down(
     End::Complete
 }
 
-/// The whole of a description, without values of an environment.
-async fn hide(
-    mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
-) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, End> {
+/// All of an answer that is read before it is passed on.
+async fn whole(mut bytes: BoxStream<'static, Result<Bytes, LinkError>>, most: usize) -> Result<Vec<u8>, End> {
     let mut whole = Vec::new();
     while let Some(bytes) = bytes.next().await {
         whole.extend_from_slice(&bytes.map_err(End::Agent)?);
-        if whole.len() > answer::MOST_DESCRIPTION {
+        if whole.len() > most {
             return Err(End::Agent(LinkError::Silent("its answer is too long".to_owned())));
         }
     }
+    Ok(whole)
+}
+
+/// The whole of a description, without values of an environment.
+async fn hide(
+    bytes: BoxStream<'static, Result<Bytes, LinkError>>,
+) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, End> {
+    let whole = whole(bytes, answer::MOST_DESCRIPTION).await?;
     let told = answer::without_environment(&whole);
     let told = told.ok_or_else(|| End::Agent(LinkError::Silent("its answer is no JSON".to_owned())))?;
     Ok(futures::stream::iter([Ok(Bytes::from(told))]).boxed())

@@ -3,6 +3,7 @@
 use crate::apiserver::failure::Failure;
 use crate::audit::Outcome;
 use crate::gateway::link::LinkError;
+use crate::live::recording;
 
 /// How it came that nothing more flows.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(super) enum End {
     Stopping,
     /// The engine did not answer in time.
     Silent,
+    /// It is recorded, and that cannot be any more.
+    Unrecorded,
     /// The agent or the engine broke off, or refused.
     Agent(LinkError),
 }
@@ -33,13 +36,14 @@ impl End {
             Self::RightLost => "RightLost",
             Self::Stopping => "Stopping",
             Self::Silent => "Timeout",
+            Self::Unrecorded => "Unrecorded",
             Self::Agent(_) => "AgentFailed",
         }
     }
 
     /// For the record of a call with this status. That a client or its right is gone is no failure of what was done.
     pub fn outcome(&self, code: u16) -> Outcome {
-        let has_failed = matches!(self, Self::Unread | Self::Silent | Self::Agent(_));
+        let has_failed = matches!(self, Self::Unread | Self::Silent | Self::Unrecorded | Self::Agent(_));
         if has_failed && code < 400 { Outcome::Failure } else { Outcome::of(code) }
     }
 
@@ -54,6 +58,7 @@ impl End {
             }
             Self::Stopping => Failure::unavailable("this server is stopping: try again"),
             Self::Silent => Failure::timeout("the engine did not answer in time"),
+            Self::Unrecorded => recording::unrecorded(),
             Self::Agent(error) => of_agent(error.clone()),
         }
     }

@@ -1,6 +1,5 @@
 //! Raw bytes both ways on a connection that its client has turned over.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +13,7 @@ use tokio::time::timeout;
 
 use super::carry::UNREAD_PATIENCE;
 use super::ends::End;
-use super::record::Counts;
+use super::record::Visit;
 use crate::gateway::link::{LinkError, Piece};
 
 /// How long the client's connection may take to be turned over.
@@ -27,7 +26,7 @@ pub(super) async fn converse(
     upgrade: OnUpgrade,
     mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
     sent: mpsc::Sender<Piece>,
-    counts: &Counts,
+    visit: &Visit,
 ) -> End {
     let Ok(Ok(upgraded)) = timeout(TURNED_OVER_WITHIN, upgrade).await else { return End::ClientLeft };
     let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
@@ -37,7 +36,7 @@ pub(super) async fn converse(
                 Ok(bytes) => bytes,
                 Err(error) => return End::Agent(error),
             };
-            counts.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            visit.shown(&bytes).await;
             let written = timeout(UNREAD_PATIENCE, async {
                 write.write_all(&bytes).await?;
                 write.flush().await
@@ -54,20 +53,21 @@ pub(super) async fn converse(
     };
     tokio::select! {
         end = down => end,
-        end = typed(read, sent, counts) => end,
+        end = typed(read, sent, visit) => end,
     }
 }
 
 /// Passes on what is typed. Returns only where the connection broke.
-async fn typed(mut read: impl AsyncRead + Unpin, sent: mpsc::Sender<Piece>, counts: &Counts) -> End {
+async fn typed(mut read: impl AsyncRead + Unpin, sent: mpsc::Sender<Piece>, visit: &Visit) -> End {
     let mut buffer = BytesMut::with_capacity(CHUNK);
     loop {
         buffer.reserve(CHUNK);
         match read.read_buf(&mut buffer).await {
             Ok(0) => break,
-            Ok(count) => {
-                counts.sent.fetch_add(count as u64, Ordering::Relaxed);
-                if sent.send(Piece::Bytes(buffer.split().freeze())).await.is_err() {
+            Ok(_) => {
+                let bytes = buffer.split().freeze();
+                visit.typed(&bytes).await;
+                if sent.send(Piece::Bytes(bytes)).await.is_err() {
                     break;
                 }
             }

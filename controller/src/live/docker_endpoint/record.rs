@@ -4,18 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gantry_api::engine_api::Request;
+use bytes::Bytes;
 use gantry_api::engine_api::facts::Facts;
+use gantry_api::engine_api::{Parsed, Request};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ends::End;
+use super::execs::Made;
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::audit::{Outcome as Ended, Sink, Ticket};
+use crate::live::recording::frames::Frames;
+use crate::live::recording::{self, Extent, Recorder};
 use crate::storage::audit::Record;
 
 /// Things of one kind that are told of a new container.
 const MOST_TOLD: usize = 16;
+/// Words of a command that are.
+const MOST_WORDS: usize = 64;
 
 /// Keys of a query that say what is done to what; none of them is ever secret.
 const KEYS: [&str; 9] = ["name", "fromImage", "tag", "repo", "container", "force", "v", "signal", "path"];
@@ -62,6 +69,14 @@ pub(super) fn parameters(request: &Request, facts: Option<&Facts>) -> BTreeMap<S
     told
 }
 
+/// Which command in which container, as of an exec by another door.
+pub(super) fn tell_command(told: &mut BTreeMap<String, Value>, made: Option<&Made>) {
+    let Some(Made { container, command }) = made else { return };
+    let words: Vec<String> = command.iter().take(MOST_WORDS).map(|word| Record::column(word)).collect();
+    told.insert("container".to_owned(), Record::column(container).into());
+    told.insert("command".to_owned(), words.into());
+}
+
 /// Bytes that flowed.
 #[derive(Default)]
 pub(super) struct Counts {
@@ -76,35 +91,88 @@ pub(super) struct Visit {
     ticket: Option<Arc<Ticket>>,
     audit: Sink,
     pub counts: Arc<Counts>,
+    recorder: Option<Recorder>,
+    frames: Mutex<Frames>,
 }
 
 impl Visit {
     /// Records the beginning; 503 where that cannot be, so that nothing is done without a record.
-    pub async fn open(server: &ApiServer, request: &Request, ticket: Arc<Ticket>) -> Outcome<Self> {
+    pub async fn open(
+        server: &ApiServer,
+        request: &Request,
+        ticket: Arc<Ticket>,
+        extent: Extent,
+    ) -> Outcome<Self> {
         let audit = server.audit().clone();
+        let mut visit =
+            Self { ticket: None, audit, counts: Arc::default(), recorder: None, frames: Mutex::default() };
         if request.route.is_read() {
-            return Ok(Self { ticket: None, audit, counts: Arc::default() });
+            return Ok(visit);
         }
-        let record = ticket.of_engine([("phase".to_owned(), "open".into())].into(), None, Ended::Success, "");
-        if !audit.settle(record, true).await {
+        let mut told = BTreeMap::from([("phase".to_owned(), Value::from("open"))]);
+        let id = server.entropy().uuid();
+        if extent > Extent::None {
+            told.insert("recording".to_owned(), id.to_string().into());
+        }
+        let record = ticket.of_engine(told, None, Ended::Success, "");
+        if extent > Extent::None {
+            visit.recorder = Some(Recorder::open(server, id, &record, extent).await?);
+        }
+        if !visit.audit.settle(record, true).await {
             return Err(Failure::unavailable(
                 "the audit log cannot be written now, so nothing is asked of the engine; try again",
             ));
         }
         ticket.is_stored();
-        Ok(Self { ticket: Some(ticket), audit, counts: Arc::default() })
+        visit.ticket = Some(ticket);
+        Ok(visit)
+    }
+
+    /// What the engine says, before its client sees it.
+    pub async fn shown(&self, bytes: &[u8]) {
+        self.counts.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if let Some(recorder) = &self.recorder {
+            let output = self.frames.lock().output(bytes);
+            recorder.shown(&output.into()).await;
+        }
+    }
+
+    /// What is typed, before it is passed on.
+    pub async fn typed(&self, bytes: &Bytes) {
+        self.counts.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if let Some(recorder) = &self.recorder {
+            recorder.typed(bytes).await;
+        }
+    }
+
+    /// The client's window, where the request tells of it.
+    pub async fn sized(&self, parsed: Option<&Parsed>) {
+        if let (Some(recorder), Some(Parsed::ExecStart(start))) = (&self.recorder, parsed)
+            && let Some([rows, columns]) = start.console_size.as_deref()
+        {
+            recorder.sized(*columns, *rows).await;
+        }
+    }
+
+    /// Once nothing more can be recorded of what is; never where nothing is.
+    pub async fn is_unrecorded(&self) {
+        recording::broken(self.recorder.as_ref()).await;
     }
 
     /// Records the end: how the engine answered, and why it was over where not by itself.
     pub async fn close(self, code: u16, end: &End) {
         let Some(ticket) = self.ticket else { return };
         let count = |count: &AtomicU64| Value::from(count.load(Ordering::Relaxed));
-        let told = [
-            ("phase".to_owned(), "close".into()),
+        let mut told = BTreeMap::from([
+            ("phase".to_owned(), Value::from("close")),
             ("bytesSent".to_owned(), count(&self.counts.sent)),
             ("bytesReceived".to_owned(), count(&self.counts.received)),
-        ];
-        let record = ticket.of_engine(told.into(), Some(code), end.outcome(code), end.reason());
+        ]);
+        if let Some(recorder) = self.recorder {
+            let reason = if end.reason().is_empty() { "Complete" } else { end.reason() };
+            recording::tell(&mut told, recorder.finish(reason).await);
+        }
+        let record = ticket.of_engine(told, Some(code), end.outcome(code), end.reason());
         self.audit.settle(record, true).await;
     }
 }

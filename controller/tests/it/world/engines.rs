@@ -65,6 +65,10 @@ impl Engines {
             }
             _ => {}
         }
+        let status = if route == "ContainerExec" { 201 } else { 200 };
+        if status == 201 {
+            body = br#"{"Id":"e1"}"#.to_vec();
+        }
         let first = futures::stream::iter([Ok(Bytes::from(body))]);
         let bytes = match route.as_str() {
             "SystemEvents" | "ContainerLogs" | "ContainerAttach" => {
@@ -79,6 +83,6 @@ impl Engines {
             pair("builder-version", "2"),
             pair("set-cookie", "a=b"),
         ];
-        Ok(Exchange { answer: EngineAnswer { status: 200, headers }, bytes })
+        Ok(Exchange { answer: EngineAnswer { status, headers }, bytes })
     }
 }
