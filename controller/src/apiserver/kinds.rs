@@ -167,14 +167,16 @@ pub(super) fn token_request() -> &'static Kind {
     &KIND
 }
 
+/// Those whose objects the store has in their own form.
+pub fn stored() -> impl Iterator<Item = &'static Kind> {
+    all().iter().filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record && !kind.is_live)
+}
+
 /// Selectable fields of every kind, for the store.
 pub fn field_paths() -> FieldPaths {
-    all()
-        .iter()
-        .filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record && !kind.is_live)
-        .fold(FieldPaths::default(), |paths, kind| {
-            paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
-        })
+    stored().fold(FieldPaths::default(), |paths, kind| {
+        paths.with(kind.resource(), kind.fields.iter().map(String::as_str))
+    })
 }
 
 fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {

@@ -7,6 +7,7 @@ mod act;
 mod graph;
 mod report;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -18,22 +19,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Recorder;
+use crate::apiserver::kinds::{self, Kind};
 use crate::clock::SharedClock;
 use graph::{Graph, Record};
 
-/// Every kind that may own, be owned or expire: group, version, kind, plural.
-const KINDS: &[(&str, &str, &str, &str)] = &[
-    ("", "v1", "Namespace", "namespaces"),
-    ("", "v1", "Secret", "secrets"),
-    ("", "v1", "ConfigMap", "configmaps"),
-    ("", "v1", "Event", "events"),
-    ("", "v1", "ServiceAccount", "serviceaccounts"),
-    ("coordination.k8s.io", "v1", "Lease", "leases"),
-    ("gantry.dev", "v1alpha1", "DockerInstance", "dockerinstances"),
-    ("gantry.dev", "v1alpha1", "Registry", "registries"),
-    ("gantry.dev", "v1alpha1", "Policy", "policies"),
-    ("gantry.dev", "v1alpha1", "Operation", "operations"),
-];
+/// Every kind that is stored: each may own and be owned, and those of a Namespace go with it.
+static KINDS: LazyLock<Vec<&'static Kind>> = LazyLock::new(|| kinds::stored().collect());
 
 const CHANGES: usize = 4096;
 /// Changes are gathered this long before the graph is looked at.
@@ -78,19 +69,21 @@ struct Context {
 }
 
 fn resource(kind: usize) -> Option<ApiResource> {
-    let (group, version, name, plural) = KINDS.get(kind)?;
-    Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, name), plural))
+    let Kind { group, version, kind, plural, .. } = KINDS.get(kind)?;
+    Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural))
 }
 
 /// The kind that a reference speaks of; `None` if it is not served here.
 fn kind_of(owner: &OwnerReference) -> Option<usize> {
     let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
-    KINDS.iter().position(|known| (known.0, known.1, known.2) == (group, version, owner.kind.as_str()))
+    KINDS.iter().position(|known| {
+        (&*known.group, &*known.version, &*known.kind) == (group, version, owner.kind.as_str())
+    })
 }
 
 /// True if an object of that kind may be an owner of this one: it is of no namespace, or both are of one.
 fn can_own(kind: usize, dependent: &Record) -> bool {
-    !dependent.namespace.is_empty() || KINDS.get(kind).is_some_and(|(_, _, name, _)| *name == "Namespace")
+    !dependent.namespace.is_empty() || KINDS.get(kind).is_some_and(|kind| !kind.namespaced)
 }
 
 async fn follow(

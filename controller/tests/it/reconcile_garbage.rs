@@ -1,6 +1,7 @@
 //! Garbage collection over the real router: dependents of owners that are gone, and Namespaces that go.
 
 use gantry_api::agent_v1::Token;
+use gantry_controller::apiserver::kinds::{Kind, stored};
 use serde_json::{Value, json};
 
 use crate::reconcile_loops::{INSTANCES, World};
@@ -25,6 +26,69 @@ async fn what_an_owner_leaves_behind_is_collected_and_a_deleted_namespace_is_emp
     world.api.post("/api/v1/namespaces/team/secrets", &free).await;
     world.api.delete(&place).await;
     world.gone(&place).await;
+    world.end().await;
+}
+
+/// An object of that kind, as little as it can be.
+fn least(kind: &Kind) -> Value {
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "any"});
+    let mut object = match kind.plural.as_str() {
+        "configmaps" | "leases" | "secrets" | "serviceaccounts" => json!({}),
+        "dockerinstances" => json!({"spec": {}}),
+        "events" => json!({"involvedObject": {"namespace": "team"}, "reason": "Test"}),
+        "operations" => {
+            json!({"spec": {"instanceRef": {"name": "x"}, "action": "Stop", "target": {"name": "web"}}})
+        }
+        "policies" => json!({"spec": {"rules": [{"name": "r", "expression": "true"}]}}),
+        "registries" => json!({"spec": {"server": "registry.example", "secretRef": {"name": "x"}}}),
+        "rolebindings" => json!({"roleRef": role, "subjects": []}),
+        "roles" => json!({"rules": []}),
+        other => panic!("{other} is a kind that goes with its namespace: say here how one is made"),
+    };
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.clone().into();
+    object["metadata"] = json!({"name": "x", "namespace": "team"});
+    object
+}
+
+/// A Role that outlived its namespace would give its rights in the next one of that name.
+#[tokio::test]
+async fn with_a_namespace_goes_every_object_of_every_kind_that_is_in_one() {
+    let world = World::new().await;
+    let place = format!("{NAMESPACES}/team");
+    world.api.post(NAMESPACES, &json!({"metadata": {"name": "team"}})).await;
+    let mut paths = Vec::new();
+    for kind in stored().filter(|kind| kind.namespaced) {
+        let root = if kind.group.is_empty() { "/api" } else { "/apis" };
+        let path = format!("{root}/{}/namespaces/team/{}", kind.api_version(), kind.plural);
+        let made = world.api.post(&path, &least(kind)).await;
+        assert_eq!(made.code, 201, "{path} {made:?}");
+        paths.push(path);
+    }
+    assert!(paths.len() >= 11, "{paths:?}");
+
+    world.api.delete(&place).await;
+    world.gone(&place).await;
+
+    for path in paths {
+        let left = world.api.get(&path).await;
+        assert_eq!((left.code, left.body["items"].as_array().map(Vec::len)), (200, Some(0)), "{path}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_role_goes_with_its_owner_too() {
+    let world = World::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    let made = world.api.post(maps, &json!({"metadata": {"name": "owner"}})).await.body;
+    let role = json!({"metadata": {"name": "owned", "ownerReferences": [owner(&made)]}, "rules": []});
+    assert_eq!(world.api.post(roles, &role).await.code, 201);
+
+    world.api.delete(&format!("{maps}/owner")).await;
+
+    world.gone(&format!("{roles}/owned")).await;
     world.end().await;
 }
 

@@ -89,7 +89,8 @@ async fn has_owner(client: &Client, record: &Record) -> Result<bool, kube::Error
 async fn lives(client: &Client, record: &Record, owner: &OwnerReference) -> Result<bool, kube::Error> {
     let Some(kind) = kind_of(owner).filter(|kind| can_own(*kind, record)) else { return Ok(true) };
     let Some(resource) = resource(kind) else { return Ok(true) };
-    let namespace = if resource.kind == "Namespace" { "" } else { record.namespace.as_str() };
+    let is_in_a_namespace = KINDS.get(kind).is_some_and(|kind| kind.namespaced);
+    let namespace = if is_in_a_namespace { record.namespace.as_str() } else { "" };
     let found = of(client, &resource, namespace).get_opt(&owner.name).await?;
     Ok(found.is_some_and(|found| {
         let waits = found.metadata.deletion_timestamp.is_some()
@@ -146,8 +147,8 @@ async fn finalize(client: &Client, record: &Record) -> Result<(), kube::Error> {
     {
         return Ok(());
     }
-    for kind in 0..KINDS.len() {
-        let Some(resource) = resource(kind).filter(|resource| resource.kind != "Namespace") else { continue };
+    for (number, _) in KINDS.iter().enumerate().filter(|(_, kind)| kind.namespaced) {
+        let Some(resource) = resource(number) else { continue };
         let inside = of(client, &resource, &record.name).list(&ListParams::default().limit(1)).await?;
         if !inside.items.is_empty() {
             return Ok(());

@@ -74,7 +74,7 @@ pub(super) struct Remains {
 /// An Event that says it happened in the future would be kept for ever, so it counts as happening now.
 pub(super) fn record(kind: usize, object: &DynamicObject, now: Timestamp) -> Option<Record> {
     let time = |value: Option<&Value>| value?.as_str()?.parse::<Timestamp>().ok();
-    let expires = match KINDS.get(kind).map(|(_, _, name, _)| *name) {
+    let expires = match KINDS.get(kind).map(|kind| &*kind.kind) {
         Some("Event") => time(object.data.get("lastTimestamp"))
             .or_else(|| object.metadata.creation_timestamp.as_ref().map(|created| created.0))
             .and_then(|last| last.min(now).checked_add(EVENT_LIFE).ok()),
@@ -259,7 +259,7 @@ fn plan_going(record: &Record, dependents: &HashMap<&str, Vec<&Record>>, removal
 }
 
 fn is_namespace(record: &Record) -> bool {
-    KINDS.get(record.kind).is_some_and(|(_, _, name, _)| *name == "Namespace")
+    KINDS.get(record.kind).is_some_and(|kind| kind.kind == "Namespace")
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::KINDS;
 use super::graph::{Record, Remains};
+use super::{KINDS, Kind};
 use crate::reconcilers::conditions::shorten;
 
 const LONGEST: usize = 1024;
@@ -62,7 +62,7 @@ fn wanted(remains: &Remains) -> [Wanted; 5] {
     let told =
         |of: &'static str, counts: Vec<String>| shorten(&format!("{of}: {}", counts.join(", ")), LONGEST);
     let objects = remains.objects.iter().filter_map(|(kind, count)| {
-        let (group, _, _, plural) = KINDS.get(*kind)?;
+        let Kind { group, plural, .. } = KINDS.get(*kind)?;
         Some(format!("{plural}.{group} has {count} resource instances"))
     });
     let finalizers = remains.finalizers.iter();

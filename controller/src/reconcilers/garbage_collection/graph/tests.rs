@@ -2,7 +2,10 @@ use super::*;
 
 const NAMESPACE: usize = 0;
 const SECRET: usize = 1;
-const OPERATION: usize = KINDS.len() - 1;
+
+fn operation() -> usize {
+    KINDS.iter().position(|kind| kind.kind == "Operation").expect("it is stored")
+}
 
 fn object(kind: usize, name: &str) -> Record {
     Record {
@@ -46,7 +49,7 @@ fn what_lost_all_its_owners_goes_and_what_has_one_left_forgets_the_others() {
     let orphan = owned_by(object(SECRET, "a"), "gone");
     let held = owned_by(owned_by(object(SECRET, "b"), "gone"), "here");
     let owner = held.owners[0].clone();
-    let graph = graph([orphan.clone(), held.clone(), object(OPERATION, "here")]);
+    let graph = graph([orphan.clone(), held.clone(), object(operation(), "here")]);
 
     assert_eq!(
         graph.plan(now(), 0),
@@ -63,7 +66,7 @@ fn an_object_of_no_namespace_never_goes_for_an_owner_that_has_one() {
 
 #[test]
 fn an_owner_of_another_name_or_namespace_is_none_and_one_of_a_foreign_kind_is_believed_to_live() {
-    let owner = object(OPERATION, "owner");
+    let owner = object(operation(), "owner");
     let elsewhere = Record { namespace: "other".to_owned(), ..owned_by(object(SECRET, "a"), "owner") };
     let mut misnamed = owned_by(object(SECRET, "b"), "owner");
     misnamed.owners[0].name = "another".to_owned();
@@ -124,9 +127,9 @@ fn a_namespace_that_goes_is_emptied_and_then_let_go() {
 #[test]
 fn a_namespace_waits_for_what_is_held_inside() {
     let place = Record { is_going: true, ..object(NAMESPACE, "team") };
-    let held = Record { is_going: true, finalizers: vec!["x/y".to_owned()], ..object(OPERATION, "o") };
+    let held = Record { is_going: true, finalizers: vec!["x/y".to_owned()], ..object(operation(), "o") };
 
-    let objects = BTreeMap::from([(OPERATION, 1)]);
+    let objects = BTreeMap::from([(operation(), 1)]);
     let finalizers = BTreeMap::from([("x/y".to_owned(), 1)]);
     let remains = Remains { objects, finalizers };
     assert_eq!(graph([place.clone(), held]).plan(now(), 0), [Removal::Report { namespace: place, remains }]);
@@ -147,7 +150,7 @@ fn blocking(record: Record, owner: &str) -> Record {
 
 #[test]
 fn an_owner_that_goes_in_the_foreground_waits_for_the_dependents_that_block_it() {
-    let owner = going(object(OPERATION, "owner"));
+    let owner = going(object(operation(), "owner"));
     let dependent = blocking(object(SECRET, "a"), "owner");
     let loose = owned_by(object(SECRET, "b"), "owner");
     let release = Removal::Release { record: owner.clone(), finalizer: FOREGROUND };
@@ -165,10 +168,10 @@ fn an_owner_that_goes_in_the_foreground_waits_for_the_dependents_that_block_it()
 
 #[test]
 fn what_is_owned_and_owns_goes_in_the_foreground_too_but_never_in_a_circle() {
-    let owner = going(object(OPERATION, "owner"));
-    let between = blocking(object(OPERATION, "a"), "owner");
+    let owner = going(object(operation(), "owner"));
+    let between = blocking(object(operation(), "a"), "owner");
     let nested = blocking(object(SECRET, "b"), "a");
-    let circle = going(blocking(object(OPERATION, "owner"), "a"));
+    let circle = going(blocking(object(operation(), "owner"), "a"));
 
     assert_eq!(
         graph([owner, between.clone(), nested]).plan(now(), 0),
@@ -179,19 +182,20 @@ fn what_is_owned_and_owns_goes_in_the_foreground_too_but_never_in_a_circle() {
 
 #[test]
 fn a_dependent_with_another_owner_lets_the_one_go_that_waits_for_it() {
-    let owner = going(object(OPERATION, "owner"));
+    let owner = going(object(operation(), "owner"));
     let shared = owned_by(blocking(object(SECRET, "a"), "owner"), "other");
     let reference = shared.owners[0].clone();
 
     assert_eq!(
-        graph([owner, object(OPERATION, "other"), shared.clone()]).plan(now(), 0),
+        graph([owner, object(operation(), "other"), shared.clone()]).plan(now(), 0),
         [Removal::Forget { dependent: shared, owner: reference }]
     );
 }
 
 #[test]
 fn an_owner_that_goes_alone_leaves_its_dependents_without_it() {
-    let owner = Record { is_going: true, finalizers: vec![ORPHAN.to_owned()], ..object(OPERATION, "owner") };
+    let owner =
+        Record { is_going: true, finalizers: vec![ORPHAN.to_owned()], ..object(operation(), "owner") };
     let dependent = owned_by(object(SECRET, "a"), "owner");
 
     assert_eq!(
