@@ -285,7 +285,8 @@ async fn open_copies(config: &Config) -> anyhow::Result<(Vec<Outlet>, Vec<Carrie
         copies.push(Outlet::webhook(webhook.context("audit events cannot be posted")?));
     }
     if let Some(endpoint) = config.otlp_endpoint.as_deref().filter(|_| config.audit_otlp) {
-        copies.push(Outlet::otlp(endpoint)?);
+        let otlp = Outlet::otlp(endpoint, config.otlp_ca_file.as_deref());
+        copies.push(otlp.context("audit events cannot be sent to the OTLP endpoint")?);
     }
     Ok(copies.into_iter().unzip())
 }

@@ -169,9 +169,13 @@ pub struct Config {
     )]
     pub trusted_proxies: Vec<Network>,
 
-    /// Send traces to this OTLP gRPC endpoint, `http://host:4317`. Off where absent.
+    /// Send traces to this OTLP gRPC endpoint, `https://host:4317`, or `http://…` for one that is reached safely otherwise. Off where absent.
     #[arg(long, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+
+    /// Trust the certificates in this file (PEM) there, instead of those that this machine trusts.
+    #[arg(long, env = "GANTRY_OTLP_CA_FILE", value_name = "FILE", requires = "otlp_endpoint")]
+    pub otlp_ca_file: Option<PathBuf>,
 
     /// How log lines look; `auto` is text on a terminal, else JSON.
     #[arg(long, env = "GANTRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]

@@ -28,7 +28,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
-    let traces = telemetry::traces::install(config.log_format, config.otlp_endpoint.as_deref())?;
+    let traces = telemetry::traces::install(
+        config.log_format,
+        config.otlp_endpoint.as_deref(),
+        config.otlp_ca_file.as_deref(),
+    )?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,10 +1,12 @@
 //! Connections that we open to servers of others: whose certificates are trusted.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 /// Nobody can be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,17 @@ pub enum TrustError {
     /// A certificate that cannot be used, or no algorithms.
     #[error("the certificates cannot be used")]
     Tls(#[from] rustls::Error),
+}
+
+/// A file of authorities cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthoritiesError {
+    /// It is not there, or not for us.
+    #[error("cannot read {0}")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// No certificates.
+    #[error("{0} holds no certificates as PEM")]
+    None(PathBuf),
 }
 
 /// Trusts these authorities and no other; where absent, those of the machine.
@@ -36,4 +49,11 @@ pub(crate) fn client_config(
         None => builder.with_native_roots().map_err(TrustError::Roots)?,
     };
     Ok(builder.with_no_client_auth())
+}
+
+/// The authorities in a file of PEM.
+pub(crate) fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, AuthoritiesError> {
+    let pem = std::fs::read(file).map_err(|cause| AuthoritiesError::Read(file.to_owned(), cause))?;
+    let read = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    read.ok().filter(|read| !read.is_empty()).ok_or_else(|| AuthoritiesError::None(file.to_owned()))
 }

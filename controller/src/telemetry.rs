@@ -1,4 +1,5 @@
 //! Metrics, traces, logs: set up once, at the edge.
 
+pub(crate) mod collector;
 pub mod metrics;
 pub mod traces;

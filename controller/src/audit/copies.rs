@@ -75,9 +75,10 @@ impl Outlet {
         Self::to("webhook", Box::new(webhook))
     }
 
-    /// Sends log records to an OTLP endpoint, over gRPC. Must be made inside the runtime.
-    pub fn otlp(endpoint: &str) -> Result<(Self, Carrier), OtlpError> {
-        Ok(Self::to("otlp", Box::new(otlp::Otlp::new(endpoint)?)))
+    /// Sends log records to an OTLP endpoint, over gRPC; under TLS to one of the authorities in `ca_file`, or of those that this machine
+    /// trusts. Must be made inside the runtime.
+    pub fn otlp(endpoint: &str, ca_file: Option<&Path>) -> Result<(Self, Carrier), OtlpError> {
+        Ok(Self::to("otlp", Box::new(otlp::Otlp::new(endpoint, ca_file)?)))
     }
 
     fn to(name: &'static str, exporter: Box<dyn Exporter>) -> (Self, Carrier) {

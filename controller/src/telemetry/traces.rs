@@ -1,10 +1,11 @@
 //! Log lines and traces, set up once in `main`. Traces leave the process only when an OTLP endpoint is given.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{KeyValue, global};
-use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::WithTonicConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -14,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use super::collector;
 use crate::config::LogFormat;
 
 /// Keeps the exporter; [`Traces::flush`] sends what is left.
@@ -23,7 +25,11 @@ pub struct Traces(Option<SdkTracerProvider>);
 /// Installs the log format and, with an endpoint, the exporter. Must run inside the runtime, once.
 ///
 /// The filter is `RUST_LOG`, else `info`; whatever it says, no crate that would log a body gets to do so.
-pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> anyhow::Result<Traces> {
+pub fn install(
+    format: LogFormat,
+    otlp_endpoint: Option<&str>,
+    otlp_ca_file: Option<&Path>,
+) -> anyhow::Result<Traces> {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,h2=warn"));
     let text = match format {
@@ -38,7 +44,7 @@ pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> anyhow::Result
         lines.json().flatten_event(true).boxed()
     };
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let provider = otlp_endpoint.map(provider).transpose()?;
+    let provider = otlp_endpoint.map(|endpoint| provider(endpoint, otlp_ca_file)).transpose()?;
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("gantry-controller")));
@@ -66,9 +72,9 @@ fn without_bodies() -> Targets {
     Targets::new().with_default(LevelFilter::TRACE).with_targets(CARRIERS)
 }
 
-fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
-    let exporter =
-        opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+fn provider(endpoint: &str, ca_file: Option<&Path>) -> anyhow::Result<SdkTracerProvider> {
+    let channel = collector::channel(endpoint, ca_file)?;
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_channel(channel).build()?;
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
 }
 

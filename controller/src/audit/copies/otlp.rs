@@ -1,5 +1,6 @@
 //! Log records for a collector of OTLP, over gRPC as traces go.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
 use opentelemetry::{InstrumentationScope, SpanId, TraceId};
-use opentelemetry_otlp::{LogExporter, WithExportConfig as _};
+use opentelemetry_otlp::{ExporterBuildError, LogExporter, WithTonicConfig as _};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use super::{ExportError, Exporter};
 use crate::audit::event::shown;
 use crate::audit::policy::Outcome;
 use crate::storage::audit::Record;
+use crate::telemetry::collector::{self, CollectorError};
 use crate::telemetry::traces;
 
 /// Name of what the records come from.
@@ -22,8 +24,14 @@ const SCOPE: &str = "gantry.audit";
 
 /// The endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("audit events cannot be sent to the OTLP endpoint")]
-pub struct OtlpError(#[from] opentelemetry_otlp::ExporterBuildError);
+pub enum OtlpError {
+    /// The exporter.
+    #[error("the exporter cannot be built")]
+    Exporter(#[from] ExporterBuildError),
+    /// The way to it.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
+}
 
 pub(super) struct Otlp {
     exporter: LogExporter,
@@ -33,8 +41,9 @@ pub(super) struct Otlp {
 }
 
 impl Otlp {
-    pub(super) fn new(endpoint: &str) -> Result<Self, OtlpError> {
-        let mut exporter = LogExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+    pub(super) fn new(endpoint: &str, ca_file: Option<&Path>) -> Result<Self, OtlpError> {
+        let channel = collector::channel(endpoint, ca_file)?;
+        let mut exporter = LogExporter::builder().with_tonic().with_channel(channel).build()?;
         exporter.set_resource(&traces::resource());
         let logger = SdkLoggerProvider::builder().build().logger(SCOPE);
         Ok(Self { exporter, logger, scope: InstrumentationScope::builder(SCOPE).build() })

@@ -15,13 +15,11 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
 use super::{ExportError, Exporter};
 use crate::audit::event::lines;
-use crate::outbound::{TrustError, client_config};
+use crate::outbound::{AuthoritiesError, TrustError, authorities, client_config};
 use crate::storage::audit::Record;
 
 /// How long one post may take.
@@ -60,12 +58,12 @@ pub enum WebhookError {
     /// A file is not there, or not for us.
     #[error("cannot read {0}")]
     Read(PathBuf, #[source] std::io::Error),
-    /// No certificates.
-    #[error("{0} holds no certificates as PEM")]
-    Authorities(PathBuf),
     /// No token.
     #[error("{0} holds no bearer token: it must be one line of letters without spaces")]
     Token(PathBuf),
+    /// No certificates.
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Trust(#[from] TrustError),
@@ -141,12 +139,6 @@ impl Exporter for Webhook {
         };
         posted.unwrap_or_else(|_| Err(slow()))
     }
-}
-
-fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, WebhookError> {
-    let pem = std::fs::read(file).map_err(|cause| WebhookError::Read(file.to_owned(), cause))?;
-    let read = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    read.ok().filter(|read| !read.is_empty()).ok_or_else(|| WebhookError::Authorities(file.to_owned()))
 }
 
 fn authorization(file: &Path) -> Result<HeaderValue, WebhookError> {
