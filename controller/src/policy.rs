@@ -16,4 +16,6 @@ pub use book::Policies;
 pub use compiled::{Compiled, Fault, check};
 pub use host_paths::host_path;
 pub use judge::{Finding, Verdict, judge};
-pub use subject::{Container, Image, Instance, Mount, MountType, Parameters, Subject, Target, TargetKind};
+pub use subject::{
+    Container, DeviceRequest, Image, Instance, Mount, MountType, Parameters, Subject, Target, TargetKind,
+};

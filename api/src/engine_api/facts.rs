@@ -10,6 +10,11 @@ use super::body::{
 };
 use super::{Request, body::Device};
 
+mod volume;
+
+/// What a bind says of mounts below it.
+const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+
 /// What kind of thing is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MountKind {
@@ -36,6 +41,23 @@ pub struct MountFact {
     pub target: String,
     /// True if the container cannot write to it.
     pub read_only: bool,
+    /// Who makes the volume and may mount what he likes; empty for the engine itself.
+    pub driver: String,
+    /// Whether what is mounted below is seen on the other side too, as `rshared`; empty where the engine chooses.
+    pub propagation: String,
+}
+
+/// Devices that a driver picks, or that a description on the host stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceRequestFact {
+    /// `nvidia`, `cdi`; empty for whichever has the capabilities.
+    pub driver: String,
+    /// Which; empty for a number of them.
+    pub ids: Vec<String>,
+    /// How many, where they are not named; -1 for all.
+    pub count: i64,
+    /// What they have to be able to do, as `gpu`.
+    pub capabilities: Vec<String>,
 }
 
 /// By what a container or a command reaches its host. Names are the engine's, made plain.
@@ -51,12 +73,12 @@ pub struct Facts {
     pub mounts: Vec<MountFact>,
     /// Containers whose mounts this one has too, which cannot be seen from here: `name` or `name:ro`.
     pub volumes_from: Vec<String>,
-    /// Drivers of volumes other than the engine's own, which may mount what they like.
-    pub volume_drivers: BTreeSet<String>,
     /// In capitals, without `CAP_`; `ALL` for all.
     pub capabilities_add: BTreeSet<String>,
-    /// Paths on the host, and `driver:id` of devices that a driver picks.
+    /// Paths on the host.
     pub devices: Vec<String>,
+    /// GPUs and the like.
+    pub device_requests: Vec<DeviceRequestFact>,
     /// Rules for whole classes of devices, `c 1:3 mr`.
     pub device_cgroup_rules: Vec<String>,
     /// `seccomp=unconfined`, always with `=`; `systempaths=unconfined` also where the paths were given one by one.
@@ -75,12 +97,26 @@ pub struct Facts {
     pub userns_mode: String,
     /// `host`.
     pub cgroupns_mode: String,
+    /// `container:ID`.
+    pub cgroup: String,
     /// Where in the tree of control groups.
     pub cgroup_parent: String,
     /// The OCI runtime; empty for the engine's own.
     pub runtime: String,
+    /// What the runtime is told beside.
+    pub annotations: Map<String>,
     /// Settings of the kernel.
     pub sysctls: Map<String>,
+    /// Groups in the container beside those of the user.
+    pub group_add: Vec<String>,
+    /// Containers whose environment and addresses this one is told: `name:alias`.
+    pub links: Vec<String>,
+    /// What takes the container's output; empty for the engine's own choice.
+    pub log_driver: String,
+    /// How it is set up.
+    pub log_options: Map<String>,
+    /// How soon the kernel ends it where memory is short.
+    pub oom_score_adj: i64,
 }
 
 impl Facts {
@@ -100,8 +136,9 @@ impl Facts {
     pub fn of_create(body: &ContainerCreate) -> Self {
         let mut facts =
             Self { image: text(body.image.as_ref()), user: text(body.user.as_ref()), ..Self::default() };
+        let driver = body.host_config.as_ref().and_then(|host| host.volume_driver.as_deref());
         for target in body.volumes.iter().flatten().map(|(target, _)| target) {
-            facts.mounts.push(MountFact::new(MountKind::Volume, "", target, false));
+            facts.mounts.push(MountFact::new(MountKind::Volume, "", target, false).made_by(driver));
         }
         if let Some(host) = &body.host_config {
             facts.add_host(host);
@@ -162,8 +199,6 @@ impl Facts {
             self.mounts.push(MountFact::new(MountKind::Tmpfs, "", target, false));
         }
         self.volumes_from = host.volumes_from.clone().unwrap_or_default();
-        // Of volumes that have no name yet.
-        self.add_driver(host.volume_driver.as_deref());
         self.add_devices(host.devices.as_deref(), host.device_requests.as_deref());
         self.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
         let added = host.cap_add.iter().flat_map(Words::list);
@@ -183,9 +218,18 @@ impl Facts {
         self.uts_mode = text(host.uts_mode.as_ref());
         self.userns_mode = text(host.userns_mode.as_ref());
         self.cgroupns_mode = text(host.cgroupns_mode.as_ref());
+        self.cgroup = text(host.cgroup.as_ref());
         self.cgroup_parent = text(host.cgroup_parent.as_ref());
         self.runtime = text(host.runtime.as_ref());
+        self.annotations = host.annotations.clone().unwrap_or_default();
         self.sysctls = host.sysctls.clone().unwrap_or_default();
+        self.group_add = host.group_add.clone().unwrap_or_default();
+        self.links = host.links.clone().unwrap_or_default();
+        if let Some(log) = &host.log_config {
+            self.log_driver = text(log.kind.as_ref());
+            self.log_options = log.config.clone().unwrap_or_default();
+        }
+        self.oom_score_adj = host.oom_score_adj.unwrap_or_default();
     }
 
     /// `/host:/container:ro`, `volume:/container`, `/container`.
@@ -193,16 +237,20 @@ impl Facts {
         let mut parts = bind.splitn(3, ':');
         let (first, second) = (parts.next().unwrap_or_default(), parts.next());
         let Some(target) = second else {
-            self.mounts.push(MountFact::new(MountKind::Volume, "", first, false));
+            self.mounts.push(MountFact::new(MountKind::Volume, "", first, false).made_by(driver));
             return;
         };
-        let read_only = parts.next().unwrap_or_default().split(',').any(|mode| mode == "ro");
-        if first.starts_with('/') {
-            self.mounts.push(MountFact::new(MountKind::Bind, &plain(first), target, read_only));
+        let modes = parts.next().unwrap_or_default();
+        let read_only = modes.split(',').any(|mode| mode == "ro");
+        self.mounts.push(if first.starts_with('/') {
+            let propagation = modes.split(',').find(|mode| PROPAGATIONS.contains(mode)).map(str::to_owned);
+            MountFact {
+                propagation: propagation.unwrap_or_default(),
+                ..MountFact::new(MountKind::Bind, &plain(first), target, read_only)
+            }
         } else {
-            self.add_driver(driver);
-            self.mounts.push(MountFact::new(MountKind::Volume, first, target, read_only));
-        }
+            MountFact::new(MountKind::Volume, first, target, read_only).made_by(driver)
+        });
     }
 
     fn add_mount(&mut self, mount: &Mount) {
@@ -219,7 +267,11 @@ impl Facts {
             }
             // Whatever its kind, a path is one.
             kind if kind == "bind" || source.starts_with('/') => {
-                self.mounts.push(MountFact::new(MountKind::Bind, &plain(&source), &target, read_only));
+                let options = mount.bind_options.as_ref();
+                self.mounts.push(MountFact {
+                    propagation: text(options.and_then(|options| options.propagation.as_ref())),
+                    ..MountFact::new(MountKind::Bind, &plain(&source), &target, read_only)
+                });
             }
             other => {
                 let kind = MountKind::Other(other.to_owned());
@@ -237,47 +289,36 @@ impl Facts {
         target: &str,
         read_only: bool,
     ) {
-        self.add_driver(driver);
-        self.mounts.push(MountFact::new(MountKind::Volume, name, target, read_only));
-        let option =
-            |key: &str| options.and_then(|options| options.get(key)).map(String::as_str).unwrap_or_default();
-        let (kind, device, o) = (option("type"), option("device"), option("o"));
-        // Of another machine, or of memory.
-        let is_elsewhere = ["nfs", "nfs4", "cifs", "smb3", "tmpfs"].contains(&kind)
-            && !o.split(',').any(|word| ["bind", "rbind"].contains(&word.trim()));
-        if !device.is_empty() && !is_elsewhere {
-            self.mounts.push(MountFact::new(MountKind::Bind, &plain(device), target, read_only));
-        }
-        // As the layers of an overlay: `lowerdir=/etc:/root,upperdir=…`.
-        let paths = o.split([',', '=', ':']).map(str::trim).filter(|word| word.starts_with('/'));
-        for path in paths.filter(|_| !is_elsewhere) {
-            self.mounts.push(MountFact::new(MountKind::Bind, &plain(path), target, read_only));
-        }
-    }
-
-    fn add_driver(&mut self, driver: Option<&str>) {
-        if let Some(driver) = driver.filter(|driver| !driver.is_empty() && *driver != "local") {
-            self.volume_drivers.insert(driver.to_owned());
-        }
+        let volume = MountFact::new(MountKind::Volume, name, target, read_only).made_by(driver);
+        // Others have options of their own, and mount what they like.
+        let shown = options.filter(|_| volume.driver.is_empty()).map(volume::shown).unwrap_or_default();
+        self.mounts.push(volume);
+        self.mounts.extend(shown.iter().map(|path| MountFact::new(MountKind::Bind, path, target, read_only)));
     }
 
     fn add_devices(&mut self, devices: Option<&[Device]>, requests: Option<&[DeviceRequest]>) {
         let paths =
             devices.iter().copied().flatten().map(|device| plain(&text(device.path_on_host.as_ref())));
         self.devices.extend(paths);
-        for request in requests.iter().copied().flatten() {
-            let driver = text(request.driver.as_ref());
-            match request.device_ids.as_deref().unwrap_or_default() {
-                [] => self.devices.push(format!("{driver}:*")),
-                ids => self.devices.extend(ids.iter().map(|id| format!("{driver}:{id}"))),
-            }
-        }
+        self.device_requests.extend(requests.iter().copied().flatten().map(|request| DeviceRequestFact {
+            driver: text(request.driver.as_ref()),
+            ids: request.device_ids.clone().unwrap_or_default(),
+            count: request.count.unwrap_or_default(),
+            capabilities: request.capabilities.iter().flatten().flatten().cloned().collect(),
+        }));
     }
 }
 
 impl MountFact {
     fn new(kind: MountKind, source: &str, target: &str, read_only: bool) -> Self {
-        Self { kind, source: source.to_owned(), target: plain(target), read_only }
+        let (source, target) = (source.to_owned(), plain(target));
+        Self { kind, source, target, read_only, driver: String::new(), propagation: String::new() }
+    }
+
+    /// By a driver, if it is not the engine's own.
+    fn made_by(self, driver: Option<&str>) -> Self {
+        let driver = driver.filter(|driver| *driver != "local").unwrap_or_default().to_owned();
+        Self { driver, ..self }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cel::{Expression, Scope};
 /// The variable of rules.
 pub(super) const VARIABLE: &str = "request";
 /// What one rule may cost: about the bytes it copies and compares, so some ten milliseconds.
-const MOST_OF_RULE: u64 = 32 << 20;
+const MOST_OF_RULE: u64 = 48 << 20;
 /// What all rules of a policy may cost.
 const MOST_OF_POLICY: u64 = 64 << 20;
 

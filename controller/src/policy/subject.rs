@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use gantry_api::docker_config::{DOCKER_HUB, canonical, server_of};
+use gantry_api::engine_api::facts::{DeviceRequestFact, Facts, MountFact, MountKind};
 use gantry_api::v1alpha1::{self, PolicyAction};
 use serde::Serialize;
 
-use super::host_paths::{host_path, of_volume};
+use super::host_paths::host_path;
 use crate::cel::Shape;
 
 /// A request. Rules see it as `request`.
@@ -167,18 +168,99 @@ pub struct Container {
     pub userns_mode: String,
     /// See `pid_mode`.
     pub cgroupns_mode: String,
+    /// `container:x`, or empty for a control group of its own.
+    pub cgroup: String,
+    /// Where in the tree of control groups.
+    pub cgroup_parent: String,
+    /// Names of the networks that it is to be in, `network_mode` among them.
+    pub networks: Vec<String>,
     /// Without `CAP_`, in upper case; `ALL` for all.
     pub capabilities_add: Vec<String>,
     /// Paths of devices on the host.
     pub devices: Vec<String>,
     /// Rules that open devices by number, as `c 1:* rwm`.
     pub device_rules: Vec<String>,
+    /// Devices that a driver picks, as GPUs, or that a description of CDI stands for.
+    pub device_requests: Vec<DeviceRequest>,
     /// As `no-new-privileges=true`, `seccomp=unconfined`; a profile of its own is `seccomp=custom`.
     pub security_options: Vec<String>,
     /// Containers whose mounts it gets too.
     pub volumes_from: Vec<String>,
     /// What runs it; empty for the engine's own choice.
     pub runtime: String,
+    /// What the runtime is told beside.
+    pub annotations: BTreeMap<String, String>,
+    /// Settings of the kernel.
+    pub sysctls: BTreeMap<String, String>,
+    /// Groups beside those of the user.
+    pub group_add: Vec<String>,
+    /// Containers whose environment and addresses it is told, as `db:db`.
+    pub links: Vec<String>,
+    /// What takes its output; empty for the engine's own choice.
+    pub log_driver: String,
+    /// How that is set up.
+    pub log_options: BTreeMap<String, String>,
+    /// How soon the kernel ends it where memory is short, -1000 for never.
+    pub oom_score_adj: i64,
+}
+
+/// Devices that are asked for by what they can do, or by the name of a description.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceRequest {
+    /// `nvidia`, `cdi`; empty for whichever can do it.
+    pub driver: String,
+    /// Which, as `vendor.example/gpu=0`; empty for any.
+    pub ids: Vec<String>,
+    /// How many where they are not named, -1 for all.
+    pub count: i64,
+    /// What they have to be able to do, as `gpu`.
+    pub capabilities: Vec<String>,
+}
+
+impl From<&DeviceRequestFact> for DeviceRequest {
+    fn from(fact: &DeviceRequestFact) -> Self {
+        let DeviceRequestFact { driver, ids, count, capabilities } = fact.clone();
+        Self { driver, ids, count, capabilities }
+    }
+}
+
+impl From<&Facts> for Container {
+    /// Of what a body of the Docker Engine API says.
+    fn from(facts: &Facts) -> Self {
+        let is_on_the_hosts_network = facts.network_mode == "host" || facts.networks.contains("host");
+        Self {
+            privileged: facts.privileged,
+            user: facts.user.clone(),
+            network_mode: if is_on_the_hosts_network {
+                "host".to_owned()
+            } else {
+                facts.network_mode.clone()
+            },
+            pid_mode: facts.pid_mode.clone(),
+            ipc_mode: facts.ipc_mode.clone(),
+            uts_mode: facts.uts_mode.clone(),
+            userns_mode: facts.userns_mode.clone(),
+            cgroupns_mode: facts.cgroupns_mode.clone(),
+            cgroup: facts.cgroup.clone(),
+            cgroup_parent: facts.cgroup_parent.clone(),
+            networks: facts.networks.iter().cloned().collect(),
+            capabilities_add: facts.capabilities_add.iter().cloned().collect(),
+            devices: facts.devices.clone(),
+            device_rules: facts.device_cgroup_rules.clone(),
+            device_requests: facts.device_requests.iter().map(DeviceRequest::from).collect(),
+            security_options: facts.security_options.iter().cloned().collect(),
+            volumes_from: facts.volumes_from.clone(),
+            runtime: facts.runtime.clone(),
+            annotations: facts.annotations.clone(),
+            sysctls: facts.sysctls.clone(),
+            group_add: facts.group_add.clone(),
+            links: facts.links.clone(),
+            log_driver: facts.log_driver.clone(),
+            log_options: facts.log_options.clone(),
+            oom_score_adj: facts.oom_score_adj,
+        }
+    }
 }
 
 impl Container {
@@ -216,6 +298,10 @@ pub struct Mount {
     pub target: String,
     /// It cannot be written to.
     pub read_only: bool,
+    /// Who makes the volume; empty for the engine itself.
+    pub driver: String,
+    /// Of a `bind`: whether mounts below it are seen on the other side too, as `rshared`; empty where the engine chooses.
+    pub propagation: String,
 }
 
 /// Kinds of mounts.
@@ -231,48 +317,18 @@ pub enum MountType {
     Cluster,
 }
 
-impl Mount {
-    /// Shows a path of the host.
-    pub fn bind(source: &str, target: &str, read_only: bool) -> Self {
-        Self { kind: MountType::Bind, source: host_path(source), target: target.to_owned(), read_only }
-    }
-
-    /// Shows a volume, or what the volume itself shows of the host, by its driver and options.
-    pub fn volume(
-        name: &str,
-        target: &str,
-        read_only: bool,
-        driver: &str,
-        options: &BTreeMap<String, String>,
-    ) -> Vec<Self> {
-        let paths = if matches!(driver, "" | "local") { of_volume(options) } else { Vec::new() };
-        if paths.is_empty() {
-            let (source, target) = (name.to_owned(), target.to_owned());
-            return vec![Self { kind: MountType::Volume, source, target, read_only }];
-        }
-        paths.iter().map(|path| Self::bind(path, target, read_only)).collect()
-    }
-
-    /// Reads an entry of `Binds`: `/path:/target:ro`, `volume:/target`, `/target`.
-    pub fn parse(bind: &str) -> Self {
-        let mut parts = bind.split(':');
-        let (first, target) = (parts.next().unwrap_or_default(), parts.next());
-        let is_read_only = parts.any(|part| part.split(',').any(|option| option == "ro"));
-        match target {
-            Some(target) if first.starts_with('/') => Self::bind(first, target, is_read_only),
-            Some(target) => Self {
-                kind: MountType::Volume,
-                source: first.to_owned(),
-                target: target.to_owned(),
-                read_only: is_read_only,
-            },
-            None => Self {
-                kind: MountType::Volume,
-                source: String::new(),
-                target: first.to_owned(),
-                read_only: false,
-            },
-        }
+impl From<&MountFact> for Mount {
+    fn from(fact: &MountFact) -> Self {
+        let kind = match &fact.kind {
+            MountKind::Bind => MountType::Bind,
+            MountKind::Volume => MountType::Volume,
+            MountKind::Tmpfs => MountType::Tmpfs,
+            MountKind::Image => MountType::Image,
+            MountKind::Other(word) if word == "npipe" => MountType::Npipe,
+            MountKind::Other(_) => MountType::Cluster,
+        };
+        let MountFact { source, target, driver, propagation, .. } = fact.clone();
+        Self { kind, source, target, read_only: fact.read_only, driver, propagation }
     }
 }
 
@@ -308,7 +364,16 @@ static MOUNT: Shape = Shape::Fields(&[
     ("source", Shape::Text(1024)),
     ("target", Shape::Text(1024)),
     ("readOnly", Shape::Scalar),
+    ("driver", Shape::Text(128)),
+    ("propagation", WORD),
 ]);
+static DEVICES: Shape = Shape::Fields(&[
+    ("driver", NAME),
+    ("ids", Shape::List(16, &NAMES)),
+    ("count", Shape::Scalar),
+    ("capabilities", Shape::List(16, &NAMES)),
+]);
+const SETTINGS: Shape = Shape::Map { entries: 32, name: 256, value: 512 };
 
 const IMAGE: Shape = Shape::Fields(&[
     ("reference", NAME),
@@ -352,12 +417,23 @@ pub(super) static SHAPE: Shape = Shape::Fields(&[
             ("utsMode", NAME),
             ("usernsMode", NAME),
             ("cgroupnsMode", NAME),
+            ("cgroup", NAME),
+            ("cgroupParent", NAME),
+            ("networks", Shape::List(32, &NAMES)),
             ("capabilitiesAdd", Shape::List(64, &NAMES)),
             ("devices", Shape::List(64, &PATHS)),
             ("deviceRules", Shape::List(64, &NAMES)),
+            ("deviceRequests", Shape::List(16, &DEVICES)),
             ("securityOptions", Shape::List(32, &NAMES)),
             ("volumesFrom", Shape::List(32, &NAMES)),
             ("runtime", NAME),
+            ("annotations", SETTINGS),
+            ("sysctls", SETTINGS),
+            ("groupAdd", Shape::List(32, &NAMES)),
+            ("links", Shape::List(32, &NAMES)),
+            ("logDriver", NAME),
+            ("logOptions", SETTINGS),
+            ("oomScoreAdj", Shape::Scalar),
         ]),
     ),
     ("mounts", Shape::List(64, &MOUNT)),

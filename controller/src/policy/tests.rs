@@ -7,6 +7,8 @@ mod spellings;
 
 use std::collections::BTreeMap;
 
+use gantry_api::engine_api::facts::Facts;
+use gantry_api::engine_api::{Json, Parsed};
 use gantry_api::v1alpha1::PolicyAction;
 use serde_json::{Value, json};
 
@@ -33,6 +35,24 @@ fn subject() -> Subject {
     }
 }
 
+/// A request to make a container with that of its host, as the Docker endpoint reads it.
+fn made(host: &Value) -> Subject {
+    let body = json!({"Image": "registry.example/app:1", "HostConfig": host}).to_string();
+    match Json::ContainerCreate.read(body.as_bytes()) {
+        Ok(Parsed::ContainerCreate(body)) => of(&Facts::of_create(&body)),
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
+fn of(facts: &Facts) -> Subject {
+    let mounts = facts.mounts.iter().map(Mount::from).collect();
+    Subject { container: Some(Container::from(facts)), mounts, ..subject() }
+}
+
+fn bound(bind: &str) -> Subject {
+    made(&json!({"Binds": [bind]}))
+}
+
 fn policy(spec: &Value) -> Compiled {
     Compiled::new("policy/p".to_owned(), spec)
 }
@@ -48,7 +68,7 @@ fn denied(spec: &Value, subject: &Subject) -> String {
 #[test]
 fn rules_see_the_whole_request() {
     let mut subject = subject();
-    subject.mounts = vec![Mount::parse("/srv/data:/data:ro")];
+    subject.mounts = bound("/srv/data:/data:ro").mounts;
     for holds in [
         "request.action == 'Create' && request.target.kind == 'Container' && request.target.name == 'web'",
         "request.image.server == 'registry.example' && request.image.repository == 'app' && request.image.tag == '1'",
@@ -163,7 +183,7 @@ fn what_is_wrong_with_a_policy_names_its_field() {
     let said: Vec<_> = faults.iter().map(|fault| format!("{} {}", fault.field, fault.message)).collect();
     insta::assert_snapshot!(said.join("\n"), @"
     spec.match.instanceSelector is no selector: failed to parse value as expression: Invalid expression operator
-    spec.rules[0].expression names the field `privilegd`, which is not there: there are privileged, user, networkMode, pidMode, ipcMode, utsMode, usernsMode, cgroupnsMode, capabilitiesAdd, devices, deviceRules, securityOptions, volumesFrom, runtime
+    spec.rules[0].expression names the field `privilegd`, which is not there: there are privileged, user, networkMode, pidMode, ipcMode, utsMode, usernsMode, cgroupnsMode, cgroup, cgroupParent, networks, capabilitiesAdd, devices, deviceRules, deviceRequests, securityOptions, volumesFrom, runtime, annotations, sysctls, groupAdd, links, logDriver, logOptions, oomScoreAdj
     spec.rules[1].name is the name of a rule before it
     spec.rules[2].expression names `user`, which is not there: it sees `request` alone
     spec.rules[3].expression takes `length` of what has no fields

@@ -237,12 +237,12 @@ async fn t24_a_policy_that_cannot_work_or_costs_too_much_is_refused_when_it_is_w
     let said: Vec<_> = new.iter().chain(&changes).map(Answer::message).collect();
     insta::assert_snapshot!(said.join("\n"), @r#"
     422 Policy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: names `user`, which is not there: it sees `request` alone
-    422 ClusterPolicy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: could cost 1285 times as much as an expression may: loop less, or over less
+    422 ClusterPolicy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: could cost 857 times as much as an expression may: loop less, or over less
     422 Policy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: is nested more than 32 levels deep: make it simpler
     422 Policy.gantry.dev "p" is invalid: spec.rules: Invalid value: value has less than 1 item
     422 Policy.gantry.dev "p" is invalid: spec.rules[1].name: Duplicate value: is the name of a rule before it
     422 Policy.gantry.dev "p" is invalid: spec.match.instanceSelector: Invalid value: is no selector: failed to parse value as expression: Expected values for In operator, got none
-    422 Policy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: could cost 1285 times as much as an expression may: loop less, or over less
+    422 Policy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: could cost 857 times as much as an expression may: loop less, or over less
     422 Policy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: names the field `nothing`, which is not there: there are action, target, image, newImage, parameters, user, groups, namespace, instance, container, mounts
     422 Policy.gantry.dev "p" is invalid: spec.rules[0].expression: Invalid value: is no CEL expression: ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}
     "#);

@@ -57,6 +57,8 @@ fn t13_the_root_of_the_host_is_told_however_it_is_mounted() {
         json!({"Name": "local", "Options": {"type": "nfs", "o": "bind", "device": "/"}}),
         json!({"Name": "local", "Options": {"type": "tmpfs", "o": "rbind", "device": "/usr/.."}}),
         json!({"Name": "local", "Options": {"type": "overlay", "o": "lowerdir=/:/var", "device": "overlay"}}),
+        json!({"Name": "local", "Options": {"type": "overlay", "o": "lowerdir=.:/var", "device": "overlay"}}),
+        json!({"Name": "local", "Options": {"type": "proc", "device": "proc"}}),
     ];
 
     let mut all: Vec<Facts> = binds.iter().map(|bind| create(&json!({"Binds": [bind]}))).collect();
@@ -89,7 +91,12 @@ fn t13_what_is_as_good_as_root_is_told_too() {
     }
     assert_eq!(create(&json!({"CapAdd": "all"})).capabilities_add, ["ALL".to_owned()].into());
     assert_eq!(create(&json!({"Devices": [{"PathOnHost": "/dev/../dev//sda"}]})).devices, ["/dev/sda"]);
-    assert_eq!(create(&json!({"DeviceRequests": [{"Driver": "nvidia", "Count": -1}]})).devices, ["nvidia:*"]);
+    let gpus =
+        create(&json!({"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"], ["nvidia", "compute"]]}]}));
+    assert_eq!((gpus.device_requests[0].count, gpus.device_requests[0].capabilities.len()), (-1, 3));
+    let described =
+        create(&json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["vendor.example/gpu=0"]}]}));
+    assert_eq!(described.device_requests[0].ids, ["vendor.example/gpu=0"]);
     assert_eq!(create(&json!({"DeviceCgroupRules": ["a *:* rwm"]})).device_cgroup_rules, ["a *:* rwm"]);
     for option in ["seccomp=unconfined", "seccomp:unconfined"] {
         let expected = ["seccomp=unconfined".to_owned()].into();
@@ -113,10 +120,13 @@ fn t13_what_is_as_good_as_root_is_told_too() {
         assert_eq!(modes.iter().filter(|mode| **mode == "host").count(), 1, "{field}");
     }
     assert_eq!(create(&json!({"VolumesFrom": ["db:ro"]})).volumes_from, ["db:ro"]);
-    assert_eq!(
-        create(&json!({"Binds": ["v:/h"], "VolumeDriver": "sshfs"})).volume_drivers,
-        ["sshfs".to_owned()].into()
-    );
+    for host in [
+        json!({"Binds": ["v:/h"], "VolumeDriver": "sshfs"}),
+        json!({"Binds": ["/h"], "VolumeDriver": "sshfs"}),
+        json!({"Mounts": [{"Type": "volume", "Target": "/h", "VolumeOptions": {"DriverConfig": {"Name": "sshfs"}}}]}),
+    ] {
+        assert_eq!(create(&host).mounts[0].driver, "sshfs", "{host}");
+    }
     assert_eq!(create(&json!({"NetworkMode": "container:db"})).network_mode, "container:db");
 }
 

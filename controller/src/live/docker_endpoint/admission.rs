@@ -1,6 +1,6 @@
 //! Where policies judge what a request would do on a host, as they judge Operations.
 
-use gantry_api::engine_api::facts::{Facts, MountKind};
+use gantry_api::engine_api::facts::Facts;
 use gantry_api::engine_api::{Request, Right};
 use gantry_api::v1alpha1::PolicyAction;
 
@@ -8,7 +8,7 @@ use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::audit::Ticket;
 use crate::auth::Caller;
-use crate::policy::{Container, Image, Mount, MountType, Parameters, Subject, Target, TargetKind};
+use crate::policy::{Container, Image, Mount, Parameters, Subject, Target, TargetKind};
 
 /// Judges a request that is allowed by rights, before anything of it has reached the host; 403 names the policy.
 ///
@@ -108,8 +108,8 @@ fn filled(base: Subject, request: &Request, facts: Option<&Facts>) -> Subject {
         image: image.as_deref().map(Image::parse),
         new_image: made.as_deref().map(Image::parse),
         parameters,
-        container: facts.filter(|_| base.target.kind != TargetKind::Volume).map(container),
-        mounts: facts.map(mounts).unwrap_or_default(),
+        container: facts.filter(|_| base.target.kind != TargetKind::Volume).map(Container::from),
+        mounts: facts.into_iter().flat_map(|facts| &facts.mounts).map(Mount::from).collect(),
         ..base
     }
 }
@@ -132,41 +132,6 @@ fn named(name: &str, tag: Option<&str>) -> String {
     } else {
         format!("{untagged}:{tag}")
     }
-}
-
-fn container(facts: &Facts) -> Container {
-    let is_on_the_hosts_network = facts.network_mode == "host" || facts.networks.contains("host");
-    Container {
-        privileged: facts.privileged,
-        user: facts.user.clone(),
-        network_mode: if is_on_the_hosts_network { "host".to_owned() } else { facts.network_mode.clone() },
-        pid_mode: facts.pid_mode.clone(),
-        ipc_mode: facts.ipc_mode.clone(),
-        uts_mode: facts.uts_mode.clone(),
-        userns_mode: facts.userns_mode.clone(),
-        cgroupns_mode: facts.cgroupns_mode.clone(),
-        capabilities_add: facts.capabilities_add.iter().cloned().collect(),
-        devices: facts.devices.clone(),
-        device_rules: facts.device_cgroup_rules.clone(),
-        security_options: facts.security_options.iter().cloned().collect(),
-        volumes_from: facts.volumes_from.clone(),
-        runtime: facts.runtime.clone(),
-    }
-}
-
-fn mounts(facts: &Facts) -> Vec<Mount> {
-    let mount = |fact: &gantry_api::engine_api::facts::MountFact| {
-        let kind = match &fact.kind {
-            MountKind::Bind => MountType::Bind,
-            MountKind::Volume => MountType::Volume,
-            MountKind::Tmpfs => MountType::Tmpfs,
-            MountKind::Image => MountType::Image,
-            MountKind::Other(word) if word == "npipe" => MountType::Npipe,
-            MountKind::Other(_) => MountType::Cluster,
-        };
-        Mount { kind, source: fact.source.clone(), target: fact.target.clone(), read_only: fact.read_only }
-    };
-    facts.mounts.iter().map(mount).collect()
 }
 
 #[cfg(test)]

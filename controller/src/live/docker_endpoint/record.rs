@@ -54,7 +54,11 @@ pub(super) fn parameters(request: &Request, facts: Option<&Facts>) -> BTreeMap<S
     };
     tell_all("hostPaths", facts.host_paths().collect());
     tell_all("capabilitiesAdd", facts.capabilities_add.iter().map(String::as_str).collect());
-    tell_all("devices", facts.devices.iter().map(String::as_str).collect());
+    let picked = facts.device_requests.iter();
+    let picked = picked
+        .flat_map(|request| [&request.driver].into_iter().chain(&request.ids).chain(&request.capabilities));
+    let devices = facts.devices.iter().chain(picked).filter(|word| !word.is_empty());
+    tell_all("devices", devices.map(String::as_str).collect());
     tell_all("securityOptions", facts.security_options.iter().map(String::as_str).collect());
     tell_all("volumesFrom", facts.volumes_from.iter().map(String::as_str).collect());
     let spaces = [("network", &facts.network_mode), ("pid", &facts.pid_mode), ("ipc", &facts.ipc_mode)];

@@ -13,6 +13,15 @@ fn largest() -> Subject {
         tag: Some(text(512)),
         digest: Some(text(512)),
     };
+    let settings = || (0..32).map(|number| (format!("{number:256}"), text(512))).collect();
+    let mount = || Mount {
+        kind: MountType::Bind,
+        source: path(),
+        target: path(),
+        read_only: true,
+        driver: text(128),
+        propagation: text(16),
+    };
     let labels = (0..128).map(|number| (format!("{number:317}"), text(63)));
     Subject {
         image: Some(image()),
@@ -37,14 +46,33 @@ fn largest() -> Subject {
             uts_mode: text(512),
             userns_mode: text(512),
             cgroupns_mode: text(512),
+            cgroup: text(512),
+            cgroup_parent: text(512),
+            networks: vec![text(256); 32],
             capabilities_add: vec![text(256); 64],
             devices: vec![path(); 64],
             device_rules: vec![text(256); 64],
+            device_requests: vec![
+                DeviceRequest {
+                    driver: text(512),
+                    ids: vec![text(256); 16],
+                    count: -1,
+                    capabilities: vec![text(256); 16],
+                };
+                16
+            ],
             security_options: vec![format!("a={}", text(254)); 32],
             volumes_from: vec![text(256); 32],
             runtime: text(512),
+            annotations: settings(),
+            sysctls: settings(),
+            group_add: vec![text(256); 32],
+            links: vec![text(256); 32],
+            log_driver: text(512),
+            log_options: settings(),
+            oom_score_adj: -1000,
         }),
-        mounts: vec![Mount::bind(&path(), &path(), true); 64],
+        mounts: vec![mount(); 64],
         ..subject()
     }
 }
@@ -76,7 +104,7 @@ fn t24_a_request_that_is_more_than_can_be_judged_is_denied() {
     let mut subject = largest();
     assert_eq!(judge([&policy], &subject).refusal(), None);
 
-    subject.mounts.push(Mount::parse("/a:/b"));
+    subject.mounts.extend(bound("/a:/b").mounts);
     insta::assert_snapshot!(judge([&policy], &subject).refusal().unwrap_or_default(), @"policy/p: request.mounts is more than can be judged");
     let long = Subject { user: "x".repeat(513), ..self::subject() };
     insta::assert_snapshot!(judge([&policy], &long).refusal().unwrap_or_default(), @"policy/p: request.user is more than can be judged");

@@ -40,7 +40,7 @@ fn subjects() -> impl Strategy<Value = Subject> {
     (action, any::<bool>(), any::<bool>(), binds, "\\PC{0,600}").prop_map(
         |(action, is_made, is_privileged, binds, user)| {
             let container = is_made.then(|| Container { privileged: is_privileged, ..Container::default() });
-            let mounts = binds.iter().map(|bind| Mount::parse(bind)).collect();
+            let mounts = binds.iter().flat_map(|bind| bound(bind).mounts).collect();
             Subject { action, user, container, mounts, ..subject() }
         },
     )
