@@ -21,6 +21,7 @@ use crate::clock::Entropy;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
 use crate::storage::{Key, Resource};
 
+mod admission;
 mod attach;
 mod channels;
 pub(crate) mod docker_endpoint;
@@ -126,8 +127,8 @@ pub(crate) struct Ask {
     pub instance: Instance,
     /// What the path names below the instance, as a container; empty where it names nothing.
     pub object: Arc<str>,
-    /// What people call it.
-    pub name: Arc<str>,
+    /// What people and policies call that: as the path does, and a Pod by the name of its container.
+    pub called: Arc<str>,
     /// Query, format, caller and ticket.
     pub call: Call,
     /// For as long as this holds a stream may go on.
@@ -207,7 +208,7 @@ pub(crate) async fn serve(
 ) -> Outcome<Response> {
     let standing = parts.extensions.get::<Standing>().cloned();
     let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
-    let (instance, object, name) = match object {
+    let (instance, object, called) = match object {
         None if call.kind.is_live => find_container(server, &call).await?,
         object => {
             let object = object.unwrap_or_default();
@@ -215,7 +216,7 @@ pub(crate) async fn serve(
         }
     };
     call.ticket.is_about(&instance.name);
-    let ask = Ask { instance, object, name, call, standing, parts };
+    let ask = Ask { instance, object, called, call, standing, parts };
     match does {
         Does::Docker => Err(Failure::internal("the Docker endpoint answers for itself")),
         Does::Info => info::info(server, &ask).await,
@@ -230,8 +231,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// The host, the id and the name of a container that is asked for as a Pod. It is asked of the agent whatever is known of it, so one that has just
-/// gone is told of by its host.
+/// The host, the id and the name of a container that is asked for as a Pod. It is asked of the agent whatever is known of it, so one that has
+/// just gone is told of by its host.
 async fn find_container(server: &ApiServer, call: &Call) -> Outcome<(Instance, Arc<str>, Arc<str>)> {
     let key = call.target()?;
     let object = server.live().inventories().cache().get(&key);

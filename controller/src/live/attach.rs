@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use gantry_api::agent_v1::AttachStart;
+use gantry_api::v1alpha1::PolicyAction;
 
 use super::Ask;
+use super::admission::judge_visit;
 use super::exec::nothing;
 use super::terminal::{self, Start};
 use crate::apiserver::ApiServer;
@@ -24,5 +26,6 @@ pub(crate) async fn attach(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Respons
     if !(start.stdin || start.stdout || start.stderr) {
         return Err(nothing());
     }
+    judge_visit(server, &ask, PolicyAction::Attach).await?;
     terminal::open(server, ask, Start::Attach(start)).await
 }

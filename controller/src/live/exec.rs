@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use gantry_api::agent_v1::ExecStart;
+use gantry_api::v1alpha1::PolicyAction;
 
 use super::Ask;
+use super::admission::judge_visit;
 use super::terminal::{self, Start};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
@@ -25,6 +27,7 @@ pub(crate) async fn exec(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response>
     if !(start.stdin || start.stdout || start.stderr) {
         return Err(nothing());
     }
+    judge_visit(server, &ask, PolicyAction::Exec).await?;
     terminal::open(server, ask, Start::Exec(start)).await
 }
 

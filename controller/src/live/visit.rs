@@ -151,7 +151,7 @@ impl Visit {
             Kind::Figures => (&rooms.figures, "stats"),
         };
         let room = Arc::clone(room).try_acquire_owned().map_err(|_| Failure::too_many_requests())?;
-        let mut parameters = BTreeMap::from([("container".to_owned(), told(&ask.name))]);
+        let mut parameters = BTreeMap::from([("container".to_owned(), told(&ask.called))]);
         if !command.is_empty() {
             let words: Vec<Value> = command.iter().take(MOST_TOLD).map(|word| told(word)).collect();
             parameters.insert("command".to_owned(), words.into());

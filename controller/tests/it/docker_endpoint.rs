@@ -127,6 +127,44 @@ async fn t13a_a_role_that_may_get_list_and_watch_everything_opens_no_terminal() 
     assert_eq!(docker(&eve, "GET", "/containers/json", "").await.code, 200);
 }
 
+/// By rights, which are those on its host, and by a policy.
+#[tokio::test]
+async fn t14_a_container_that_one_may_not_enter_is_entered_by_no_name_of_it() {
+    let (api, agents) = world().await;
+    let made = api.post(INSTANCES, &json!({"metadata": {"name": "nuc-02"}, "spec": {}})).await;
+    agents
+        .connect(InstanceUid(made.body["metadata"]["uid"].as_str().expect("a uid").parse().expect("a uid")));
+    let rules = json!([{"apiGroups": ["gantry.dev"], "resources": ["dockerinstances/exec", "dockerinstances/attach"],
+        "resourceNames": ["nuc-01"], "verbs": ["create"]}]);
+    api.make_role("enters", rules).await;
+    api.bind("enters", "eve").await;
+    let eve = api.person("eve", &[]);
+    let enter = async |path: &str| {
+        let headers = [("content-type", "application/json")];
+        eve.send(Method::POST, path, &headers, r#"{"Cmd":["sh"]}"#.to_owned()).await.code
+    };
+    let of = |host: &str, container: &str| format!("{INSTANCES}/{host}/docker/containers/{container}/exec");
+    let id = "0123456789ab".repeat(6);
+    let names = ["db", "shop-db", &id[..64], &id[..12], &id[..1], "web"];
+
+    for name in names {
+        assert_eq!(enter(&of("nuc-02", name)).await, 403, "{name}");
+        assert_eq!(enter(&of("nuc-01/../nuc-02", name)).await, 403, "{name}");
+        assert_eq!(enter(&of("nuc-01/docker/../../nuc-02", name)).await, 403, "{name}");
+    }
+    assert_eq!(agents.engines.calls().len(), 0);
+    let policy = json!({"metadata": {"name": "only-web"}, "spec": {"match": {"actions": ["Exec", "Attach"]},
+        "rules": [{"name": "r", "expression": "request.target.name in ['web']"}]}});
+    let policies = "/apis/gantry.dev/v1alpha1/namespaces/default/policies";
+    assert_eq!(api.post(policies, &policy).await.code, 201);
+    for name in &names[..5] {
+        assert_eq!(enter(&of("nuc-01", name)).await, 403, "{name}");
+        assert_eq!(docker(&eve, "POST", &format!("/containers/{name}/attach?stream=1"), "").await.code, 403);
+    }
+    assert_eq!(agents.engines.calls().len(), 0);
+    assert_eq!(enter(&of("nuc-01", "web")).await, 200);
+}
+
 /// t12: what a router, a proxy or a middleware could make of a path, before the grammar sees it.
 #[tokio::test]
 async fn t12_no_spelling_of_a_request_lets_a_viewer_change_anything() {

@@ -244,6 +244,37 @@ async fn t13a_get_list_and_watch_on_everything_open_no_terminal() {
     assert_eq!((&denied["outcome"], &denied["user"]), (&json!("denied"), &json!("rita")));
 }
 
+/// t13, t14: whoever asks, and by whatever the container is called.
+#[tokio::test]
+async fn t14_a_container_that_a_policy_closes_is_entered_by_no_name_of_it() {
+    let host = Host::of(started().await).await;
+    let policy = json!({"metadata": {"name": "only-web"}, "spec": {"match": {"actions": ["Exec", "Attach"]},
+        "rules": [{"name": "r", "expression": "request.target.name in ['web']"}]}});
+    let policies = "/apis/gantry.dev/v1alpha1/namespaces/default/policies";
+    assert_eq!(host.api.post(policies, &policy).await.code, 201);
+    let root = host.api.person("root", &["system:masters"]);
+    let at = |called: &str, what: &str| {
+        format!("{INSTANCES}/nuc-01/containers/{called}/{what}?command=ls&stdout=1")
+    };
+
+    for called in ["db", "id-db", "id-d", "WEB", "web-1", "id-web", "%2Fweb"] {
+        for what in ["exec", "attach"] {
+            let refused = root.get(&at(called, what)).await;
+            assert_eq!(refused.code, 403, "{called} {refused:?}");
+            assert!(refused.message().contains("policy/only-web"), "{refused:?}");
+        }
+    }
+    // It is let through, to where a WebSocket is missing.
+    assert_eq!(
+        (root.get(&at("web", "exec")).await.code, root.get(&at("web", "attach")).await.code),
+        (400, 400)
+    );
+    assert_eq!(host.looks().sent.load(Ordering::SeqCst), 0);
+    let denied = &recorded(&host, "container_exec", 7).await[0];
+    assert_eq!(denied["outcome"], "denied");
+    assert_eq!(denied["parameters"]["policies"][0]["policy"], "policy/only-web");
+}
+
 #[tokio::test]
 async fn t11_a_terminal_closes_soon_after_the_right_to_it_is_lost() {
     let host = Host::of(started().await).await;

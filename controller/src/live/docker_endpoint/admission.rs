@@ -5,9 +5,10 @@ use gantry_api::engine_api::{Request, Right};
 use gantry_api::v1alpha1::PolicyAction;
 
 use crate::apiserver::ApiServer;
-use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::failure::Outcome;
 use crate::audit::Ticket;
 use crate::auth::Caller;
+use crate::live::admission;
 use crate::policy::{Container, Image, Mount, Parameters, Subject, Target, TargetKind};
 
 /// Judges a request that is allowed by rights, before anything of it has reached the host; 403 names the policy.
@@ -22,24 +23,12 @@ pub(super) async fn judge(
     facts: Option<&Facts>,
 ) -> Outcome<()> {
     let Some((action, kind)) = judged(request) else { return Ok(()) };
-    let policies = server.policies();
-    // Whose rights had to be looked up has waited for memory already.
-    if caller.is_admin() {
-        policies.catch_up().await;
-    }
-    if policies.are_none(namespace) {
-        return Ok(());
-    }
     let target = Target { kind, name: request.object().to_owned() };
-    let base = policies.subject(caller, namespace, instance, action, target);
-    let verdict = policies.judge(&filled(base, request, facts));
-    if let Some(record) = verdict.record() {
-        ticket.was_judged(record);
-    }
-    match verdict.refusal() {
-        Some(why) => Err(Failure::forbidden(format!("{} is forbidden: {why}", request.route.action()))),
-        None => Ok(()),
-    }
+    let what = request.route.action();
+    admission::judge(server, (caller, ticket), (namespace, instance), (&what, action, target), |base| {
+        filled(base, request, facts)
+    })
+    .await
 }
 
 /// As policies call it; `None` of what only reads, and of what goes on with something that was judged.
