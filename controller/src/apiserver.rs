@@ -36,6 +36,7 @@ mod impersonate;
 pub mod kinds;
 pub(crate) mod limits;
 pub mod openapi;
+pub(crate) mod origin;
 mod partial;
 mod patch;
 mod policies;

@@ -29,7 +29,7 @@ use super::kinds::audit::{RECORDING, SESSIONS};
 use super::kinds::{self, Kind};
 use super::limits::LIGHT;
 use super::request::{Call, Params};
-use super::{ApiServer, answer, audited, discovery, health, openapi, verbs};
+use super::{ApiServer, answer, audited, discovery, health, openapi, origin, verbs};
 use crate::audit::Ticket;
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
@@ -417,6 +417,10 @@ async fn require_right(State(server): State<Arc<ApiServer>>, mut request: Reques
 }
 
 async fn pass(server: &ApiServer, request: &mut Request) -> Outcome<()> {
+    // What only reads, a page of another origin cannot see the answer of; a terminal, which GET opens, asks for itself.
+    if !request.method().is_safe() {
+        origin::check(request.headers(), request.uri())?;
+    }
     let asked = request.extensions_mut().remove::<Outcome<Attributes>>();
     let asked = asked.unwrap_or_else(|| Err(Failure::internal("a request was not looked at")));
     let mut needs = Vec::new();

@@ -2,12 +2,10 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use gantry_api::agent_v1::TerminalSize;
-use http::HeaderMap;
-use http::header::{HOST, ORIGIN};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::failure::Failure;
 
 /// What is spoken, the newest first.
 pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -84,27 +82,6 @@ pub(super) fn failed(failure: &Failure) -> Bytes {
     message(ERROR, status.to_string().as_bytes())
 }
 
-/// 403 where a browser says that a page of somebody else wants this: it would send the person's certificate along.
-pub(super) fn check_origin(headers: &HeaderMap) -> Outcome<()> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    match (origin.to_str().ok(), host) {
-        (Some(origin), Some(host)) if is_of(origin, host) => Ok(()),
-        _ => Err(Failure::forbidden("a page of another origin cannot open this")),
-    }
-}
-
-/// True if a page of that origin comes from that host, whose port is left out where it is the usual one.
-fn is_of(origin: &str, host: &str) -> bool {
-    let (of_origin, usual) = match (origin.strip_prefix("https://"), origin.strip_prefix("http://")) {
-        (Some(rest), _) => (rest, ":443"),
-        (_, Some(rest)) => (rest, ":80"),
-        _ => return false,
-    };
-    let plain = |host: &str| host.strip_suffix(usual).unwrap_or(host).to_ascii_lowercase();
-    !of_origin.is_empty() && plain(of_origin) == plain(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,28 +117,5 @@ mod tests {
         let status: serde_json::Value = serde_json::from_slice(&failed[1..]).expect("JSON");
         assert_eq!((failed[0], &status["reason"]), (3, &json!("NonZeroExitCode")));
         assert_eq!(status["details"]["causes"], json!([{"reason": "ExitCode", "message": "7"}]));
-    }
-
-    #[test]
-    fn t15_a_page_of_another_origin_is_told_apart() {
-        for (origin, host) in [
-            ("https://gantry.example", "gantry.example"),
-            ("https://gantry.example", "gantry.example:443"),
-            ("https://Gantry.example:8443", "gantry.example:8443"),
-            ("http://127.0.0.1:80", "127.0.0.1"),
-        ] {
-            assert!(is_of(origin, host), "{origin} {host}");
-        }
-        for (origin, host) in [
-            ("null", "gantry.example"),
-            ("https://evil.example", "gantry.example"),
-            ("https://gantry.example.evil.example", "gantry.example"),
-            ("https://gantry.example:8443", "gantry.example"),
-            ("http://gantry.example", "gantry.example:443"),
-            ("file://", ""),
-            ("https://", ""),
-        ] {
-            assert!(!is_of(origin, host), "{origin} {host}");
-        }
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use gantry_controller::apiserver::authorize::PUBLIC;
-use gantry_controller::apiserver::{OTHER_ROUTES, ReadyChecks, routes};
+use gantry_controller::apiserver::{OTHER_ROUTES, ReadyChecks, Route, routes};
 use gantry_controller::auth::Caller;
 use http::{Method, Request};
 use serde_json::Value;
@@ -36,6 +36,46 @@ async fn t01_no_route_answers_who_shows_no_right() {
             assert_eq!(response.status(), code, "{method} {path}");
         }
     }
+}
+
+/// What a route needs is looked up by its path alone.
+#[test]
+fn t07_routes_of_one_path_are_of_one_resource() {
+    let all = routes();
+    for route in &all {
+        for other in all.iter().filter(|other| other.path == route.path) {
+            let of = |route: &Route| (route.kind.resource(), route.subresource, route.right);
+            assert_eq!(of(route), of(other), "{}", route.path);
+        }
+    }
+}
+
+/// t15: a browser sends its person's certificate with whatever a page asks for.
+#[tokio::test]
+async fn t15_a_page_of_another_origin_changes_nothing_by_any_route() {
+    let api = Api::new().await;
+    api.post(CONFIG_MAPS, &config_map("x")).await;
+    let code = async |method: &Method, path: &str, origin: &str| {
+        let request = Request::builder().method(method).uri(path).header("host", "gantry.example");
+        let request = request.header("origin", origin).header("content-type", "text/plain");
+        let request = request.extension(Caller::authenticated("root", ["system:masters"]));
+        api.send(request.body(Body::empty()).expect("a request")).await.status()
+    };
+
+    let mut tried = 0;
+    for route in routes().into_iter().filter(|route| !route.method.is_safe()) {
+        let path = route.path.replace("{namespace}", "default").replace("{name}", "x");
+        let path = path.replace("{object}", "x").replace("{*below}", "containers/x/stop");
+        for origin in ["https://evil.example", "https://gantry.example.evil.example", "null"] {
+            assert_eq!(code(&route.method, &path, origin).await, 403, "{} {path} {origin}", route.method);
+        }
+        tried += 1;
+    }
+
+    assert!(tried > 70, "{tried}");
+    let ours = format!("{CONFIG_MAPS}/x");
+    assert_eq!(api.get(&ours).await.code, 200);
+    assert_eq!(code(&Method::DELETE, &ours, "https://gantry.example").await, 200);
 }
 
 #[tokio::test]
