@@ -12,19 +12,34 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 
 use crate::world::api::{CONFIG_MAPS, OPERATIONS, SECRETS, config_map, operation};
-use crate::world::people::{RBAC, started};
+use crate::world::people::{RBAC, binding, started};
 
-/// t07, t08: what each built-in role opens, every route of every resource, in its namespace, in another, and in all.
+/// t07, t08: what each built-in role opens, every route of every resource, given in the namespace `default` and given everywhere.
 ///
 /// The table is read in a review, not worked out from the roles: a `y` that should be none is a hole.
 #[tokio::test]
 async fn t08_each_role_opens_what_the_table_says_and_nothing_else() {
     let api = started().await;
-    let roles = ["gantry-viewer", "gantry-operator", "gantry-admin", "cluster-admin"];
-    for role in roles {
+    let mut names = vec!["nobody".to_owned()];
+    for role in ["gantry-viewer", "gantry-operator", "gantry-admin", "cluster-admin"] {
         api.bind(role, role).await;
+        names.push(role.to_owned());
     }
-    let people: Vec<_> = ["nobody"].iter().chain(&roles).map(|name| (*name, api.person(name, &[]))).collect();
+    let cluster_roles = [
+        "gantry-viewer",
+        "gantry-operator",
+        "gantry-admin",
+        "gantry-auditor",
+        "gantry-agent",
+        "cluster-admin",
+    ];
+    for role in cluster_roles {
+        let user = format!("{role} everywhere");
+        let given = binding(&format!("{role}-everywhere"), "ClusterRole", role, &user);
+        assert_eq!(api.post(&format!("{RBAC}/clusterrolebindings"), &given).await.code, 201);
+        names.push(user);
+    }
+    let people: Vec<_> = names.iter().map(|name| api.person(name, &[])).collect();
     let mut table = String::new();
     let mut cases = 0;
 
@@ -45,21 +60,30 @@ async fn t08_each_role_opens_what_the_table_says_and_nothing_else() {
         for scope in scopes {
             let name = if route.kind.plural == "namespaces" { "default" } else { "x" };
             let path = route.path.replace("{namespace}", scope).replace("{name}", name) + "?dryRun=All";
-            let mut marks = String::new();
-            for (_, person) in &people {
+            let (mut marks, mut watches) = (String::new(), String::new());
+            for person in &people {
                 let answer = person.send(route.method.clone(), &path, &[], String::new()).await;
                 cases += 1;
                 // Whatever is wrong with the empty request comes after the right to make it.
                 marks.push_str(if answer.code == 403 { " ." } else { " y" });
+                if verb == "list" {
+                    let watch = Request::get(format!("{path}&watch=1")).body(Body::empty());
+                    let code = person.open(watch.expect("a request")).await.status();
+                    cases += 1;
+                    watches.push_str(if code == 403 { " ." } else { " y" });
+                }
             }
             let place = if scope.is_empty() { "-" } else { scope };
             let resource = format!("{}.{}{subresource}", route.kind.plural, route.kind.group);
-            writeln!(table, "{verb:<17}{resource:<52}{place:<8}{marks}").expect("a String takes all");
+            for (verb, marks) in
+                [(verb, marks), ("watch", watches)].iter().filter(|(_, marks)| !marks.is_empty())
+            {
+                writeln!(table, "{verb:<17}{resource:<52}{place:<8}{marks}").expect("a String takes all");
+            }
         }
     }
 
-    assert!(cases >= 300, "{cases}");
-    let names: Vec<_> = people.iter().map(|(name, _)| *name).collect();
+    assert!(cases >= 3_000, "{cases}");
     insta::assert_snapshot!(format!("{}\n{table}", names.join(", ")));
 }
 
