@@ -294,6 +294,22 @@ async fn who_is_refused_before_his_body_has_come_is_answered_and_may_ask_again()
 }
 
 #[tokio::test]
+async fn t25_connections_that_say_nothing_keep_nobody_out() {
+    let world = world().await;
+    let mut silent = Vec::new();
+    for number in 0..2 * super::MOST_HANDSHAKES {
+        let mut stream = TcpStream::connect(world.address).await.expect("taken");
+        if number % 2 == 1 {
+            // The beginning of a greeting.
+            stream.write_all(&[0x16, 3, 1]).await.expect("written");
+        }
+        silent.push(stream);
+    }
+
+    assert!(world.ask("http/1.1", None, WHOAMI).await.expect("an answer").ends_with("nobody"));
+}
+
+#[tokio::test]
 async fn a_stopped_server_ends() {
     let world = world().await;
     let mut idle = world.connect("http/1.1", None).await.expect("a handshake");

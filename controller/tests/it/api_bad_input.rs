@@ -1,6 +1,7 @@
 use http::Method;
+use serde_json::json;
 
-use crate::world::api::{Api, CONFIG_MAPS};
+use crate::world::api::{Api, CONFIG_MAPS, config_map};
 
 #[tokio::test]
 async fn t23_bodies_that_are_no_object_of_ours_are_refused_and_the_server_goes_on() {
@@ -40,6 +41,41 @@ async fn t23_bodies_that_are_no_object_of_ours_are_refused_and_the_server_goes_o
         assert_eq!(answer.body["code"], code);
     }
     assert_eq!(api.get("/livez").await.body, "ok");
+}
+
+#[tokio::test]
+async fn t24_what_would_grow_or_take_long_is_refused_and_the_server_goes_on() {
+    let api = Api::new().await;
+    let made = api.post(CONFIG_MAPS, &config_map("a")).await;
+    assert_eq!(made.code, 201);
+    let owner = |number: usize| json!({"apiVersion": "v1", "kind": "Secret", "name": format!("o-{number}"), "uid": format!("u-{number}")});
+    let owned = |count: usize| json!({"metadata": {"name": "b", "ownerReferences": (0..count).map(owner).collect::<Vec<_>>()}});
+    let operations = |count: usize, operation: &str| format!("[{}]", vec![operation; count].join(","));
+    // Each copy holds all the copies before it.
+    let doubling = r#"{"op":"copy","from":"/data","path":"/metadata/annotations"},{"op":"copy","from":"/metadata","path":"/data"}"#;
+    let path = format!(r#"[{{"op":"add","path":"{}","value":1}}]"#, "/a".repeat(100_000));
+    let at = format!("{CONFIG_MAPS}/a");
+    let patch = async |body: String| {
+        let media_type = [("content-type", "application/json-patch+json")];
+        api.call(Method::PATCH, &at, &media_type, body).await.code
+    };
+
+    assert_eq!(api.post(CONFIG_MAPS, &owned(100_000)).await.code, 413);
+    assert_eq!(api.post(CONFIG_MAPS, &owned(10_000)).await.code, 422);
+    for bomb in [
+        operations(20, doubling),
+        operations(20_000, r#"{"op":"test","path":"/kind","value":"ConfigMap"}"#),
+        operations(1_000, r#"{"op":"move","from":"/data","path":"/data/a"}"#),
+        path,
+    ] {
+        let code = patch(bomb.clone()).await;
+        assert!((400..500).contains(&code), "{code}: {}", bomb.chars().take(100).collect::<String>());
+    }
+    for selector in ["a,".repeat(20_000), format!("a in ({})", "b,".repeat(20_000)), "(".repeat(40_000)] {
+        let answer = api.get(&format!("{CONFIG_MAPS}?labelSelector={}", selector.replace(' ', "%20"))).await;
+        assert!(answer.code < 500, "{}", answer.code);
+    }
+    assert_eq!(api.get(&at).await.body["metadata"], made.body["metadata"]);
 }
 
 #[tokio::test]

@@ -191,6 +191,34 @@ async fn an_operation_runs_once_and_its_agent_may_forget_it() {
     world.end().await;
 }
 
+/// t10: it ends as one for a host that there is not, so nobody learns of hosts elsewhere.
+#[tokio::test]
+async fn t10_an_operation_reaches_no_instance_of_another_namespace() {
+    let world = World::new().await;
+    world.host("nuc-03").await;
+    world.agents.has_container("web");
+    let made = world.api.post("/api/v1/namespaces", &json!({"metadata": {"name": "other"}})).await;
+    assert_eq!(made.code, 201);
+    let operations = OPERATIONS.replace("/default/", "/other/");
+    let mut ends = Vec::new();
+    for host in ["nuc-03", "nuc-99"] {
+        let wish = json!({"metadata": {"name": host}, "spec": {"instanceRef": {"name": host}, "action": "Stop", "target": {"name": "web"}}});
+        assert_eq!(world.api.post(&operations, &wish).await.code, 201);
+        let path = format!("{operations}/{host}");
+        let ended = world.until(&path, |found| found["status"]["phase"] == "Failed").await;
+        let status = &ended["status"];
+        ends.push(
+            format!("{} {} {}", status["result"], status["message"], reason(&ended, "Accepted"))
+                .replace(host, "HOST"),
+        );
+    }
+
+    assert_eq!(ends[0], ends[1]);
+    assert!(ends[0].contains("InstanceNotFound"), "{}", ends[0]);
+    assert!(world.agents.submitted().is_empty());
+    world.end().await;
+}
+
 #[tokio::test]
 async fn an_operation_waits_for_an_instance_that_is_offline() {
     let world = World::new().await;

@@ -161,6 +161,46 @@ async fn t08_a_viewer_reads_through_docker_and_changes_nothing() -> anyhow::Resu
     Ok(())
 }
 
+/// Archives are unpacked by the engine, inside of the container, and by docker, which is told what it asked for; never by us.
+#[tokio::test]
+async fn t26_an_archive_reaches_nothing_outside_of_its_container() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let docker = Docker::through(&world.controller, "nuc-01", &world.path("docker"))?;
+    let (outside, hidden) = (world.path("outside"), world.path("hidden"));
+    std::fs::create_dir_all(&outside)?;
+    std::fs::write(&hidden, "of the host")?;
+    let (to, from) = (outside.display(), hidden.display());
+    let up = "../".repeat(20);
+
+    for line in [
+        format!(
+            "echo x > f; tar -P -cf up.tar --transform 's,^f$,{up}{to}/up,' f; docker cp - web:/ < up.tar"
+        ),
+        format!(
+            "tar -P -cf absolute.tar --transform 's,^f$,{to}/absolute,' f; docker cp - web:/tmp < absolute.tar"
+        ),
+        format!(
+            "mkdir l; ln -s {to} l/link; tar -cf link.tar -C l link; rm l/link; mkdir l/link; echo x > l/link/linked"
+        ),
+        "tar -rf link.tar -C l link/linked; docker cp - web:/ < link.tar".to_owned(),
+        format!("docker exec web ln -s {to} /way; docker cp f web:/way/way"),
+        format!("docker exec web ln -s {up}{from} /back; docker cp -L web:/back out"),
+    ] {
+        // Whether it is refused or done inside is the engine's to say.
+        docker.says(&line).await?;
+    }
+
+    let written: Vec<_> = std::fs::read_dir(&outside)?.collect();
+    ensure!(written.is_empty(), "{written:?}");
+    let read = docker.says("cat out").await?;
+    ensure!(!read.stdout.contains("of the host"), "{read:?}");
+    // The archives themselves arrive.
+    let control = docker.says("docker cp f web:/f && docker exec web cat /f").await?;
+    ensure!(control.stdout.trim() == "x", "{control:?}");
+    Ok(())
+}
+
 /// What is open ends when the right goes, and the log of records knows how much flowed.
 #[tokio::test]
 async fn t11_a_terminal_of_docker_ends_when_the_right_to_it_is_lost() -> anyhow::Result<()> {

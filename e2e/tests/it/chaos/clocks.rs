@@ -42,7 +42,7 @@ async fn offline(world: &World) -> anyhow::Result<usize> {
 }
 
 #[tokio::test]
-async fn f16_agents_whose_clocks_are_ten_minutes_wrong_enrol_work_and_stay() -> anyhow::Result<()> {
+async fn t35_f16_agents_whose_clocks_are_ten_minutes_wrong_enrol_work_and_stay() -> anyhow::Result<()> {
     let world = World::new().await?;
     let (_ahead_engine, ahead, _ahead_clock) = with_clock(&world, "ahead", TEN_MINUTES).await?;
     let (_behind_engine, behind, _behind_clock) = with_clock(&world, "behind", -TEN_MINUTES).await?;
@@ -66,8 +66,8 @@ async fn f16_agents_whose_clocks_are_ten_minutes_wrong_enrol_work_and_stay() -> 
 
 #[tokio::test]
 #[ignore = "long: make chaos"]
-async fn f16_clocks_that_jump_by_ten_minutes_cost_no_session_and_make_no_host_offline() -> anyhow::Result<()>
-{
+async fn t35_f16_clocks_that_jump_by_ten_minutes_cost_no_session_and_make_no_host_offline()
+-> anyhow::Result<()> {
     let mut world = World::new().await?;
     let clocks = [WallClock::new(&world.path("controller.clock"))?, WallClock::new(&world.path("pg.clock"))?];
     let [controller, postgres] = &clocks;
