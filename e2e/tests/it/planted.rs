@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use gantry_e2e::agent::Agent;
 use gantry_e2e::collector::Collector;
+use gantry_e2e::docker::Docker;
 use gantry_e2e::engine::Engine;
 use gantry_e2e::eventually;
 use gantry_e2e::manifest::{image_operation, operation};
@@ -35,6 +36,17 @@ const UNKNOWN_FIELD: &str = "planted-unknown-field-?~?~7f3k";
 const BROKEN: &str = "planted-broken-?~?~7f3k";
 const WRONG_KIND: &str = "planted-wrong-kind-?~?~7f3k";
 const PATCHED: &str = "planted-patched-?~?~7f3k";
+/// What flows through terminals, logs and archives, and what containers are given.
+const TYPED: &str = "planted-typed-7f3k";
+const ATTACHED: &str = "planted-attached-7f3k";
+const LOGGED: &str = "planted-logged-7f3k";
+const COPIED: &str = "planted-copied-7f3k";
+const ENVIRONMENT: &str = "planted-environment-7f3k";
+const OF_A_COMMAND: &str = "planted-environment-of-a-command-7f3k";
+const NOT_MADE: &str = "planted-environment-of-no-container-7f3k";
+const BUILT: &str = "planted-argument-of-a-build-7f3k";
+const LOGIN: &str = "planted-login-7f3k";
+const REGISTRY_AUTH: &str = "planted-registry-auth-7f3k";
 
 /// A control plane that tells as much as it can, with one host.
 struct Place {
@@ -138,6 +150,79 @@ impl Place {
         Ok(())
     }
 
+    /// What people do inside of containers, over the API and over docker's own; each line says what it was told.
+    async fn look_into_containers(&self) -> anyhow::Result<()> {
+        let docker = Docker::through(&self.world.controller, HOST, &self.world.path("docker"))?;
+        for (line, told) in [
+            (
+                format!(
+                    "docker run -d --network=none --name shop -e PASSWORD={ENVIRONMENT} demo:1 sh -c 'sleep 10000' | wc -l"
+                ),
+                "1\n",
+            ),
+            (format!("printf {TYPED} | docker exec -i -e A={OF_A_COMMAND} shop cat"), TYPED),
+            (format!("printf {ATTACHED} | docker run -i --rm --network=none demo:1 cat"), ATTACHED),
+            (
+                format!(
+                    "echo {LOGGED} | docker exec -i shop sh -c 'cat > /proc/1/fd/1'; sleep 1; docker logs shop"
+                ),
+                LOGGED,
+            ),
+            (
+                format!("printf {COPIED} > in && docker cp in shop:/in && docker cp shop:/in out && cat out"),
+                COPIED,
+            ),
+            (
+                "docker inspect --format '{{json .Config.Env}}' shop | grep -o planted-.*7f3k".to_owned(),
+                ENVIRONMENT,
+            ),
+            (
+                format!(
+                    "mkdir made; printf 'FROM demo:1\\nARG A\\nRUN echo $A >/made\\n' > made/Dockerfile; \
+                     docker build -q --network=none --build-arg A={BUILT} -t made:1 made | wc -l; docker run --rm --network=none made:1 cat /made"
+                ),
+                &format!("1\n{BUILT}\n"),
+            ),
+            (
+                format!("docker login -u ada -p {LOGIN} 127.0.0.1:1 >/dev/null 2>&1 || printf refused"),
+                "refused",
+            ),
+        ] {
+            let said = docker.says(&line).await?;
+            ensure!(said.stdout.trim_end() == told.trim_end(), "{line}: {said:?}");
+        }
+        let kubectl = self.world.kubectl();
+        let pod = format!("{HOST}_shop");
+        eventually("the container to be a Pod", Duration::from_secs(30), async || {
+            kubectl.run(["get", "pod", &pod]).await
+        })
+        .await?;
+        ensure!(kubectl.run(["logs", &pod]).await?.trim_end() == LOGGED);
+        let typed = kubectl.feed(["exec", "-i", &pod, "--", "cat"], TYPED).await?;
+        ensure!(typed.as_deref() == Ok(TYPED), "{typed:?}");
+        Ok(())
+    }
+
+    /// What the Docker endpoint refuses, and what the engine does.
+    async fn err_at_the_engine(&self, admin: &str) -> anyhow::Result<()> {
+        let docker = format!("/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances/{HOST}/docker");
+        for body in [
+            format!("{{\"Image\":\"demo:1\",\"Env\":[\"A={NOT_MADE}\"],\"Unheard\":1}}"),
+            format!("{{\"Image\":\"nothing:1\",\"Env\":[\"A={NOT_MADE}\"],\"Labels\":{{}}}}"),
+            format!("{{\"Image\":\"demo:1\",\"Env\":[\"A={NOT_MADE}"),
+        ] {
+            let json = ["-H", "Content-Type: application/json", "--data-binary", &body];
+            let answer = self.ask(&format!("{docker}/containers/create"), admin, &json).await?;
+            ensure!(answer.ends_with("403") || answer.ends_with("404"), "it is taken: {answer}");
+        }
+        let credentials = format!("{{\"username\":\"ada\",\"password\":\"{REGISTRY_AUTH}\"}}");
+        let header = format!("X-Registry-Auth: {}", URL_SAFE.encode(credentials));
+        let pull = format!("{docker}/images/create?fromImage=127.0.0.1:1/team/demo&tag=1");
+        let answer = self.ask(&pull, admin, &["-X", "POST", "-H", &header]).await?;
+        ensure!(answer.contains("127.0.0.1:1"), "the engine did not try: {answer}");
+        Ok(())
+    }
+
     /// What is refused, with something secret in it.
     async fn err(&self, admin: &str) -> anyhow::Result<()> {
         const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -173,7 +258,8 @@ impl Place {
         world.postgres.back_up(&dump).await?;
         let mut curl = Command::new("curl");
         curl.args(["-sf", &format!("http://{}/metrics", self.agent_metrics)]);
-        let told = "events,operations,registries,dockerinstances,configmaps,serviceaccounts";
+        let told =
+            "events,operations,registries,dockerinstances,configmaps,serviceaccounts,containers,images,pods";
         let mut places = Places::default();
         places.add("the database", std::fs::read(&dump)?);
         places.add("the controller's log", world.controller.log());
@@ -203,7 +289,9 @@ async fn t28_planted_secrets_are_nowhere() -> anyhow::Result<()> {
 
     place.keep_secrets().await?;
     place.operate().await?;
+    place.look_into_containers().await?;
     place.err(&format!("Bearer {admin}")).await?;
+    place.err_at_the_engine(&format!("Bearer {admin}")).await?;
     let seen = place.ask("/api/v1/namespaces", &format!("Bearer {admin}"), &[]).await?;
     ensure!(seen.ends_with("200"), "the admin's token is not one: {seen}");
     place.is_refused("/api/v1/secrets", &format!("Bearer {robot}"), &[]).await?;
@@ -222,7 +310,9 @@ async fn t28_planted_secrets_are_nowhere() -> anyhow::Result<()> {
         ("applied-there", "the audit log's file"),
         (HOST, "the audit events"),
         (HOST, "the metrics"),
+        ("shop", "the audit log's file"),
         (HOST, "what the API tells"),
+        ("shop", "what the API tells"),
         (PUBLIC, "what the API tells"),
         ("gantry_agent_connected", "the agent's metrics"),
     ];
@@ -253,6 +343,16 @@ async fn t28_planted_secrets_are_nowhere() -> anyhow::Result<()> {
         ("a body with an unknown field", UNKNOWN_FIELD),
         ("a body that breaks off", BROKEN),
         ("a body for another kind", WRONG_KIND),
+        ("what is typed into a command", TYPED),
+        ("what is typed into a container", ATTACHED),
+        ("what a container writes", LOGGED),
+        ("a file that is copied", COPIED),
+        ("the environment of a container", ENVIRONMENT),
+        ("the environment of a command", OF_A_COMMAND),
+        ("the environment of a container that is not made", NOT_MADE),
+        ("an argument of a build", BUILT),
+        ("a password for the engine to try", LOGIN),
+        ("a password for the engine to pull with", REGISTRY_AUTH),
         ("the admin's token", &admin),
         ("a token of a ServiceAccount", &robot),
         ("its signature", robot.rsplit('.').next().context("a token has a signature")?),
