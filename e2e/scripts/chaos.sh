@@ -6,7 +6,7 @@ e2e/scripts/needs.sh || exit
 e2e/scripts/newer-pgbouncer.sh target/newer-pgbouncer || exit
 export GANTRY_E2E_PGBOUNCER="$PWD/target/newer-pgbouncer/pgbouncer"
 
-# A process with two thousand agents has seven files for each, and the controller a connection of every one of ten thousand.
+# A process with two thousand agents has two files for each, and the controller a connection of every one of ten thousand.
 ulimit -n 100000 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 
 mkdir -p target/chaos

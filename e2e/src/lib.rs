@@ -32,6 +32,8 @@ pub mod rest;
 pub mod scratch;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+#[cfg(feature = "simulation")]
+pub mod simulator;
 pub mod small_disk;
 pub mod world;
 

@@ -29,6 +29,7 @@ mod rights;
 mod secrets;
 mod settings;
 mod simulate;
+mod simulated;
 mod telemetry;
 mod waiting;
 mod writes;

@@ -350,7 +350,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 async fn agents_return(count: usize, within: Duration) -> anyhow::Result<()> {
     let mut world = World::new().await?;
     let begun = Instant::now();
-    let _crowd = Crowd::enroll(&world.path("crowd"), count, &world.controller).await?;
+    let _crowd = Crowd::enroll(&world.path("crowd"), 0..count, 0, &world.controller).await?;
     let all_here = async |world: &World, patience: u64| {
         eventually("every agent to be here", Duration::from_secs(patience), async || {
             tokio::time::sleep(BETWEEN_LOOKS).await;
