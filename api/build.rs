@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         .btree_map(".")
         .build_transport(false)
+        .codec_path("crate::codec::SmallCodec")
         // Written by hand, so that no log can show what is in it.
         .skip_debug([
             "gantry.agent.v1.RegistryAuth",
@@ -35,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .out_dir(peers)
         .bytes(".")
         .build_transport(false)
+        .codec_path("crate::codec::SmallCodec")
         .extern_path(".gantry.agent.v1", "crate::agent_v1")
         .compile_fds(descriptors)?;
     Ok(())

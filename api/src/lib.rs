@@ -13,6 +13,8 @@
 //! Feature `resources` has the kinds and their schemas, `protocol` the agent's gRPC services. The agent builds without the
 //! first, the CLI without the second.
 
+#[cfg(feature = "protocol")]
+pub mod codec;
 pub mod condition;
 #[cfg(feature = "protocol")]
 pub mod docker_config;
