@@ -183,7 +183,9 @@ where
         writer.apply_watcher_event(&event);
         let refs = match &event {
             Event::Apply(object) => {
-                let object = Arc::new(object.clone());
+                // The reader's own, so that there is one copy of thousands of objects and not two.
+                let held = reader.get(&ObjectRef::from_obj(object));
+                let object = held.unwrap_or_else(|| Arc::new(object.clone()));
                 if let Some(before) = known.insert(key(object.meta()), object.clone())
                     && before.uid() != object.uid()
                 {
@@ -217,7 +219,8 @@ where
     })
 }
 
-/// The event without what cannot be read as its kind; where that could be read before, it goes.
+/// The event without what cannot be read as its kind; where that could be read before, it goes. Who owns which field is no reconciler's
+/// business, and as much as the rest of the object.
 fn readable<K>(event: Event<DeserializeGuard<K>>, known: &HashMap<String, Arc<K>>) -> Option<Event<K>>
 where
     K: Resource<DynamicType = ()> + Clone,
@@ -227,14 +230,18 @@ where
         tracing::warn!(kind = %K::kind(&()), object = place, error = broken.error, "an object cannot be read and is left alone");
         known.get(&place).map(|object| K::clone(object))
     };
+    let lean = |mut object: K| {
+        object.meta_mut().managed_fields = None;
+        object
+    };
     match event {
         Event::Init => Some(Event::Init),
         Event::InitDone => Some(Event::InitDone),
         Event::InitApply(object) => {
-            object.0.inspect_err(|broken| drop(last(broken))).ok().map(Event::InitApply)
+            object.0.inspect_err(|broken| drop(last(broken))).ok().map(lean).map(Event::InitApply)
         }
         Event::Apply(object) => match object.0 {
-            Ok(object) => Some(Event::Apply(object)),
+            Ok(object) => Some(Event::Apply(lean(object))),
             Err(broken) => last(&broken).map(Event::Delete),
         },
         Event::Delete(object) => object.0.or_else(|broken| last(&broken).ok_or(())).ok().map(Event::Delete),
