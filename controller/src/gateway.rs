@@ -304,7 +304,8 @@ impl Gateway {
             }
         };
         let opened = match self.turn().await {
-            Ok(_turn) => self.handshake(&connection, &identity, from, &closing).await,
+            // Boxed, as what is larger than what follows and over before it.
+            Ok(_turn) => Box::pin(self.handshake(&connection, &identity, from, &closing)).await,
             Err(refused) => Err(refused),
         };
         let session = match opened {

@@ -177,7 +177,8 @@ async fn accept(
 
 impl Shared {
     async fn serve(self: Arc<Self>, stream: TcpStream, from: SocketAddr, router: Router) {
-        let Some(greeted) = self.greet(&self.tls, stream).await else { return };
+        // What is over when a session begins, or belongs to another protocol, would be kept as long as the session if it were not boxed.
+        let Some(greeted) = Box::pin(self.greet(&self.tls, stream)).await else { return };
         if greeted.protocol == ALPN_PEER.as_bytes() {
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -193,7 +194,7 @@ impl Shared {
             }
             self.serve_agent(greeted, from).await;
         } else {
-            api::serve(&self, greeted, from, router).await;
+            Box::pin(api::serve(&self, greeted, from, router)).await;
         }
     }
 

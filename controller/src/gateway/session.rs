@@ -213,7 +213,7 @@ impl Session {
             let uids: Vec<Uuid> = others.iter().filter_map(|report| report.uid.parse().ok()).collect();
             let token = gateway.parts.authority.token();
             if let (false, Some(token)) = (uids.is_empty(), token)
-                && let Err(error) = gateway.forget(self.identity.uid, token, &uids, 0).await
+                && let Err(error) = Box::pin(gateway.forget(self.identity.uid, token, &uids, 0)).await
             {
                 tracing::debug!(%error, "the agent does not forget what nobody knows");
             }
@@ -306,7 +306,8 @@ impl Session {
             if left <= 0 {
                 return;
             }
-            match self.exchange_certificate(gateway).await {
+            // Boxed, as it is needed once in weeks.
+            match Box::pin(self.exchange_certificate(gateway)).await {
                 Ok(()) => tracing::info!(instance = self.identity.name, "agent's certificate renewed"),
                 Err(error) => {
                     tracing::warn!(instance = self.identity.name, %error, "agent's certificate is not renewed");
