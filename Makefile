@@ -8,8 +8,9 @@ NEWEST := target/newest-docker
 SEEDS ?= 0..1000
 CASES ?= 20000
 OPENAPI_SECONDS ?= 240
+AGENTS ?= 10000
 
-.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench schemas fmt lint
+.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench bench-fleet schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,10 @@ mutants: ## Plant twelve mistakes, one after the other, and say which level of t
 bench: ## How fast the API is on this machine, beside raw Postgres
 	cargo build --locked --release --bins
 	cargo run --locked --release -p gantry-e2e --bin gantry-bench
+
+bench-fleet: ## What 10,000 simulated hosts with 200,000 containers cost: make bench-fleet AGENTS=2000
+	cargo build --locked --release --workspace --bins
+	cargo run --locked --release -p gantry-e2e --bin gantry-bench -- fleet checks --agents $(AGENTS)
 
 schemas: ## Write schemas/ anew from the types
 	UPDATE_SCHEMAS=1 cargo test --locked -p gantry-api

@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::controller::Controller;
 
-/// Longest any command of a test takes.
+/// Longest any command of a test takes that does not say otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// docker with its surroundings.
@@ -84,13 +84,18 @@ impl Docker {
 
     /// A line of shell in its directory, in which `docker` is this one.
     pub async fn says(&self, line: &str) -> anyhow::Result<Said> {
+        self.says_within(line, PATIENCE).await
+    }
+
+    /// As [`Docker::says`], for what takes longer than a moment.
+    pub async fn says_within(&self, line: &str, patience: Duration) -> anyhow::Result<Said> {
         let mut command = Command::new("sh");
         command.args(["-c", line]).current_dir(&self.dir).stdin(Stdio::null()).kill_on_drop(true);
         for name in ["DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"] {
             command.env_remove(name);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let output = tokio::time::timeout(PATIENCE, command.output())
+        let output = tokio::time::timeout(patience, command.output())
             .await
             .with_context(|| format!("`{line}` did not end"))??;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -11,5 +11,6 @@ mod engines;
 mod hung_engines;
 mod network;
 mod replicas;
+mod slow_links;
 mod soak;
 mod store;

@@ -1,10 +1,13 @@
-//! `make bench`: how fast the whole HTTPS API is on this machine, beside raw Postgres in the same run.
+//! `make bench`: how fast the whole HTTPS API is on this machine, beside raw Postgres in the same run. `make bench-fleet`: what ten
+//! thousand simulated hosts cost.
 //!
 //! One Postgres with fsync on, one controller, all clients in this process. Prints a Markdown table.
 
 mod client;
 mod figures;
+mod fleet;
 mod lists;
+mod live;
 mod memory;
 mod objects;
 mod rates;
@@ -30,9 +33,19 @@ struct Args {
     /// Seconds that an agent is idle before its memory is looked at.
     #[arg(long, default_value_t = 60)]
     idle_seconds: u64,
-    /// Only the parts of these names: rates, lists, watches, memory, agent.
+    /// Agents of the fleet.
+    #[arg(long, default_value_t = 10_000)]
+    agents: u32,
+    /// Containers of each agent of the fleet.
+    #[arg(long, default_value_t = 20)]
+    containers: u32,
+    /// Only the parts of these names: rates, lists, watches, memory, agent. Only by their names: fleet, checks, live (of which lines,
+    /// echoes, calls, logs and transfers are parts).
     only: Vec<String>,
 }
+
+/// Parts that start what they need themselves.
+const OWN_PLACES: [&str; 8] = ["fleet", "checks", "live", "lines", "echoes", "calls", "logs", "transfers"];
 
 struct Bench {
     target: Target,
@@ -45,6 +58,19 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let dir = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    let is_named = |part: &str| args.only.iter().any(|only| only == part);
+    if is_named("fleet") {
+        fleet::fleet(&dir.path().join("fleet"), args.agents, args.containers).await?;
+    }
+    if is_named("checks") {
+        fleet::checks(&dir.path().join("checks")).await?;
+    }
+    if is_named("live") {
+        live::live(&args.only).await?;
+    }
+    if !args.only.is_empty() && args.only.iter().all(|part| OWN_PLACES.contains(&part.as_str())) {
+        return Ok(());
+    }
     let postgres = Postgres::start(&dir.path().join("pg")).await?;
     let mut controller = Controller::start(&dir.path().join("controller"), &postgres.url(), &[]).await?;
     let bench = Bench {
@@ -52,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
         clients: args.clients,
         time: Duration::from_secs(args.seconds),
     };
-    let is_wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|only| only == part);
+    let is_wanted = |part: &str| args.only.is_empty() || is_named(part);
 
     println!("| what | rate or time | p50 | p99 |\n| --- | --- | --- | --- |");
     bench.raw_postgres(&postgres).await?;

@@ -65,7 +65,7 @@ pub(crate) async fn idle_agent(controller: &Controller, dir: &Path, idle: Durati
     Ok(())
 }
 
-fn megabytes(pid: impl std::fmt::Display, field: &str) -> anyhow::Result<f64> {
+pub(crate) fn megabytes(pid: impl std::fmt::Display, field: &str) -> anyhow::Result<f64> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix(field));
     let kibibytes = line.and_then(|line| line.split_whitespace().next()).with_context(|| field.to_owned())?;
