@@ -120,8 +120,8 @@ pub(super) async fn transfers(world: &World, ways: &[Way]) -> anyhow::Result<()>
     let dir = world.path("blobs");
     std::fs::create_dir_all(&dir)?;
     let script = format!(
-        "head -c {SIZE} /dev/urandom > blob && tar c blob > blob.tar && docker import -q blob.tar big:1 \
-        && docker cp -q blob web:/blob && docker save -o big.tar big:1"
+        "head -c {SIZE} /dev/urandom > blob && tar c blob > blob.tar && docker import blob.tar big:1 \
+        && docker cp blob web:/blob && docker save -o big.tar big:1"
     );
     let mut command = Command::new("sh");
     command.env("DOCKER_HOST", engine.host()).current_dir(&dir).args(["-ec", &script]).stdout(Stdio::null());
