@@ -10,7 +10,7 @@ CASES ?= 20000
 OPENAPI_SECONDS ?= 240
 AGENTS ?= 10000
 
-.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench bench-fleet schemas fmt lint
+.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench bench-fleet bench-live schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench: ## How fast the API is on this machine, beside raw Postgres
 bench-fleet: ## What 10,000 simulated hosts with 200,000 containers cost: make bench-fleet AGENTS=2000
 	cargo build --locked --release --workspace --bins
 	cargo run --locked --release -p gantry-e2e --bin gantry-bench -- fleet checks --agents $(AGENTS)
+
+bench-live: ## What looking into one real host costs, beside doing the same at its Docker socket
+	cargo build --locked --release --workspace --bins
+	cargo run --locked --release -p gantry-e2e --bin gantry-bench -- live
 
 schemas: ## Write schemas/ anew from the types
 	UPDATE_SCHEMAS=1 cargo test --locked -p gantry-api
