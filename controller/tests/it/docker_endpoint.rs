@@ -162,7 +162,7 @@ async fn t14_a_container_that_one_may_not_enter_is_entered_by_no_name_of_it() {
         assert_eq!(docker(&eve, "POST", &format!("/containers/{name}/attach?stream=1"), "").await.code, 403);
     }
     assert_eq!(agents.engines.calls().len(), 0);
-    assert_eq!(enter(&of("nuc-01", "web")).await, 200);
+    assert_eq!(enter(&of("nuc-01", "web")).await, 201);
 }
 
 /// t12: what a router, a proxy or a middleware could make of a path, before the grammar sees it.
