@@ -64,7 +64,7 @@ impl Place {
         let (endpoint, copy) = (collector.endpoint(), Scratch::new()?);
         let log = copy.path().join("audit.log");
         let log = log.to_str().context("a path of letters")?;
-        let flags = ["--otlp-endpoint", &endpoint, "--audit-otlp", "--audit-log", log];
+        let flags = ["--otlp-endpoint", &endpoint, "--audit-otlp", "--audit-log", log, "--kubernetes-view"];
         let mut world = World::with_flags(&flags).await?;
         world.controller.set_variable("RUST_LOG", "trace");
         world.controller.stop().await?;
