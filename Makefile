@@ -74,3 +74,4 @@ lint: ## Formatting, clippy, licences and dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo deny --locked check bans licenses sources
+	@for patch in e2e/mutants/*.patch; do git apply --check $$patch || { echo "hint: plant the same mistake in today's code"; exit 1; }; done

@@ -37,7 +37,7 @@ simulation() {
 for patch in "$root"/e2e/mutants/*.patch; do
   name="$(basename "$patch" .patch)" short="$(basename "$patch" .patch | cut -d- -f2-)"
   if [ $# -gt 0 ] && [[ " $* " != *" $short "* ]]; then continue; fi
-  if ! patch --quiet --strip 1 <"$patch"; then
+  if ! patch --quiet --fuzz 0 --strip 1 <"$patch"; then
     echo "error: $name does not apply any more" >&2
     echo "hint: plant the same mistake in today's code and write the patch anew" >&2
     missed=1
