@@ -65,6 +65,11 @@ pub fn parse<'a>(
 }
 
 impl Request {
+    /// A request of our own in the engine's newest version, judged as strictly as what a client sends.
+    pub fn new(id: &str, params: Vec<String>, query: Vec<(String, String)>) -> Result<Self, Refusal> {
+        Self::rebuild(id, None, params, query, Vec::new())
+    }
+
     /// The same request from its parts.
     fn rebuild(
         id: &str,

@@ -25,9 +25,12 @@ mod admission;
 mod attach;
 mod channels;
 pub(crate) mod docker_endpoint;
+mod engine;
+mod events;
 mod exec;
 mod filters;
 mod info;
+mod inspect;
 pub mod inventory;
 mod lists;
 mod logs;
@@ -228,6 +231,10 @@ pub(crate) async fn serve(
         Does::Exec => exec::exec(server, ask).await,
         Does::Attach => attach::attach(server, ask).await,
         Does::Stats => stats::stats(server, ask).await,
+        Does::Inspect(sort) => inspect::one(server, &ask, sort).await,
+        Does::Top => inspect::top(server, &ask).await,
+        Does::DiskUsage => inspect::disk_usage(server, &ask).await,
+        Does::Events => events::events(server, ask).await,
     }
 }
 

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::failure::{Failure, Outcome};
 use super::kinds::audit::{RECORDING, SESSIONS};
 use super::kinds::{self, Kind};
+use crate::live;
+use crate::live::routes::LiveRoute;
 use crate::pki::hex;
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -115,22 +117,29 @@ struct Subresource<'a> {
     name: &'static str,
     /// Of what is sent to it and answered.
     kind: &'a Kind,
-    verbs: &'static [&'static str],
+    verbs: Vec<&'static str>,
 }
 
 fn subresources(kind: &Kind) -> Vec<Subresource<'_>> {
     let mut all = Vec::new();
     if kind.has_status {
-        all.push(Subresource { name: "status", kind, verbs: &STATUS_VERBS });
+        all.push(Subresource { name: "status", kind, verbs: STATUS_VERBS.into() });
     }
     if kind.plural == "namespaces" {
-        all.push(Subresource { name: "finalize", kind, verbs: &["update"] });
+        all.push(Subresource { name: "finalize", kind, verbs: vec!["update"] });
     }
     if kind.plural == SESSIONS {
         all.push(Subresource { name: RECORDING, kind, verbs: &["get"] });
     }
     if kind.plural == "serviceaccounts" {
-        all.push(Subresource { name: "token", kind: kinds::token_request(), verbs: &["create"] });
+        all.push(Subresource { name: "token", kind: kinds::token_request(), verbs: vec!["create"] });
+    }
+    for LiveRoute { subresource: name, verb, .. } in live::routes::of(kind) {
+        match all.iter_mut().find(|one| one.name == name) {
+            Some(one) if one.verbs.contains(&verb) => {}
+            Some(one) => one.verbs.push(verb),
+            None => all.push(Subresource { name, kind, verbs: vec![verb] }),
+        }
     }
     all
 }
@@ -328,7 +337,15 @@ mod tests {
         let wanted = ["dockerinstances", "operations", "registries"];
         let wanted = wanted.iter().flat_map(|plural| [(*plural).to_owned(), format!("{plural}/status")]);
         let wanted = wanted.chain(["policies", "clusterpolicies"].map(str::to_owned));
-        assert_eq!(names, wanted.collect::<Vec<_>>());
+        let (live, named): (Vec<_>, Vec<_>) = names.into_iter().partition(|name: &Value| {
+            name.as_str()
+                .is_some_and(|name| name.starts_with("dockerinstances/") && name != "dockerinstances/status")
+        });
+        assert_eq!(named, wanted.collect::<Vec<_>>());
+        for name in ["containers", "df", "events", "logs", "exec", "docker"] {
+            let name = Value::from(format!("dockerinstances/{name}"));
+            assert_eq!(live.iter().filter(|known| **known == name).count(), 1, "{name}");
+        }
         assert!(resource_list("gantry.dev", "v9", &HeaderMap::new()).is_err());
     }
 

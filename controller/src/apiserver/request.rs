@@ -63,7 +63,7 @@ impl Call {
             Err(_)
                 if matches!(
                     subresource,
-                    Some("logs" | "log" | "stats" | "exec" | "attach" | "recording")
+                    Some("logs" | "log" | "stats" | "exec" | "attach" | "recording" | "events")
                 ) =>
             {
                 Format::Whole

@@ -137,8 +137,7 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     }
     add(Method::GET, &object, Verb::Get, None);
     if kind.is_live {
-        let looks = if kind.plural == "pods" { live::routes::of_pods() } else { Vec::new() };
-        routes.extend(looks.into_iter().map(|look| of_agent(&object, kind, look)));
+        routes.extend(live::routes::of(kind).into_iter().map(|look| of_agent(&object, kind, look)));
         return routes;
     }
     add(Method::POST, &collection, Verb::Create, None);
@@ -158,9 +157,7 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
     if kind.plural == "serviceaccounts" {
         add(Method::POST, &format!("{object}/token"), Verb::Create, Some("token"));
     }
-    if kind.plural == "dockerinstances" {
-        routes.extend(live::routes::all().into_iter().map(|route| of_agent(&object, kind, route)));
-    }
+    routes.extend(live::routes::of(kind).into_iter().map(|route| of_agent(&object, kind, route)));
     routes
 }
 

@@ -34,6 +34,7 @@ use crate::auth::Caller;
 use crate::storage::Key;
 
 use super::recording::{self, Extent};
+pub(super) use answer::hide_values;
 use carry::{Carrier, Upstream};
 pub(super) use execs::Execs;
 use execs::Made;
@@ -110,10 +111,7 @@ async fn ask(
     for right in request.rights().into_iter().skip(1) {
         server.require_on_instance(&caller, right.verb(), right.subresource(), &key)?;
     }
-    let sees_environment = {
-        let right = Right::Environment;
-        server.require_on_instance(&caller, right.verb(), right.subresource(), &key).is_ok()
-    };
+    let sees_environment = sees_environment(server, &caller, &key);
     let namespace = Arc::clone(&key.namespace);
     let instance = super::find(server, kind, key).await?;
     let link = Arc::clone(server.live().link()?);
@@ -169,6 +167,12 @@ async fn ask(
     // Not this request's own task: when the client leaves, that is dropped, and the end would not be recorded.
     server.live().tasks().spawn(carrier.run(call, upstream, head));
     answered.await.unwrap_or_else(|_| Err(Failure::internal("the engine's answer was lost")))
+}
+
+/// True if values of environments are shown to the caller.
+pub(crate) fn sees_environment(server: &ApiServer, caller: &Caller, instance: &Key) -> bool {
+    let right = Right::Environment;
+    server.require_on_instance(caller, right.verb(), right.subresource(), instance).is_ok()
 }
 
 fn refused(server: &ApiServer, refusal: &Refusal) -> Failure {

@@ -1,8 +1,11 @@
 //! The subresources of a DockerInstance that its agent answers.
 
+use gantry_api::names::GROUP;
 use http::Method;
 
 use super::docker_endpoint::SUBRESOURCE;
+use super::inventory::Sort;
+use crate::apiserver::kinds::Kind;
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -42,10 +45,17 @@ pub enum Does {
     Attach,
     /// Figures of one container, or of several.
     Stats,
+    /// All that the engine tells of one thing of a sort.
+    Inspect(Sort),
+    /// Processes of a container.
+    Top,
+    /// What takes how much of the disk.
+    DiskUsage,
+    /// What happens on the host.
+    Events,
 }
 
-/// All of them.
-pub fn all() -> Vec<LiveRoute> {
+fn all() -> Vec<LiveRoute> {
     let get =
         |path, subresource, does| LiveRoute { method: Method::GET, path, subresource, verb: "get", does };
     // A WebSocket is opened by GET; POST is how older kubectl asks, which is told what to do.
@@ -58,6 +68,13 @@ pub fn all() -> Vec<LiveRoute> {
         get("networks", "networks", Does::Networks),
         get("volumes", "volumes", Does::Volumes),
         get("stats", "stats", Does::Stats),
+        get("df", "df", Does::DiskUsage),
+        get("events", "events", Does::Events),
+        get("containers/{object}", "containers", Does::Inspect(Sort::Containers)),
+        get("images/{object}", "images", Does::Inspect(Sort::Images)),
+        get("networks/{object}", "networks", Does::Inspect(Sort::Networks)),
+        get("volumes/{object}", "volumes", Does::Inspect(Sort::Volumes)),
+        get("containers/{object}/top", "top", Does::Top),
         get("containers/{object}/logs", "logs", Does::Logs),
         get("containers/{object}/stats", "stats", Does::Stats),
         open(Method::GET, "containers/{object}/exec", "exec", Does::Exec),
@@ -73,8 +90,17 @@ pub fn all() -> Vec<LiveRoute> {
     all
 }
 
+/// Those of that kind.
+pub fn of(kind: &Kind) -> Vec<LiveRoute> {
+    match (&*kind.group, &*kind.plural) {
+        (GROUP, "dockerinstances") => all(),
+        ("", "pods") => of_pods(),
+        _ => Vec::new(),
+    }
+}
+
 /// Those of a Pod, which is a container, as kubectl asks for them.
-pub fn of_pods() -> Vec<LiveRoute> {
+fn of_pods() -> Vec<LiveRoute> {
     let route = |method, path, verb, does| LiveRoute { method, path, subresource: path, verb, does };
     vec![
         route(Method::GET, "log", "get", Does::Logs),

@@ -335,3 +335,51 @@ async fn real_containers_are_attached_to_and_have_figures() -> anyhow::Result<()
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_real_engine_tells_of_each_thing_and_of_what_happens() -> anyhow::Result<()> {
+    let (world, rest) = host().await?;
+    let engine = &world.host("nuc-01")?.engine;
+    run(engine, "web", "-e PASSWORD=planted -v data:/data", "sleep 1000").await?;
+    let id = engine.docker(["inspect", "--format", "{{.Id}}", "web"]).await?;
+    let told = async |what: &str| -> anyhow::Result<Value> {
+        let answer = timeout(PATIENCE, rest.get(&path(what))).await??;
+        ensure!(answer.code == 200, "{what}: {} {}", answer.code, answer.body);
+        Ok(answer.body)
+    };
+
+    for name in ["web", &id, &id[..6]] {
+        let container = told(&format!("containers/{name}")).await?;
+        ensure!(container["Id"] == id && container["Config"]["Env"][0] == "PASSWORD=planted", "{container}");
+    }
+    let image = told("images/demo:1").await?;
+    ensure!(image["RepoTags"][0] == "demo:1" && image["History"][0]["Created"].is_number(), "{image}");
+    assert_eq!(told("networks/none").await?["Driver"], "null");
+    assert_eq!(told("volumes/data").await?["Driver"], "local");
+    assert!(told("containers/web/top").await?["Processes"][0].to_string().contains("sleep 1000"));
+    assert!(told("df").await?["Volumes"][0]["UsageData"]["Size"].is_number());
+    assert_eq!(rest.get(&path("containers/nothing")).await?.code, 404);
+    assert_eq!(rest.get(&path("images/nothing:1")).await?.code, 404);
+
+    let filters = "filters=%7B%22event%22%3A%5B%22rename%22%5D%7D";
+    let mut events = follow(&rest, &format!("events?{filters}")).await?;
+    eventually("somebody to listen", PATIENCE, async || {
+        let open = world.metric("gantry_live_streams{kind=\"events\"}").await?;
+        ensure!(open == 1, "{open}");
+        Ok(())
+    })
+    .await?;
+    engine.docker(["rename", "web", "shop"]).await?;
+    let event: Value = serde_json::from_str(&until(&mut events, "\n").await?)?;
+    assert_eq!((&event["Action"], &event["Actor"]["Attributes"]["name"]), (&json!("rename"), &json!("shop")));
+    let past = text(&rest, &format!("events?since=1h&until=0s&{filters}")).await?;
+    ensure!(past.contains("rename"), "{past}");
+
+    world.kubectl().run(["create", "serviceaccount", "vera"]).await?;
+    let role = "--clusterrole=gantry-viewer";
+    world.kubectl().run(["create", "rolebinding", "vera", role, "--serviceaccount=default:vera"]).await?;
+    let token = world.kubectl().run(["create", "token", "vera"]).await?;
+    let seen = world.kubectl().with_token(token.trim()).get_raw(&path("containers/shop")).await?;
+    ensure!(seen.contains("PASSWORD=(hidden)") && !seen.contains("planted"), "{seen}");
+    Ok(())
+}

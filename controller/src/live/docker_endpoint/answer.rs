@@ -66,14 +66,38 @@ pub(super) fn of_engine(request: &Request, answer: &EngineAnswer, body: Body) ->
     Ok(response)
 }
 
-/// True if an answer has values of an environment in it.
-pub(super) fn has_environment(request: &Request) -> bool {
-    ["ContainerInspect", "ImageInspect"].contains(&request.route.id)
+/// True if an answer has values in it that not everybody may see who may read it.
+pub(super) fn has_values(request: &Request) -> bool {
+    HIDDEN_IN.iter().any(|(route, _)| *route == request.route.id)
 }
 
-/// The same without the values of an environment; `None` if it cannot be read.
-pub(super) fn without_environment(description: &[u8]) -> Option<Vec<u8>> {
+/// The same without these values; `None` if it cannot be read.
+pub(super) fn without_values(request: &Request, description: &[u8]) -> Option<Vec<u8>> {
     let mut description: Value = serde_json::from_slice(description).ok()?;
+    hide_values(request.route.id, &mut description);
+    serde_json::to_vec(&description).ok()
+}
+
+/// Takes the values of environments, and of options that volumes were made with, out of what an engine tells by that route.
+pub(in crate::live) fn hide_values(route: &str, description: &mut Value) {
+    let hide = HIDDEN_IN.iter().find(|(known, _)| *known == route);
+    if let Some((_, hide)) = hide {
+        hide(description);
+    }
+}
+
+type Hide = fn(&mut Value);
+
+const HIDDEN_IN: [(&str, Hide); 6] = [
+    ("ContainerInspect", environment),
+    ("ImageInspect", environment),
+    ("ImageHistory", history),
+    ("VolumeInspect", options),
+    ("VolumeList", options),
+    ("SystemDiskUsage", options),
+];
+
+fn environment(description: &mut Value) {
     for part in ["/Config/Env", "/ContainerConfig/Env"] {
         let Some(Value::Array(all)) = description.pointer_mut(part) else { continue };
         for one in all {
@@ -81,7 +105,38 @@ pub(super) fn without_environment(description: &[u8]) -> Option<Vec<u8>> {
             *one = format!("{name}={HIDDEN}").into();
         }
     }
-    serde_json::to_vec(&description).ok()
+}
+
+/// Of the steps an image was built in, those that set an environment, and the build arguments of the others.
+fn history(steps: &mut Value) {
+    for step in steps.as_array_mut().into_iter().flatten() {
+        let Some(Value::String(made_by)) = step.get_mut("CreatedBy") else { continue };
+        let words = made_by.trim_start_matches("/bin/sh -c #(nop)").trim_start();
+        if words.starts_with("ENV ") {
+            *made_by = format!("ENV {HIDDEN}");
+        } else if let Some(at) = words.strip_prefix("RUN ").unwrap_or(words).strip_prefix('|') {
+            let command = at.find("/bin/sh").and_then(|start| at.get(start..)).unwrap_or_default();
+            *made_by = format!("|{HIDDEN} {command}");
+        }
+    }
+}
+
+/// Passwords of network shares stand in them.
+fn options(volumes: &mut Value) {
+    match volumes {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::Object(options) if name == "Options" => {
+                        options.values_mut().for_each(|value| *value = HIDDEN.into());
+                    }
+                    value => options(value),
+                }
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(options),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -93,11 +148,43 @@ mod tests {
         let description = json!({"Id": "c1", "Config": {"Env": ["A=planted=b", "B", 7], "Image": "a"},
             "ContainerConfig": {"Env": ["C=planted"]}});
 
-        let told = without_environment(description.to_string().as_bytes()).expect("JSON");
+        let inspect = parse("/containers/c1/json");
+        let told = without_values(&inspect, description.to_string().as_bytes()).expect("JSON");
 
         let expected = json!({"Id": "c1", "Config": {"Env": ["A=(hidden)", "B=(hidden)", "=(hidden)"], "Image": "a"},
             "ContainerConfig": {"Env": ["C=(hidden)"]}});
         assert_eq!(serde_json::from_slice::<Value>(&told).expect("JSON"), expected);
-        assert_eq!(without_environment(b"<html>"), None);
+        assert_eq!(without_values(&inspect, b"<html>"), None);
+        assert!(has_values(&inspect) && !has_values(&parse("/containers/json")));
+    }
+
+    fn parse(target: &str) -> Request {
+        gantry_api::engine_api::parse("GET", target, []).expect("known")
+    }
+
+    #[test]
+    fn t28_what_an_image_was_built_with_and_what_a_volume_was_made_with_is_not_told() {
+        let mut history = json!([
+            {"CreatedBy": "/bin/sh -c #(nop)  ENV PASSWORD=planted"}, {"CreatedBy": "ENV PASSWORD=planted"},
+            {"CreatedBy": "|1 PASSWORD=planted /bin/sh -c make"}, {"CreatedBy": "RUN |1 PASSWORD=planted /bin/sh -c make # buildkit"},
+            {"CreatedBy": "RUN /bin/sh -c make # buildkit"}]);
+        let mut usage =
+            json!({"Volumes": [{"Name": "a", "Options": {"o": "password=planted"}}, {"Options": null}]});
+
+        hide_values("ImageHistory", &mut history);
+        hide_values("SystemDiskUsage", &mut usage);
+
+        assert_eq!(
+            usage,
+            json!({"Volumes": [{"Name": "a", "Options": {"o": "(hidden)"}}, {"Options": null}]})
+        );
+        let told = [
+            "ENV (hidden)",
+            "ENV (hidden)",
+            "|(hidden) /bin/sh -c make",
+            "|(hidden) /bin/sh -c make # buildkit",
+            "RUN /bin/sh -c make # buildkit",
+        ];
+        assert_eq!(history, told.map(|made_by| json!({"CreatedBy": made_by})).into_iter().collect::<Value>());
     }
 }

@@ -156,8 +156,8 @@ impl Carrier {
         head: oneshot::Sender<Outcome<Response>>,
     ) -> End {
         let Exchange { answer, mut bytes } = exchange;
-        if !self.sees_environment && answer.status == 200 && answer::has_environment(&self.request) {
-            bytes = match hide(bytes).await {
+        if !self.sees_environment && answer.status == 200 && answer::has_values(&self.request) {
+            bytes = match hide(&self.request, bytes).await {
                 Ok(bytes) => bytes,
                 Err(end) => {
                     head.send(Err(Failure::unavailable("the engine's answer cannot be read"))).ok();
@@ -293,12 +293,13 @@ async fn whole(mut bytes: BoxStream<'static, Result<Bytes, LinkError>>, most: us
     Ok(whole)
 }
 
-/// The whole of a description, without values of an environment.
+/// The whole of a description, without the values in it that are hidden.
 async fn hide(
+    request: &Request,
     bytes: BoxStream<'static, Result<Bytes, LinkError>>,
 ) -> Result<BoxStream<'static, Result<Bytes, LinkError>>, End> {
     let whole = whole(bytes, answer::MOST_DESCRIPTION).await?;
-    let told = answer::without_environment(&whole);
+    let told = answer::without_values(request, &whole);
     let told = told.ok_or_else(|| End::Agent(LinkError::Silent("its answer is no JSON".to_owned())))?;
     Ok(futures::stream::iter([Ok(Bytes::from(told))]).boxed())
 }

@@ -1,5 +1,7 @@
 //! Engines behind the agents of a world: what reaches them is kept.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use futures::StreamExt as _;
 use gantry_api::agent_v1::{EngineAnswer, EngineCall, EnginePair};
@@ -14,6 +16,7 @@ pub struct Engines {
     calls: Mutex<Vec<EngineCall>>,
     archives: Mutex<Vec<(Vec<u8>, bool)>>,
     fails: Mutex<Option<LinkError>>,
+    answers: Mutex<HashMap<&'static str, (u32, String)>>,
 }
 
 impl Engines {
@@ -35,6 +38,11 @@ impl Engines {
     /// From now on agents fail like this.
     pub fn fail(&self, error: LinkError) {
         *self.fails.lock() = Some(error);
+    }
+
+    /// From now on engines answer that route like this.
+    pub fn answer(&self, route: &'static str, status: u32, body: impl ToString) {
+        self.answers.lock().insert(route, (status, body.to_string()));
     }
 
     pub async fn exchange(
@@ -65,9 +73,12 @@ impl Engines {
             }
             _ => {}
         }
-        let status = if route == "ContainerExec" { 201 } else { 200 };
+        let mut status = if route == "ContainerExec" { 201 } else { 200 };
         if status == 201 {
             body = br#"{"Id":"e1"}"#.to_vec();
+        }
+        if let Some((told, said)) = self.answers.lock().get(&*route) {
+            (status, body) = (*told, said.clone().into_bytes());
         }
         let first = futures::stream::iter([Ok(Bytes::from(body))]);
         let bytes = match route.as_str() {
