@@ -97,6 +97,8 @@ pub enum Shows {
     Count,
     /// Of how many entries how many are `ready`: `1/1`.
     Ready,
+    /// What the status of a Node's condition says: `Ready`, `NotReady`, `Unknown`.
+    Condition,
 }
 
 impl Kind {

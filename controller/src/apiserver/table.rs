@@ -88,6 +88,11 @@ impl Rows {
                 let ready = list.iter().filter(|one| one.get("ready") == Some(&Value::Bool(true))).count();
                 format!("{ready}/{}", list.len()).into()
             }
+            (_, Value::String(status)) if column.shows == Shows::Condition => match status.as_str() {
+                "True" => "Ready".into(),
+                "False" => "NotReady".into(),
+                _ => "Unknown".into(),
+            },
             (_, Value::Array(list)) if column.shows == Shows::Count => list.len().into(),
             (_, Value::Object(map)) if column.shows == Shows::Count => map.len().into(),
             ("date", Value::String(text)) => {

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+pub(crate) mod nodes;
 pub(crate) mod pods;
 
 pub(super) use pods::PODS;

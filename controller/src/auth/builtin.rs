@@ -147,7 +147,7 @@ fn viewer() -> Vec<PolicyRule> {
             ],
             &["get"],
         ),
-        rule(CORE, &["configmaps", "events", "namespaces", "pods", "serviceaccounts"], READ),
+        rule(CORE, &["configmaps", "events", "namespaces", "nodes", "pods", "serviceaccounts"], READ),
         rule(CORE, &["pods/log"], &["get"]),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),

@@ -168,6 +168,16 @@ impl Inventories {
         self.0.state.lock().hosts.entry(instance).or_insert_with(|| Host::at(place));
     }
 
+    /// Shows an instance as the Node that it is now.
+    fn show_node(&self, instance: InstanceUid, object: &Object) {
+        let mut state = self.0.state.lock();
+        let version = state.version;
+        let Some(host) = state.hosts.get(&instance) else { return };
+        let mut changes = Changes::new(&self.0.cache, version);
+        changes.put(objects::node_key(&host.place), objects::node(&host.place, object));
+        state.version = changes.make();
+    }
+
     /// There is no such instance any more.
     fn remove(&self, instance: InstanceUid) {
         let mut state = self.0.state.lock();
@@ -176,6 +186,7 @@ impl Inventories {
         for key in host.keys() {
             changes.delete(&key, None);
         }
+        changes.delete(&objects::node_key(&host.place), Some(instance.0));
         state.version = changes.make();
     }
 

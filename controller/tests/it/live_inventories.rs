@@ -299,3 +299,57 @@ async fn containers_are_pods_to_who_knows_no_containers() {
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     assert_eq!(world.api.call(Method::DELETE, &format!("{PODS}/nuc-01_web"), &[], "{}").await.code, 405);
 }
+
+#[tokio::test]
+async fn a_host_is_a_node_as_long_as_there_is_such_an_instance() {
+    let world = World::new().await;
+    let away = world.instance("away").await;
+    world.host("nuc-01", vec![container("web", "running", 1)]).await;
+    let nodes = "/api/v1/nodes";
+    world.until(nodes, |_, body| body["items"].as_array().is_some_and(|all| all.len() == 2)).await;
+    let mut watch = world.api.watch(&format!("{nodes}?watch=1&fieldSelector=metadata.name%3Dnuc-01")).await;
+    assert_eq!(watch.next().await.expect("its state")["type"], "ADDED");
+
+    let engine = json!({"version": "28.0.1", "cpus": 4, "memoryBytes": 1024, "osType": "linux", "architecture": "x86_64",
+        "kernelVersion": "6.1", "operatingSystem": "Debian GNU/Linux 12"});
+    let ready = json!([{"type": "Ready", "status": "True", "reason": "AsExpected", "message": "",
+        "lastTransitionTime": "2026-06-01T12:00:00Z"}]);
+    let status = json!({"status": {"engine": engine, "conditions": ready, "agent": {"version": "1.2.3"}}});
+    let path = format!("{INSTANCES}/nuc-01/status");
+    assert_eq!(world.api.merge(&path, &status).await.code, 200);
+    let event = watch.next().await.expect("the change");
+    assert_eq!(
+        (&event["type"], &event["object"]["status"]["capacity"]["cpu"]),
+        (&json!("MODIFIED"), &json!("4"))
+    );
+
+    let table = world.api.call(Method::GET, nodes, &[TABLE], "").await;
+    let cells: Vec<String> = table.body["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| {
+            row["cells"]
+                .as_array()
+                .expect("cells")
+                .iter()
+                .map(|cell| cell.as_str().unwrap_or("-"))
+                .collect::<Vec<_>>()
+                .join(" | ")
+        })
+        .collect();
+    insta::assert_snapshot!(cells.join("\n"), @r"
+    away | Unknown | <none> | 0s | Unknown | <none> | <none> | Unknown | Unknown | docker://Unknown
+    nuc-01 | Ready | <none> | 0s | v1.2.3 | <none> | <none> | Debian GNU/Linux 12 | 6.1 | docker://28.0.1
+    ");
+    assert!(!table.headers.contains_key("warning"), "{:?}", table.headers);
+    let pods = world.api.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnuc-01").await.body;
+    assert_eq!(pods["items"][0]["spec"]["nodeName"], "nuc-01");
+    assert_eq!(world.api.get(&format!("{nodes}/nuc-01")).await.body["kind"], "Node");
+    assert_eq!(world.api.call(Method::DELETE, &format!("{nodes}/nuc-01"), &[], "{}").await.code, 405);
+
+    assert_eq!(world.api.delete(&format!("{INSTANCES}/away")).await.code, 200);
+    world.api.merge(&format!("{INSTANCES}/away"), &json!({"metadata": {"finalizers": null}})).await;
+    world.until(nodes, |_, body| body["items"].as_array().is_some_and(|all| all.len() == 1)).await;
+    assert!(!world.api.live.inventories().knows(away));
+}

@@ -123,6 +123,23 @@ async fn kubectl_reads_logs_and_runs_commands_in_containers_as_in_pods() -> anyh
         Ok(())
     })
     .await?;
+    eventually("the Node to be ready", SOON, async || {
+        let nodes = kubectl.run(["get", "nodes", "-o", "wide", "--no-headers"]).await?;
+        let version =
+            world.host("nuc-01")?.engine.docker(["version", "--format", "{{.Server.Version}}"]).await?;
+        let wanted = ["nuc-01", " Ready ", &format!("docker://{version}")];
+        ensure!(nodes.lines().count() == 1 && wanted.iter().all(|word| nodes.contains(word)), "{nodes}");
+        Ok(())
+    })
+    .await?;
+    let described = kubectl.run(["describe", "node", "nuc-01"]).await?;
+    let wanted =
+        ["Ready   True", "Kernel Version:", "Operating System:           linux", "nuc-01_web"];
+    assert!(wanted.iter().all(|word| described.contains(word)), "{described}");
+    let on_it =
+        kubectl.run(["get", "pods", "-A", "--field-selector=spec.nodeName=nuc-01", "-o", "name"]).await?;
+    assert_eq!(on_it.trim(), "pod/nuc-01_web");
+
     let said = kubectl.run(["exec", "nuc-01_web", "--", "/bin/busybox", "echo", "from inside"]).await?;
     assert_eq!(said.trim(), "from inside");
     let failed = kubectl.run(["exec", "nuc-01_web", "--", "/bin/busybox", "sh", "-c", "exit 7"]).await;

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{Column, Kind, Shows, column, named, wide};
 use crate::apiserver::view::PODS;
@@ -18,10 +18,11 @@ pub fn serve_kubernetes_view(is_served: bool) {
     IS_SERVED.set(is_served).ok();
 }
 
-pub(super) fn kinds() -> Option<Kind> {
-    if !IS_SERVED.get_or_init(|| true) {
-        return None;
-    }
+pub(super) fn kinds() -> Vec<Kind> {
+    if *IS_SERVED.get_or_init(|| true) { vec![pods(), nodes()] } else { Vec::new() }
+}
+
+fn pods() -> Kind {
     let columns = vec![
         Column {
             shows: Shows::Ready,
@@ -34,5 +35,34 @@ pub(super) fn kinds() -> Option<Kind> {
         wide("Node", "string", ".spec.nodeName", "The Docker host."),
     ];
     let pods = named::<Pod>("", "Pod", "pods", &["po"], columns, &["spec.nodeName", "status.phase"]);
-    Some(Kind { allows_unconditional_update: false, is_live: true, view: Some(&PODS), ..pods })
+    Kind { allows_unconditional_update: false, is_live: true, view: Some(&PODS), ..pods }
+}
+
+fn nodes() -> Kind {
+    let none = |name: &str, description: &str| {
+        // kubectl and those who read what it prints count columns.
+        let column = wide(name, "string", "<none>{.metadata.none}", description);
+        Column { priority: i32::from(name != "Roles"), ..column }
+    };
+    let columns = vec![
+        Column {
+            shows: Shows::Condition,
+            ..column(
+                "Status",
+                "string",
+                ".status.conditions[?(@.type==\"Ready\")].status",
+                "Whether it can be worked with.",
+            )
+        },
+        none("Roles", "Docker hosts have none."),
+        column("Age", "date", ".metadata.creationTimestamp", "Time since creation."),
+        column("Version", "string", ".status.nodeInfo.kubeletVersion", "Of its agent."),
+        none("Internal-IP", "Not known."),
+        none("External-IP", "Not known."),
+        wide("OS-Image", "string", ".status.nodeInfo.osImage", "As the engine names it."),
+        wide("Kernel-Version", "string", ".status.nodeInfo.kernelVersion", "Of the host."),
+        wide("Container-Runtime", "string", ".status.nodeInfo.containerRuntimeVersion", "The engine."),
+    ];
+    let nodes = named::<Node>("", "Node", "nodes", &["no"], columns, &["spec.unschedulable"]);
+    Kind { namespaced: false, allows_unconditional_update: false, is_live: true, ..nodes }
 }

@@ -22,8 +22,9 @@ pub(crate) async fn list(server: &ApiServer, call: &Call) -> Outcome<Response> {
     let page = page(server, call, &selector).await?;
     let bytes: usize = page.objects.iter().map(|object| object.json.len()).sum();
     let now = server.clock.now();
-    let unknown =
-        if call.kind.is_live { server.unknown_hosts(call.namespace.as_deref()) } else { Vec::new() };
+    // Of hosts themselves all is known that there is.
+    let is_on_hosts = call.kind.is_live && call.kind.namespaced;
+    let unknown = if is_on_hosts { server.unknown_hosts(call.namespace.as_deref()) } else { Vec::new() };
     let answered = if call.format == Format::Whole || bytes <= LIGHT {
         answer::list(call, now, page)
     } else {

@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 
 use super::View;
+use super::nodes::node_name;
 
 /// `v1` Pods over containers.
 pub(in crate::apiserver) static PODS: View = View {
     api_version: "docker.gantry.dev/v1alpha1",
     resource: "containers.docker.gantry.dev",
     names: &[],
-    fields: &[("spec.nodeName", "instance"), ("status.phase", "phase")],
+    fields: &[("spec.nodeName", "node"), ("status.phase", "phase")],
     make: Some(pod),
 };
 
@@ -95,7 +96,7 @@ fn pod(object: &mut Value) {
     let pod = json!({
         "metadata": object.get("metadata"),
         "spec": {
-            "nodeName": text("/instance"),
+            "nodeName": node_name(text("/metadata/namespace"), text("/instance")),
             "restartPolicy": "Never",
             "containers": [{"name": name, "image": text("/image"), "ports": ports}],
         },

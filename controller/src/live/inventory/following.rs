@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Inventories;
+use crate::apiserver::kinds;
 use crate::clock::SharedClock;
 use crate::gateway::link::{AgentLink, InstanceUid, LinkError, LinkEvent};
 use crate::storage::{ChangeKind, Object, Resource, Store};
@@ -66,7 +67,7 @@ impl Follow {
                                     streams.remove(&uid);
                                     self.inventories.remove(uid);
                                 }
-                                ChangeKind::Modified => {}
+                                ChangeKind::Modified => self.show(&change.object),
                             }
                         },
                         Next::Progress(_) => {}
@@ -102,10 +103,18 @@ impl Follow {
     fn add(self: &Arc<Self>, object: &Object, streams: &mut Streams) {
         let uid = InstanceUid(object.uid);
         self.inventories.add(uid, &object.key.namespace, &object.key.name);
+        self.show(object);
         if self.link.session(uid).is_some() {
             self.open(uid, streams);
         } else {
             self.inventories.lose(uid, self.clock.now());
+        }
+    }
+
+    /// As a Node, where there are any.
+    fn show(&self, object: &Object) {
+        if kinds::live("nodes").is_some() {
+            self.inventories.show_node(InstanceUid(object.uid), object);
         }
     }
 

@@ -11,9 +11,11 @@ use gantry_api::v1alpha1::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::apiserver::view::nodes::{self, node_name};
 use crate::apiserver::view::pods::phase;
 use crate::gateway::link::InstanceUid;
 use crate::storage::{Key, Object, Resource, Version, with_version};
@@ -145,6 +147,7 @@ pub(super) fn container(place: &Place, told: wire::Container, stale: Option<Time
         stale_since: None,
     };
     let phase = phase(&object.state, object.exit_code.map(Into::into)).to_owned();
+    let node = node_name(&place.namespace, &place.name);
     let fields = [
         ("instance", &object.instance),
         ("state", &object.state),
@@ -152,9 +155,29 @@ pub(super) fn container(place: &Place, told: wire::Container, stale: Option<Time
         ("health", &object.health),
         ("project", &object.project),
         ("phase", &phase),
+        ("node", &node),
     ];
     let fields = fields.map(|(field, value)| (field.to_owned(), value.clone())).into();
     Made { name, uid, labels: told.labels, fields, text: text(&object, Sort::Containers, stale) }
+}
+
+/// Where the Node of an instance stands.
+pub(super) fn node_key(place: &Place) -> Key {
+    let name = node_name(&place.namespace, &place.name);
+    Key { resource: Resource("nodes".into()), namespace: "".into(), name: name.into() }
+}
+
+/// The Node of an instance.
+pub(super) fn node(place: &Place, instance: &Object) -> Made {
+    let described: Value = serde_json::from_slice(&instance.json).unwrap_or_default();
+    let text = nodes::node(place.instance, &place.namespace, &place.name, &described);
+    let made: Value = serde_json::from_str(&text).unwrap_or_default();
+    let labels = made.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    let labels =
+        labels.filter_map(|(label, value)| Some((label.clone(), value.as_str()?.to_owned()))).collect();
+    let is_out = made.pointer("/spec/unschedulable").is_some();
+    let fields = [("spec.unschedulable".to_owned(), is_out.to_string())].into();
+    Made { name: node_key(place).name, uid: place.instance.0, labels, fields, text }
 }
 
 pub(super) fn image(place: &Place, told: wire::Image, stale: Option<Timestamp>) -> Made {
@@ -316,7 +339,6 @@ fn mount(told: wire::Mount) -> ContainerMount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     fn place() -> Place {
         Place {
