@@ -1,9 +1,10 @@
-//! What runs on as long as somebody looks: logs, processes in containers, figures.
+//! What runs on as long as somebody looks: logs, processes in containers, connections into them, figures.
 //!
 //! Each is bounded, pulled by whoever reads it, and gone when that one is. Nothing here is remembered.
 
 mod attach;
 mod exec;
+mod forward;
 mod frames;
 mod logs;
 mod process;
@@ -34,6 +35,8 @@ pub struct Limits {
     pub logs: usize,
     /// Processes that somebody is connected to, at once.
     pub processes: usize,
+    /// Connections into containers, at once.
+    pub connections: usize,
     /// Containers whose figures are told, at once.
     pub figures: usize,
     /// For which nothing goes either way until a process is let go of.
@@ -51,6 +54,7 @@ impl Default for Limits {
         Self {
             logs: 128,
             processes: 128,
+            connections: 256,
             figures: 512,
             idle: Duration::from_secs(30 * 60),
             restart: Duration::from_secs(3),
@@ -69,6 +73,7 @@ pub struct Streaming {
     limits: Limits,
     logs: Arc<Semaphore>,
     processes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     figures: Arc<Semaphore>,
 }
 
@@ -82,6 +87,7 @@ impl Streaming {
             limits,
             logs: Arc::new(Semaphore::new(limits.logs)),
             processes: Arc::new(Semaphore::new(limits.processes)),
+            connections: Arc::new(Semaphore::new(limits.connections)),
             figures: Arc::new(Semaphore::new(limits.figures)),
         }
     }

@@ -29,6 +29,7 @@ mod engine;
 mod events;
 mod exec;
 mod filters;
+mod forward;
 mod info;
 mod inspect;
 pub mod inventory;
@@ -230,6 +231,7 @@ pub(crate) async fn serve(
         Does::Logs => logs::logs(server, ask).await,
         Does::Exec => exec::exec(server, ask).await,
         Does::Attach => attach::attach(server, ask).await,
+        Does::Forward => forward::forward(server, ask).await,
         Does::Stats => stats::stats(server, ask).await,
         Does::Inspect(sort) => inspect::one(server, &ask, sort).await,
         Does::Top => inspect::top(server, &ask).await,

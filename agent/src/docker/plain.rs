@@ -1,5 +1,6 @@
 //! Streams over plain HTTP/1.1, byte by byte: bollard would cut logs into lines and hold them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ use tracing::instrument;
 
 use super::bollard::BollardEngine;
 use super::connection::Address;
-use super::streams::{ExecCall, Io, LogQuery, Pieces, ProcessId, ProcessState, StreamFacts, Streams, Wanted};
+use super::streams::{
+    ExecCall, Io, LogQuery, Network, Pieces, ProcessId, ProcessState, StreamFacts, Streams, Wanted,
+};
 use super::{DockerError, containers};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -149,6 +152,7 @@ impl Streams for BollardEngine {
             restarting: found.state.restarting,
             started_at: found.state.started_at,
             exit_code: found.state.exit_code,
+            network: network(&found.host_config.network_mode, &found.network_settings),
             log_driver: found.host_config.log_config.kind,
         })
     }
@@ -215,6 +219,7 @@ impl Streams for BollardEngine {
         let whose = match process {
             ProcessId::Exec(id) => format!("/exec/{id}"),
             ProcessId::Container { id, .. } => format!("/containers/{id}"),
+            ProcessId::Connection(_) => return Ok(()),
         };
         let request = request(Method::POST, format!("{whose}/resize?h={height}&w={width}"), None)?;
         self.ask(request, ANSWER_WITHIN).await.map(drop)
@@ -222,6 +227,7 @@ impl Streams for BollardEngine {
 
     async fn process(&self, process: &ProcessId) -> Result<ProcessState, DockerError> {
         match process {
+            ProcessId::Connection(_) => Ok(ProcessState::Exited(None)),
             ProcessId::Exec(id) => {
                 let found: InspectedExec = self.json(format!("/exec/{id}/json")).await?;
                 Ok(if found.running { ProcessState::Running } else { ProcessState::Exited(found.exit_code) })
@@ -256,6 +262,8 @@ struct Inspected {
     state: InspectedState,
     #[serde(default)]
     host_config: InspectedHost,
+    #[serde(default)]
+    network_settings: InspectedNetworks,
 }
 
 #[derive(Default, Deserialize)]
@@ -278,6 +286,23 @@ struct InspectedState {
 #[serde(rename_all = "PascalCase", default)]
 struct InspectedHost {
     log_config: InspectedLog,
+    network_mode: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct InspectedNetworks {
+    /// By name; null where there are none.
+    networks: Option<BTreeMap<String, InspectedAddresses>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InspectedAddresses {
+    #[serde(rename = "IPAddress")]
+    v4: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    v6: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -298,6 +323,19 @@ struct InspectedExec {
 struct Made {
     #[serde(rename = "Id")]
     id: String,
+}
+
+/// The first address of the first network that has one, in the order of their names.
+fn network(mode: &str, settings: &InspectedNetworks) -> Network {
+    if mode == "host" {
+        return Network::Host;
+    }
+    if let Some(other) = mode.strip_prefix("container:") {
+        return Network::Of(other.to_owned());
+    }
+    let all = settings.networks.iter().flat_map(BTreeMap::values);
+    let mut addresses = all.flat_map(|one| [&one.v4, &one.v6]).filter_map(|address| address.parse().ok());
+    addresses.next().map_or(Network::None, Network::Address)
 }
 
 async fn connect(address: &Address) -> io::Result<Box<dyn Io>> {
@@ -370,6 +408,21 @@ mod tests {
     fn a_refusal_is_told_in_dockers_words_also_where_it_is_no_json() {
         assert_eq!(words(br#"{"message":"No such container: web\n"}"#), "No such container: web");
         assert_eq!(words(b"page not found\n"), "page not found");
+    }
+
+    #[test]
+    fn ports_are_reached_where_the_container_has_its_network() {
+        let of = |mode: &str, settings: serde_json::Value| {
+            network(mode, &serde_json::from_value(settings).expect("as Docker tells it"))
+        };
+        let bridge = json!({"Networks": {"b": {"IPAddress": "172.18.0.2"}, "a": {"IPAddress": "", "GlobalIPv6Address": "fd00::2"}}});
+
+        assert_eq!(of("bridge", bridge.clone()), Network::Address("fd00::2".parse().expect("an address")));
+        assert_eq!(of("host", bridge), Network::Host);
+        assert_eq!(of("container:1f", json!({"Networks": null})), Network::Of("1f".to_owned()));
+        for settings in [json!({}), json!({"Networks": {"none": {"IPAddress": ""}}})] {
+            assert_eq!(of("none", settings), Network::None);
+        }
     }
 
     #[test]

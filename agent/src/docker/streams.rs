@@ -1,5 +1,7 @@
 //! What of a Docker Engine runs on as long as somebody looks: logs, processes in containers, figures.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -90,6 +92,22 @@ pub struct StreamFacts {
     pub exit_code: i32,
     /// Where its log goes.
     pub log_driver: String,
+    /// How its ports are reached.
+    pub network: Network,
+}
+
+/// How a container's ports are reached from its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Not at all.
+    #[default]
+    None,
+    /// At its own address.
+    Address(IpAddr),
+    /// They are the host's.
+    Host,
+    /// As those of the container of that id.
+    Of(String),
 }
 
 /// What of a log is wanted. Times are nanoseconds since 1970.
@@ -143,12 +161,14 @@ pub enum ProcessId {
         /// Of the run.
         started_at: String,
     },
+    /// A connection into the container of that id, which has no process of its own.
+    Connection(String),
 }
 
 impl ProcessId {
     fn as_str(&self) -> &str {
         match self {
-            Self::Exec(id) | Self::Container { id, .. } => id,
+            Self::Exec(id) | Self::Container { id, .. } | Self::Connection(id) => id,
         }
     }
 }

@@ -42,6 +42,7 @@ pub(crate) struct Container {
     pub(crate) run: u64,
     pub(crate) exit_code: i32,
     pub(crate) log_driver: String,
+    pub(crate) network_mode: String,
     pub(crate) log: Vec<Record>,
     pub(crate) files: Vec<&'static str>,
     /// By the first word of the command; `attach` is the first process.
@@ -193,7 +194,7 @@ async fn serve(
                     "Id": WEB, "Name": "/web", "Config": {"Tty": web.tty, "OpenStdin": web.has_stdin},
                     "State": {"Running": web.running, "Restarting": web.restarting, "StartedAt": format!("run-{}", web.run),
                         "ExitCode": web.exit_code},
-                    "HostConfig": {"LogConfig": {"Type": web.log_driver}},
+                    "HostConfig": {"LogConfig": {"Type": web.log_driver}, "NetworkMode": web.network_mode},
                 })
                 .to_string(),
             )

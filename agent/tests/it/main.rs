@@ -17,6 +17,7 @@ mod docker_proxy;
 mod engine_facts;
 mod enroll;
 mod figures;
+mod forwards;
 mod inventory;
 mod journal;
 mod link;

@@ -63,7 +63,7 @@ impl Call {
             Err(_)
                 if matches!(
                     subresource,
-                    Some("logs" | "log" | "stats" | "exec" | "attach" | "recording" | "events")
+                    Some("logs" | "log" | "stats" | "exec" | "attach" | "portforward" | "recording" | "events")
                 ) =>
             {
                 Format::Whole

@@ -111,6 +111,7 @@ fn looked_into(asked: &Asked) -> Option<&'static str> {
     match (asked.plural, asked.subresource.as_str()) {
         ("dockerinstances" | "pods", "exec") => Some("exec"),
         ("dockerinstances" | "pods", "attach") => Some("attach"),
+        ("dockerinstances" | "pods", "portforward") => Some("portforward"),
         ("dockerinstances", "logs") | ("pods", "log") => Some("logs"),
         _ => None,
     }

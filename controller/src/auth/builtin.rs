@@ -192,8 +192,12 @@ fn admin() -> Vec<PolicyRule> {
     let mut rules = vec![
         rule(GROUP, &["dockerinstances", "operations", "registries", "policies"], WRITE),
         rule(GROUP, &actions, &["create"]),
-        rule(GROUP, &["dockerinstances/exec", "dockerinstances/attach"], &["create"]),
-        rule(CORE, &["pods/exec", "pods/attach"], &["create"]),
+        rule(
+            GROUP,
+            &["dockerinstances/exec", "dockerinstances/attach", "dockerinstances/portforward"],
+            &["create"],
+        ),
+        rule(CORE, &["pods/exec", "pods/attach", "pods/portforward"], &["create"]),
         rule(CORE, &["configmaps", "secrets", "serviceaccounts"], &[READ, WRITE].concat()),
         rule(CORE, &["serviceaccounts/token"], &["create"]),
         rule(CORE, &["events"], WRITE),

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use gantry_api::agent_v1::{
-    AttachInput, AttachOutput, AttachStart, ExecInput, ExecOutput, ExecStart, LogsBegin, LogsChunk,
-    LogsRequest, ProcessBegin, ProcessInput, ProcessOutput, StatsRequest, StatsSample, attach_input,
-    attach_output, exec_input, exec_output,
+    AttachInput, AttachOutput, AttachStart, ExecInput, ExecOutput, ExecStart, ForwardInput, ForwardOutput,
+    ForwardStart, LogsBegin, LogsChunk, LogsRequest, ProcessBegin, ProcessInput, ProcessOutput, StatsRequest,
+    StatsSample, attach_input, attach_output, exec_input, exec_output, forward_input, forward_output,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,6 +61,17 @@ pub trait AgentStreams: Send + Sync + 'static {
         Err(LinkError::Away)
     }
 
+    /// Connects to a port of a container; as [`AgentStreams::exec`].
+    async fn forward(
+        &self,
+        instance: InstanceUid,
+        start: ForwardStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        let _ = (instance, start, inputs);
+        Err(LinkError::Away)
+    }
+
     /// Figures of containers.
     async fn stats(
         &self,
@@ -96,23 +108,16 @@ impl AgentStreams for Gateway {
     ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
         use exec_input::Input;
         use exec_output::Output;
-        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let mut client = calls::streams(self.contact(instance).ok_or(LinkError::Away)?.grpc());
         let said = |input| ExecInput { input: Some(input) };
-        let start = futures::stream::once(async move { said(Input::Start(start)) });
-        let inputs = start.chain(ReceiverStream::new(inputs).map(move |input| said(Input::Process(input))));
-        let opened = async {
-            let mut stream = calls::streams(agent.grpc()).exec(calls::request(inputs)).await?.into_inner();
-            match first(&mut stream).await?.output {
-                Some(Output::Begin(begin)) => Ok((begin, stream)),
-                _ => Err(unbegun()),
-            }
+        let requests =
+            conversation(said(Input::Start(start)), inputs, move |input| said(Input::Process(input)));
+        let heard = |output: ExecOutput| match output.output? {
+            Output::Begin(begin) => Some(Heard::Begin(begin)),
+            Output::Process(output) => Some(Heard::Said(output)),
         };
-        let (begin, stream) = begins(opened).await?;
-        let outputs = stream.map(|output| match output.map_err(broken)? {
-            ExecOutput { output: Some(Output::Process(output)) } => Ok(output),
-            _ => Err(unbegun().into()),
-        });
-        Ok((begin, outputs.boxed()))
+        let opened = async move { Ok(client.exec(requests).await?.into_inner()) };
+        converse(opened.boxed(), heard).await
     }
 
     async fn attach(
@@ -123,23 +128,36 @@ impl AgentStreams for Gateway {
     ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
         use attach_input::Input;
         use attach_output::Output;
-        let agent = self.contact(instance).ok_or(LinkError::Away)?;
+        let mut client = calls::streams(self.contact(instance).ok_or(LinkError::Away)?.grpc());
         let said = |input| AttachInput { input: Some(input) };
-        let start = futures::stream::once(async move { said(Input::Start(start)) });
-        let inputs = start.chain(ReceiverStream::new(inputs).map(move |input| said(Input::Process(input))));
-        let opened = async {
-            let mut stream = calls::streams(agent.grpc()).attach(calls::request(inputs)).await?.into_inner();
-            match first(&mut stream).await?.output {
-                Some(Output::Begin(begin)) => Ok((begin, stream)),
-                _ => Err(unbegun()),
-            }
+        let requests =
+            conversation(said(Input::Start(start)), inputs, move |input| said(Input::Process(input)));
+        let heard = |output: AttachOutput| match output.output? {
+            Output::Begin(begin) => Some(Heard::Begin(begin)),
+            Output::Process(output) => Some(Heard::Said(output)),
         };
-        let (begin, stream) = begins(opened).await?;
-        let outputs = stream.map(|output| match output.map_err(broken)? {
-            AttachOutput { output: Some(Output::Process(output)) } => Ok(output),
-            _ => Err(unbegun().into()),
-        });
-        Ok((begin, outputs.boxed()))
+        let opened = async move { Ok(client.attach(requests).await?.into_inner()) };
+        converse(opened.boxed(), heard).await
+    }
+
+    async fn forward(
+        &self,
+        instance: InstanceUid,
+        start: ForwardStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        use forward_input::Input;
+        use forward_output::Output;
+        let mut client = calls::streams(self.contact(instance).ok_or(LinkError::Away)?.grpc());
+        let said = |input| ForwardInput { input: Some(input) };
+        let requests =
+            conversation(said(Input::Start(start)), inputs, move |input| said(Input::Process(input)));
+        let heard = |output: ForwardOutput| match output.output? {
+            Output::Begin(begin) => Some(Heard::Begin(begin)),
+            Output::Process(output) => Some(Heard::Said(output)),
+        };
+        let opened = async move { Ok(client.forward(requests).await?.into_inner()) };
+        converse(opened.boxed(), heard).await
     }
 
     async fn stats(
@@ -153,6 +171,42 @@ impl AgentStreams for Gateway {
         let stream = begins(opened).await?;
         Ok(stream.map(|sample| sample.map_err(broken)).boxed())
     }
+}
+
+/// What an agent says in a conversation.
+enum Heard {
+    Begin(ProcessBegin),
+    Said(ProcessOutput),
+}
+
+/// What is said in one: how it starts, then whatever comes.
+fn conversation<T: Send + 'static>(
+    start: T,
+    inputs: mpsc::Receiver<ProcessInput>,
+    said: impl Fn(ProcessInput) -> T + Send + 'static,
+) -> tonic::Request<impl Stream<Item = T> + Send + 'static> {
+    let start = futures::stream::once(async move { start });
+    calls::request(start.chain(ReceiverStream::new(inputs).map(said)))
+}
+
+/// Waits for the beginning of one; what follows it is to be read.
+async fn converse<T: Send + 'static>(
+    opened: BoxFuture<'static, Result<Streaming<T>, Status>>,
+    heard: fn(T) -> Option<Heard>,
+) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+    let begun = async move {
+        let mut stream = opened.await?;
+        match heard(first(&mut stream).await?) {
+            Some(Heard::Begin(begin)) => Ok((begin, stream)),
+            _ => Err(unbegun()),
+        }
+    };
+    let (begin, stream) = begins(begun).await?;
+    let outputs = stream.map(move |output| match heard(output.map_err(broken)?) {
+        Some(Heard::Said(output)) => Ok(output),
+        _ => Err(unbegun().into()),
+    });
+    Ok((begin, outputs.boxed()))
 }
 
 async fn begins<T>(opened: impl Future<Output = Result<T, Status>>) -> Result<T, LinkError> {

@@ -43,6 +43,8 @@ pub enum Does {
     Exec,
     /// The first process of a container.
     Attach,
+    /// Connections to ports of a container.
+    Forward,
     /// Figures of one container, or of several.
     Stats,
     /// All that the engine tells of one thing of a sort.
@@ -81,6 +83,8 @@ fn all() -> Vec<LiveRoute> {
         open(Method::POST, "containers/{object}/exec", "exec", Does::Exec),
         open(Method::GET, "containers/{object}/attach", "attach", Does::Attach),
         open(Method::POST, "containers/{object}/attach", "attach", Does::Attach),
+        open(Method::GET, "containers/{object}/portforward", "portforward", Does::Forward),
+        open(Method::POST, "containers/{object}/portforward", "portforward", Does::Forward),
     ];
     // What a request needs is told by the grammar of the Docker Engine API; this is the least.
     all.extend(
@@ -108,5 +112,7 @@ fn of_pods() -> Vec<LiveRoute> {
         route(Method::POST, "exec", "create", Does::Exec),
         route(Method::GET, "attach", "create", Does::Attach),
         route(Method::POST, "attach", "create", Does::Attach),
+        route(Method::GET, "portforward", "create", Does::Forward),
+        route(Method::POST, "portforward", "create", Does::Forward),
     ]
 }

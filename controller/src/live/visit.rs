@@ -23,6 +23,8 @@ use crate::storage::audit::Record;
 const MOST_LOGS: usize = 2_000;
 /// Terminals at once; a megabyte each where its client does not read.
 const MOST_TERMINALS: usize = 1_000;
+/// Clients that connect to ports, at once; half a megabyte each for every connection that is not read.
+const MOST_FORWARDS: usize = 500;
 /// Figures at once.
 const MOST_FIGURES: usize = 1_000;
 /// Arguments of a command that are told.
@@ -33,6 +35,7 @@ const MOST_TOLD: usize = 64;
 pub(crate) enum Kind {
     Logs,
     Terminal,
+    Forward,
     Figures,
 }
 
@@ -41,6 +44,7 @@ pub(crate) enum Kind {
 pub(super) struct Rooms {
     logs: Arc<Semaphore>,
     terminals: Arc<Semaphore>,
+    forwards: Arc<Semaphore>,
     figures: Arc<Semaphore>,
 }
 
@@ -49,6 +53,7 @@ impl Default for Rooms {
         Self {
             logs: Arc::new(Semaphore::new(MOST_LOGS)),
             terminals: Arc::new(Semaphore::new(MOST_TERMINALS)),
+            forwards: Arc::new(Semaphore::new(MOST_FORWARDS)),
             figures: Arc::new(Semaphore::new(MOST_FIGURES)),
         }
     }
@@ -148,6 +153,7 @@ impl Visit {
         let (room, label) = match kind {
             Kind::Logs => (&rooms.logs, "logs"),
             Kind::Terminal => (&rooms.terminals, "terminal"),
+            Kind::Forward => (&rooms.forwards, "forward"),
             Kind::Figures => (&rooms.figures, "stats"),
         };
         let room = Arc::clone(room).try_acquire_owned().map_err(|_| Failure::too_many_requests())?;
@@ -224,6 +230,17 @@ impl Visit {
         if !command.is_empty() {
             let words: Vec<Value> = command.iter().take(MOST_TOLD).map(|word| told(word)).collect();
             parameters.insert("command".to_owned(), words.into());
+        }
+    }
+
+    /// A port that is connected to.
+    pub fn reaches(&self, port: u16) {
+        let parameters = &mut self.known.lock().parameters;
+        let ports = parameters.entry("ports".to_owned()).or_insert_with(|| json!([]));
+        if let Some(ports) = ports.as_array_mut().filter(|ports| ports.len() < MOST_TOLD)
+            && !ports.contains(&port.into())
+        {
+            ports.push(port.into());
         }
     }
 

@@ -84,7 +84,7 @@ pub async fn says(socket: &mut Socket, channel: u8, data: &[u8]) {
 }
 
 /// What is recorded of that action, without times.
-async fn recorded(host: &Host, action: &str, count: usize) -> Vec<Value> {
+pub(crate) async fn recorded(host: &Host, action: &str, count: usize) -> Vec<Value> {
     let path = format!("/apis/audit.gantry.dev/v1alpha1/auditevents?fieldSelector=action={action}");
     loop {
         let answer = host.api.get(&path).await;
@@ -351,7 +351,7 @@ async fn t25_a_message_that_is_too_long_closes_the_terminal() {
 }
 
 /// kube-rs knows execs of Pods alone; what it asks for is led to our paths.
-fn pods(port: &Port) -> kube::Api<Pod> {
+pub(crate) fn pods(port: &Port) -> kube::Api<Pod> {
     let config = kube::Config::new(format!("http://{}", port.address).parse().unwrap());
     let lead = MapRequestLayer::new(|mut request: http::Request<kube::client::Body>| {
         let uri = request.uri().to_string();

@@ -133,8 +133,7 @@ async fn kubectl_reads_logs_and_runs_commands_in_containers_as_in_pods() -> anyh
     })
     .await?;
     let described = kubectl.run(["describe", "node", "nuc-01"]).await?;
-    let wanted =
-        ["Ready   True", "Kernel Version:", "Operating System:           linux", "nuc-01_web"];
+    let wanted = ["Ready   True", "Kernel Version:", "Operating System:           linux", "nuc-01_web"];
     assert!(wanted.iter().all(|word| described.contains(word)), "{described}");
     let on_it =
         kubectl.run(["get", "pods", "-A", "--field-selector=spec.nodeName=nuc-01", "-o", "name"]).await?;

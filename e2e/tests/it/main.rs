@@ -20,6 +20,7 @@ mod operate;
 mod outage;
 mod planted;
 mod podman;
+mod pods;
 mod quiet;
 mod recordings;
 mod registries;

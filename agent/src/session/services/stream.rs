@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use gantry_api::agent_v1::stream_service_server::StreamService;
 use gantry_api::agent_v1::{
-    AttachInput, AttachOutput, ExecInput, ExecOutput, LogsChunk, LogsRequest, StatsRequest, StatsSample,
+    AttachInput, AttachOutput, ExecInput, ExecOutput, ForwardInput, ForwardOutput, LogsChunk, LogsRequest,
+    StatsRequest, StatsSample,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -49,6 +50,17 @@ impl StreamService for Service {
     ) -> Result<Response<Self::AttachStream>, Status> {
         self.0.require_resumed()?;
         let stream = self.0.parts.streams.attach(request.into_inner().boxed()).await?;
+        Ok(self.answer(stream))
+    }
+
+    type ForwardStream = Answer<ForwardOutput>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardInput>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        self.0.require_resumed()?;
+        let stream = self.0.parts.streams.forward(request.into_inner().boxed()).await?;
         Ok(self.answer(stream))
     }
 

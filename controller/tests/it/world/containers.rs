@@ -11,8 +11,8 @@ use futures::StreamExt as _;
 use gantry_api::agent_v1::process_input::Input;
 use gantry_api::agent_v1::process_output::Output;
 use gantry_api::agent_v1::{
-    AttachStart, EndReason, ExecStart, LogEntry, LogsBegin, LogsChunk, LogsRequest, OutputStream,
-    ProcessBegin, ProcessEnd, ProcessInput, ProcessOutput, StatsRequest, StatsSample,
+    AttachStart, EndReason, ExecStart, ForwardStart, LogEntry, LogsBegin, LogsChunk, LogsRequest,
+    OutputStream, ProcessBegin, ProcessEnd, ProcessInput, ProcessOutput, StatsRequest, StatsSample,
 };
 use gantry_controller::auth::Caller;
 use gantry_controller::gateway::link::{InstanceUid, LinkError};
@@ -29,6 +29,8 @@ use super::agents::Agents;
 use super::api::Api;
 
 pub const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
+/// The one port where nobody listens; all others say what is said to them.
+pub const CLOSED_PORT: u16 = 9;
 const SECOND: i64 = 1_000_000_000;
 
 /// What is looked at in all of an agent's containers.
@@ -236,6 +238,20 @@ impl AgentStreams for Agents {
         inputs: mpsc::Receiver<ProcessInput>,
     ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
         self.looks.refuses()?;
+        Ok(self.looks.run(Vec::new(), false, inputs))
+    }
+
+    async fn forward(
+        &self,
+        _: InstanceUid,
+        start: ForwardStart,
+        inputs: mpsc::Receiver<ProcessInput>,
+    ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
+        self.looks.refuses()?;
+        if start.port == u32::from(CLOSED_PORT) {
+            let message = format!("port {CLOSED_PORT} of container `web` cannot be reached");
+            return Err(LinkError::Refused { code: tonic::Code::FailedPrecondition, message });
+        }
         Ok(self.looks.run(Vec::new(), false, inputs))
     }
 

@@ -235,6 +235,7 @@ impl agent::stream_service_server::StreamService for FakeAgent {
     type LogsStream = BoxStream<'static, Result<agent::LogsChunk, Status>>;
     type ExecStream = BoxStream<'static, Result<agent::ExecOutput, Status>>;
     type AttachStream = Nothing<agent::AttachOutput>;
+    type ForwardStream = Nothing<agent::ForwardOutput>;
     type StatsStream = Nothing<agent::StatsSample>;
 
     /// Begins, and says nothing more; of `endless` there is no end.
@@ -291,6 +292,13 @@ impl agent::stream_service_server::StreamService for FakeAgent {
         &self,
         _: Request<tonic::Streaming<agent::AttachInput>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unavailable("not asked for here"))
+    }
+
+    async fn forward(
+        &self,
+        _: Request<tonic::Streaming<agent::ForwardInput>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
         Err(Status::unavailable("not asked for here"))
     }
 
