@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Ask;
 use super::engine::{PATIENCE, Question, open};
+use super::logs::query::time;
 use super::logs::{EVENT_STREAM, respond, wants_events};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
@@ -29,7 +30,7 @@ const STALL: Duration = Duration::from_secs(5);
 /// Between two signs that an event stream is open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// `since`, `until` and `filters` are Docker's own. Without `until` it goes on until somebody ends it.
+/// `since` and `until` as of logs, `filters` as Docker has them. Without `until` it goes on until somebody ends it.
 pub(super) async fn events(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response> {
     let wants_events = wants_events(&ask.parts.headers);
     let last = ask.parts.headers.get(HeaderName::from_static("last-event-id"));
@@ -38,12 +39,13 @@ pub(super) async fn events(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Respons
         id.ok_or_else(|| Failure::bad_request("Last-Event-ID: Invalid value: must be an id of these events"))
     });
     let last = last.transpose()?;
-    let param = |key: &str| ask.call.params.get(key).map(str::to_owned);
-    let since = last.map(|nanos| format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000));
+    let (params, now) = (&ask.call.params, server.now());
+    let last_time = last.and_then(|nanos| i64::try_from(nanos).ok());
+    let since = last_time.map_or_else(|| time(params, "since", now), |last| Ok(Some(last)))?;
     let question = Question::of("SystemEvents", "")
-        .with("since", since.or_else(|| param("since")))
-        .with("until", param("until"))
-        .with("filters", param("filters"));
+        .with("since", since.map(seconds))
+        .with("until", time(params, "until", now)?.map(seconds))
+        .with("filters", params.get("filters").map(str::to_owned));
     let share = server.limits().of_watch()?;
     let opened = tokio::time::timeout(PATIENCE, open(server, &ask, question)).await;
     let opened = opened.map_err(|_| Failure::timeout("the engine did not answer in time"))??;
@@ -60,6 +62,11 @@ pub(super) async fn events(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Respons
         }
     };
     Ok(respond(if wants_events { EVENT_STREAM } else { "application/json" }, receiver, work))
+}
+
+/// As an engine takes a time.
+fn seconds(nanos: i64) -> String {
+    format!("{}.{:09}", nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000))
 }
 
 /// Counted as open as long as it is held.

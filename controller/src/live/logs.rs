@@ -4,7 +4,7 @@
 //! made anew once the client reads again, from the byte at which it was left.
 
 mod form;
-mod query;
+pub(super) mod query;
 
 use std::sync::Arc;
 use std::time::Duration;

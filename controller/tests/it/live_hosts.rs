@@ -193,6 +193,11 @@ async fn events_are_lines_or_server_sent_and_go_on_where_a_client_left_off() {
     };
     assert_eq!(query(&calls[0].query), r#"filters={"type":{"container":true}}"#);
     assert!(query(&calls[1].query).contains("since=1700000000.000000001"));
+    let past = Request::get(at("events?since=1h&until=0s")).body(Body::empty()).expect("a request");
+    assert_eq!(api.send(past).await.status(), 200);
+    let asked = query(&agents.engines.calls()[2].query);
+    assert_eq!(asked, "since=1780311600.000000000 until=1780315200.000000000");
+    assert_eq!(api.get(&at("events?since=then")).await.code, 400);
     let refused = api.call(Method::GET, &at("events"), &[headers[0], ("last-event-id", "x")], "").await;
     assert_eq!(refused.code, 400);
 }

@@ -90,7 +90,7 @@ fn lines(params: &Params) -> Outcome<Option<u32>> {
 }
 
 /// `sinceSeconds`, `sinceTime` or `since`, and the same of `until`: so long ago, or then.
-fn time(params: &Params, name: &'static str, now: Timestamp) -> Outcome<Option<i64>> {
+pub(in crate::live) fn time(params: &Params, name: &'static str, now: Timestamp) -> Outcome<Option<i64>> {
     let (seconds, moment) = (format!("{name}Seconds"), format!("{name}Time"));
     let given: Vec<(&str, &str)> = [seconds.as_str(), moment.as_str(), name]
         .into_iter()
