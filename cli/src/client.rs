@@ -1,13 +1,25 @@
 //! The one way to the controller: its API, through a kubeconfig.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use http::header::WARNING;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Collected};
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Status;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use crate::output::failure::{hinted, hinted_by};
+use crate::args::Reach;
+use crate::context;
+use crate::output::failure::{Ends, Hinted, hinted};
 use crate::output::plain::plain;
 
 /// No answer within this is an error.
@@ -22,25 +34,105 @@ pub(crate) struct Controller {
     pub(crate) agents_url: String,
     /// `sha256:` and the hash of the certificate its agents pin; `None` where the kubeconfig names no authority.
     pub(crate) ca_hash: Option<String>,
+    /// The namespace that is meant.
+    pub(crate) namespace: String,
     /// Its API.
     pub(crate) client: kube::Client,
+    config: kube::Config,
+    warned: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Controller {
-    /// Nothing is sent yet.
+    /// The one that is meant. Nothing is sent yet.
+    pub(crate) async fn reach(reach: &Reach) -> anyhow::Result<Self> {
+        let kubeconfig = context::kubeconfig(reach.kubeconfig.as_deref())?;
+        if let Some(name) = &reach.context {
+            context::check(&kubeconfig, name)?;
+        }
+        let mut controller = Self::with(kubeconfig, reach.context.clone()).await?;
+        if let Some(namespace) = &reach.namespace {
+            controller.namespace.clone_from(namespace);
+        }
+        Ok(controller)
+    }
+
+    /// The one of the current context. Nothing is sent yet.
     pub(crate) async fn of(kubeconfig: Kubeconfig) -> anyhow::Result<Self> {
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        Self::with(kubeconfig, None).await
+    }
+
+    async fn with(kubeconfig: Kubeconfig, context: Option<String>) -> anyhow::Result<Self> {
+        let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .context("the kubeconfig cannot be used")?;
         config.connect_timeout = Some(Duration::from_secs(5));
         config.read_timeout = Some(PATIENCE);
         config.write_timeout = Some(PATIENCE);
+        // What was refused for now is for the person to repeat: whether it was done already is not known here.
+        config.default_retry = false;
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let agents_url = agents_url(&url, config.tls_server_name.as_deref());
         let ca_hash =
             config.root_cert.as_ref().and_then(|certificates| certificates.last()).map(|der| ca_hash(der));
-        let client = kube::Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Self { url, agents_url, ca_hash, client })
+        let client = client(&config)?;
+        let namespace = config.default_namespace.clone();
+        Ok(Self { url, agents_url, ca_hash, namespace, client, config, warned: Arc::default() })
+    }
+
+    /// The same controller for what is open for long and says nothing for a while: watches, logs, terminals.
+    pub(crate) fn patient(&self) -> anyhow::Result<Self> {
+        let mut config = self.config.clone();
+        config.read_timeout = None;
+        config.write_timeout = None;
+        Ok(Self { client: client(&config)?, config, ..self.clone() })
+    }
+
+    /// Sends a request. What is refused, or not answered, is an error in words for a person; warnings are passed on.
+    pub(crate) async fn open(&self, request: Request<Vec<u8>>, what: &str) -> anyhow::Result<Response<Body>> {
+        let response = self.client.send(request.map(Body::from)).await;
+        let response = response.map_err(|error| self.explain(error, what))?;
+        self.pass_on(&response);
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+        let mut status = serde_json::from_slice::<Status>(&body).unwrap_or_default();
+        if status.message.is_empty() {
+            status.message = format!("the controller answers {code}");
+        }
+        status.code = code;
+        Err(self.explain(kube::Error::Api(status.boxed()), what))
+    }
+
+    /// As [`Controller::open`], with the whole answer.
+    pub(crate) async fn ask(&self, request: Request<Vec<u8>>, what: &str) -> anyhow::Result<Bytes> {
+        let response = self.open(request, what).await?;
+        let body = response.into_body().collect().await.map_err(|error| self.explain(error, what))?;
+        Ok(body.to_bytes())
+    }
+
+    /// As [`Controller::ask`], read as JSON.
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        request: Request<Vec<u8>>,
+        what: &str,
+    ) -> anyhow::Result<T> {
+        let body = self.ask(request, what).await?;
+        serde_json::from_slice(&body).with_context(|| format!("{what}: the answer cannot be read"))
+    }
+
+    /// Shows each `Warning` once.
+    fn pass_on(&self, response: &Response<Body>) {
+        for warning in response.headers().get_all(WARNING) {
+            let text = String::from_utf8_lossy(warning.as_bytes());
+            let text = text.split_once('"').map_or(&*text, |(_, quoted)| quoted.trim_end_matches('"'));
+            let text = text.replace("\\\"", "\"").replace("\\\\", "\\");
+            if self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+                eprintln!("warning: {}", plain(&text));
+            }
+        }
     }
 
     /// What agents must be told to know this controller by.
@@ -53,23 +145,29 @@ impl Controller {
         })
     }
 
-    /// An error of this controller's API in words for a person.
+    /// An error of this controller's API in words for a person, with the exit code that it has.
     pub(crate) fn explain(&self, error: kube::Error, what: &str) -> anyhow::Error {
-        match error {
-            kube::Error::Api(status) if status.code == 404 => hinted(
-                format!("{what}: {}", plain(&status.message)),
-                "is the namespace there? `kubectl get namespaces`",
-            ),
-            kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
-                hinted(format!("{what}: {}", plain(&status.message)), "use a kubeconfig of an administrator")
-            }
-            kube::Error::Api(status) => anyhow::anyhow!("{what}: {}", plain(&status.message)),
-            other => hinted_by(
-                other,
+        let kube::Error::Api(status) = error else {
+            return Hinted::new(
+                Ends::Unreachable,
                 format!("{what}: the controller at {} does not answer", self.url),
-                "start one here with `gantry dev`, or look at its log",
-            ),
+            )
+            .hint("start one here with `gantry dev`, or look at its log")
+            .cause(error)
+            .into();
+        };
+        let ends = match status.code {
+            401 | 403 => Ends::NotAllowed,
+            404 => Ends::NotFound,
+            502..=504 => Ends::Unreachable,
+            _ => Ends::Failed,
+        };
+        let refused = Hinted::new(ends, format!("{what}: {}", plain(&status.message)));
+        match hint_for(&status) {
+            Some(hint) => refused.hint(hint),
+            None => refused,
         }
+        .into()
     }
 
     /// True once it serves and all its parts say they are ready.
@@ -77,6 +175,28 @@ impl Controller {
         let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
         self.client.request_text(request).await.is_ok()
     }
+}
+
+/// What to do about a refusal, where there is more to say than it says itself.
+fn hint_for(status: &Status) -> Option<&'static str> {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    match status.code {
+        401 => Some("use a context with valid credentials: `gantry context ls`"),
+        403 => Some(
+            "`gantry auth can-i --list` says what you may do; the administrator of this controller can give more",
+        ),
+        404 if status.message.starts_with("namespaces ") => {
+            Some("is the namespace there? `gantry get namespaces`")
+        }
+        409 if causes.any(|cause| cause.reason == "FieldManagerConflict") => {
+            Some("take these fields over with --force-conflicts, or leave them out")
+        }
+        _ => None,
+    }
+}
+
+fn client(config: &kube::Config) -> anyhow::Result<kube::Client> {
+    kube::Client::try_from(config.clone()).context("the kubeconfig cannot be used")
 }
 
 /// An agent takes a controller's name from its URL and nowhere else.
@@ -92,6 +212,20 @@ fn agents_url(url: &str, certified: Option<&str>) -> String {
 /// `sha256:` and the hex of the hash of a certificate in DER.
 fn ca_hash(der: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(der)))
+}
+
+/// Fit for one part of a path, or one value of a query.
+pub(crate) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// What follows other parameters of a query: `&name=value&…`.
+pub(crate) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    pairs.into_iter().fold(String::new(), |mut text, (name, value)| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "&{name}={}", encoded(value));
+        text
+    })
 }
 
 /// Lower-case hex.

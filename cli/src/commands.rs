@@ -1,6 +1,12 @@
 //! One command a file.
 
 pub(crate) mod agent;
+pub(crate) mod api_resources;
 pub(crate) mod audit;
 pub(crate) mod dev;
+pub(crate) mod fleet;
+pub(crate) mod get;
+pub(crate) mod images;
+pub(crate) mod ls;
+pub(crate) mod ps;
 pub(crate) mod token;

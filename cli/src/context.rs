@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use kube::config::Kubeconfig;
 
-use crate::output::failure::{hinted, hinted_by};
+use crate::output::failure::{Ends, Hinted, hinted, hinted_by};
+use crate::output::plain::plain;
 
 /// The kubeconfig given by flag, else by `$KUBECONFIG`, else that of `gantry dev`.
 pub(crate) fn kubeconfig(flag: Option<&Path>) -> anyhow::Result<Kubeconfig> {
@@ -38,6 +39,17 @@ fn read(file: &Path) -> anyhow::Result<Kubeconfig> {
             "name another file with --kubeconfig",
         )
     })
+}
+
+/// An error if there is no context of that name.
+pub(crate) fn check(kubeconfig: &Kubeconfig, name: &str) -> anyhow::Result<()> {
+    if kubeconfig.contexts.iter().any(|context| context.name == name) {
+        return Ok(());
+    }
+    let known: Vec<_> = kubeconfig.contexts.iter().map(|context| plain(&context.name)).collect();
+    Err(Hinted::new(Ends::Misunderstood, format!("the kubeconfig has no context `{}`", plain(name)))
+        .hint(format!("these it has: {}", known.join(", ")))
+        .into())
 }
 
 /// `$XDG_DATA_HOME/gantry`, else `~/.local/share/gantry`.

@@ -1,10 +1,11 @@
-//! The person's tool: `gantry dev`, join tokens, what to paste on a host, and who did what.
+//! The person's tool: a fleet of Docker hosts, asked and told through the API of its controller; and `gantry dev`.
 
 mod args;
 mod client;
 mod clock;
 mod commands;
 mod context;
+mod kinds;
 mod output;
 
 use std::process::ExitCode;
@@ -22,19 +23,28 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match run(cli).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprint!("{}", output::failure::render(&error));
-            ExitCode::FAILURE
+            ExitCode::from(output::failure::code(&error))
         }
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let reach = &cli.reach;
     match cli.command {
-        Command::Dev(options) => commands::dev::run(options).await,
-        Command::Token(TokenCommand::Create(options)) => commands::token::run(&options).await,
-        Command::Audit(options) => commands::audit::run(&options).await,
-        Command::Agent(AgentCommand::InstallCommand(options)) => commands::agent::run(&options).await,
+        Command::Dev(options) => commands::dev::run(options).await?,
+        Command::Ls(options) => commands::ls::run(reach, &options).await?,
+        Command::Ps(options) => commands::ps::run(reach, &options).await?,
+        Command::Images(options) => commands::images::run(reach, &options).await?,
+        Command::Get(options) => commands::get::run(reach, &options).await?,
+        Command::ApiResources(options) => commands::api_resources::run(reach, &options).await?,
+        Command::Token(TokenCommand::Create(options)) => commands::token::run(reach, &options).await?,
+        Command::Audit(options) => commands::audit::run(reach, &options).await?,
+        Command::Agent(AgentCommand::InstallCommand(options)) => {
+            commands::agent::run(reach, &options).await?;
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }

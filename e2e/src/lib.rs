@@ -35,6 +35,7 @@ pub mod simulation;
 #[cfg(feature = "simulation")]
 pub mod simulator;
 pub mod small_disk;
+pub mod transcript;
 pub mod world;
 
 use std::time::Duration;

@@ -2,22 +2,21 @@
 
 use jiff::Timestamp;
 
-use crate::args::InstallArgs;
+use crate::args::{InstallArgs, Reach};
 use crate::client::Controller;
 use crate::commands::token;
-use crate::context;
 use crate::output::failure::hinted;
 
 /// Makes a token for one agent and prints two ways to use it.
-pub(crate) async fn run(options: &InstallArgs) -> anyhow::Result<()> {
-    let controller = Controller::of(context::kubeconfig(options.kubeconfig.as_deref())?).await?;
+pub(crate) async fn run(reach: &Reach, options: &InstallArgs) -> anyhow::Result<()> {
+    let controller = Controller::reach(reach).await?;
     let url = options.controller.clone().unwrap_or_else(|| controller.agents_url.clone());
-    check_name("namespace", &options.namespace)?;
+    check_name("namespace", &controller.namespace)?;
     if let Some(instance) = &options.instance {
         check_name("instance", instance)?;
     }
     let ca_hash = controller.pinned()?.to_owned();
-    let token = token::create(&controller, &options.namespace, options.ttl, 1).await?;
+    let token = token::create(&controller, &controller.namespace, options.ttl, 1).await?;
     if is_loopback(&url) {
         eprintln!(
             "warning: {url} is reached from this machine only; for another host say --controller https://…"
@@ -26,7 +25,8 @@ pub(crate) async fn run(options: &InstallArgs) -> anyhow::Result<()> {
     print!(
         "{}",
         render(&Install {
-            options,
+            namespace: &controller.namespace,
+            instance: options.instance.as_deref(),
             url: &url,
             ca_hash: &ca_hash,
             token: &token.text,
@@ -37,7 +37,8 @@ pub(crate) async fn run(options: &InstallArgs) -> anyhow::Result<()> {
 }
 
 struct Install<'a> {
-    options: &'a InstallArgs,
+    namespace: &'a str,
+    instance: Option<&'a str>,
     url: &'a str,
     ca_hash: &'a str,
     token: &'a str,
@@ -64,9 +65,8 @@ fn is_loopback(url: &str) -> bool {
 }
 
 fn render(install: &Install<'_>) -> String {
-    let Install { options, url, ca_hash, token, expires } = install;
-    let namespace = &options.namespace;
-    let instance = options.instance.as_ref().map(|name| format!(" --instance {name}")).unwrap_or_default();
+    let Install { namespace, instance, url, ca_hash, token, expires } = install;
+    let instance = instance.map(|name| format!(" --instance {name}")).unwrap_or_default();
     format!(
         r#"# Enrols one Docker host in namespace {namespace}. The join token can be used once, until {expires}:
 #
@@ -110,22 +110,14 @@ systemctl daemon-reload
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
-    use jiff::SignedDuration;
 
     use super::*;
 
     #[test]
     fn what_is_pasted_names_the_controller_the_token_and_the_pin() {
-        let options = InstallArgs {
-            kubeconfig: None,
-            namespace: "shops".to_owned(),
-            instance: Some("nuc-03".to_owned()),
-            ttl: SignedDuration::from_hours(1),
-            controller: None,
-        };
-
         let text = render(&Install {
-            options: &options,
+            namespace: "shops",
+            instance: Some("nuc-03"),
             url: "https://gantry.example:7443",
             ca_hash: "sha256:0123",
             token: "aaaaaaaaaa.bbbb",

@@ -1,21 +1,18 @@
 //! `gantry audit`: who did what, as the API tells it to anybody who may list audit events.
 
-use std::io::{ErrorKind, Write as _};
-
 use anyhow::Context as _;
 use gantry_api::names::{AUDIT_GROUP, VERSION};
 use gantry_api::v1alpha1::AuditEvent;
 use gantry_api::yaml;
 use http::Request;
 use jiff::Unit;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::args::{AuditArgs, Format};
-use crate::client::Controller;
-use crate::context;
-use crate::output::failure::hinted;
+use crate::args::{AuditArgs, Format, Reach};
+use crate::client::{Controller, encoded};
+use crate::output::failure::{Ends, Hinted};
+use crate::output::out;
 use crate::output::plain::{plain, plain_value};
 use crate::output::table::table;
 
@@ -23,12 +20,12 @@ use crate::output::table::table;
 const PAGE: usize = 1_000;
 
 /// Prints the newest events that are meant, and says where there are more.
-pub(crate) async fn run(options: &AuditArgs) -> anyhow::Result<()> {
-    let controller = Controller::of(context::kubeconfig(options.kubeconfig.as_deref())?).await?;
-    let path = path(options, controller.client.default_namespace());
+pub(crate) async fn run(reach: &Reach, options: &AuditArgs) -> anyhow::Result<()> {
+    let controller = Controller::reach(reach).await?;
+    let path = path(options, &controller.namespace);
     let ask = async |limit: usize, from: Option<String>| ask(&controller, &path, limit, from).await;
     let (events, is_more) = collect(options.limit, ask).await?;
-    write(&render(options, events)?)?;
+    out::write(&render(options, events)?)?;
     if is_more {
         eprintln!("There are more: say --limit, or --until the time of the last one.");
     }
@@ -50,8 +47,7 @@ struct Place {
 }
 
 /// What is asked for, of whichever page.
-fn path(options: &AuditArgs, default_namespace: &str) -> String {
-    let namespace = options.namespace.as_deref().unwrap_or(default_namespace);
+fn path(options: &AuditArgs, namespace: &str) -> String {
     let place =
         if options.all_namespaces { String::new() } else { format!("namespaces/{}/", encoded(namespace)) };
     let fields = [
@@ -76,10 +72,6 @@ fn path(options: &AuditArgs, default_namespace: &str) -> String {
     )
 }
 
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
 async fn ask(
     controller: &Controller,
     path: &str,
@@ -89,10 +81,9 @@ async fn ask(
     let from = from.map(|from| format!("&continue={}", encoded(&from))).unwrap_or_default();
     let request = Request::get(format!("{path}&limit={limit}{from}")).body(Vec::new())?;
     controller.client.request(request).await.map_err(|error| match error {
-        kube::Error::Api(status) if status.code == 403 => hinted(
-            plain(&status.message),
-            "the ClusterRole `gantry-auditor` allows it, bound in a namespace for that one, and for all with -A",
-        ),
+        kube::Error::Api(status) if status.code == 403 => Hinted::new(Ends::NotAllowed, plain(&status.message))
+            .hint("the ClusterRole `gantry-auditor` allows it, bound in a namespace for that one, and for all with -A")
+            .into(),
         error => controller.explain(error, "the audit log cannot be read"),
     })
 }
@@ -165,16 +156,7 @@ fn rows(options: &AuditArgs, events: Vec<Value>) -> anyhow::Result<String> {
     if rows.is_empty() {
         return Ok("No events are meant by that.\n".to_owned());
     }
-    Ok(table(&heading, &rows))
-}
-
-/// Whoever stops reading, as `head` does, has what they want.
-fn write(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(table(&heading, &rows, false))
 }
 
 #[cfg(test)]
@@ -205,13 +187,12 @@ mod tests {
     #[test]
     fn flags_become_a_place_a_selector_and_times() {
         let path = |flags: &[&str]| {
-            let path = path(&options(flags), "default");
+            let path = path(&options(flags), "shop");
             let path = percent_encoding::percent_decode_str(&path).decode_utf8_lossy().into_owned();
             path.trim_start_matches("/apis/audit.gantry.dev/v1alpha1/").to_owned()
         };
 
-        assert_eq!(path(&[]), "namespaces/default/auditevents?");
-        assert_eq!(path(&["-n", "shop"]), "namespaces/shop/auditevents?");
+        assert_eq!(path(&[]), "namespaces/shop/auditevents?");
         assert_eq!(
             path(&[
                 "-A",
@@ -240,7 +221,7 @@ mod tests {
             ]),
             "auditevents?fieldSelector=resourceType=secrets,name=x,instance=i&until=2026-11-28T02:00:00Z"
         );
-        assert!(!super::path(&options(&["-n", "a/../b?x"]), "").contains("a/.."));
+        assert!(!super::path(&options(&[]), "a/../b?x").contains("a/.."));
     }
 
     #[tokio::test]

@@ -9,10 +9,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams};
 use sha2::{Digest as _, Sha256};
 
-use crate::args::TokenArgs;
+use crate::args::{Reach, TokenArgs};
 use crate::client::{Controller, hex};
 use crate::clock;
-use crate::context;
 
 /// Base32 of RFC 4648 in lower case: 5 bits a character, none that is mistaken for another case.
 const ALPHABET: [char; 32] = [
@@ -31,12 +30,12 @@ pub(crate) struct Token {
 }
 
 /// Prints the token alone on standard output, so that a script can take it.
-pub(crate) async fn run(options: &TokenArgs) -> anyhow::Result<()> {
-    let controller = Controller::of(context::kubeconfig(options.kubeconfig.as_deref())?).await?;
-    let token = create(&controller, &options.namespace, options.ttl, options.uses).await?;
+pub(crate) async fn run(reach: &Reach, options: &TokenArgs) -> anyhow::Result<()> {
+    let controller = Controller::reach(reach).await?;
+    let token = create(&controller, &controller.namespace, options.ttl, options.uses).await?;
     eprintln!(
         "Namespace {}, {} until {}. It is shown only now.",
-        options.namespace,
+        controller.namespace,
         if options.uses == 1 { "one agent".to_owned() } else { format!("{} agents", options.uses) },
         token.expires
     );

@@ -2,19 +2,53 @@
 
 use std::fmt::Write as _;
 
-/// A sentence about what is so, and one about what to do.
+/// How a command ends, beside 0 for done and the code of what runs elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// It was refused, or it failed.
+    #[default]
+    Failed = 1,
+    /// What was typed makes no sense; nothing was sent.
+    Misunderstood = 2,
+    /// The controller or the host cannot be reached.
+    Unreachable = 3,
+    /// Whoever asks is not known, or may not.
+    NotAllowed = 4,
+    /// There is no such thing.
+    NotFound = 5,
+}
+
+/// A sentence about what is so, mostly one about what to do, and how the command ends with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct Hinted {
     what: String,
-    hint: String,
+    hint: Option<String>,
+    ends: Ends,
     #[source]
     cause: Option<anyhow::Error>,
 }
 
+impl Hinted {
+    /// An error with that exit code.
+    pub(crate) fn new(ends: Ends, what: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: None, ends, cause: None }
+    }
+
+    /// The same, with what to do.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same, with what lies below.
+    pub(crate) fn cause(self, cause: impl Into<anyhow::Error>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
+    }
+}
+
 /// An error that says what to do.
 pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    Hinted { what: what.into(), hint: hint.into(), cause: None }.into()
+    Hinted::new(Ends::Failed, what).hint(hint).into()
 }
 
 /// The same, with what lies below.
@@ -23,7 +57,13 @@ pub(crate) fn hinted_by(
     what: impl Into<String>,
     hint: impl Into<String>,
 ) -> anyhow::Error {
-    Hinted { what: what.into(), hint: hint.into(), cause: Some(cause.into()) }.into()
+    Hinted::new(Ends::Failed, what).hint(hint).cause(cause).into()
+}
+
+/// The exit code of an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(|part| part.downcast_ref::<Hinted>()).map_or(Ends::Failed, |found| found.ends)
+        as u8
 }
 
 /// The text for a person; ends with a newline.
@@ -41,9 +81,9 @@ pub(crate) fn render(error: &anyhow::Error) -> String {
     }
     text.push_str(&said);
     text.push('\n');
-    for hint in error.chain().filter_map(|part| part.downcast_ref::<Hinted>()) {
+    for hint in error.chain().filter_map(|part| part.downcast_ref::<Hinted>()?.hint.as_ref()) {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "hint: {}", hint.hint);
+        let _ = writeln!(text, "hint: {hint}");
     }
     text
 }
@@ -57,12 +97,14 @@ mod tests {
 
     #[test]
     fn an_error_says_what_is_so_and_what_to_do() {
-        let error = hinted_by(
-            anyhow!("connection refused"),
-            "the controller at https://127.0.0.1:7443 does not answer",
-            "start one with `gantry dev`",
-        );
+        let error =
+            Hinted::new(Ends::Unreachable, "the controller at https://127.0.0.1:7443 does not answer")
+                .hint("start one with `gantry dev`")
+                .cause(anyhow!("connection refused"))
+                .into();
 
+        assert_eq!(code(&error), 3);
+        assert_eq!(code(&anyhow!("of no kind of ours")), 1);
         assert_snapshot!(render(&error), @r"
         error: the controller at https://127.0.0.1:7443 does not answer: connection refused
         hint: start one with `gantry dev`

@@ -25,10 +25,10 @@ async fn a_namespace_that_is_not_there_is_named() {
 
     let output = world.gantry(&args).arg(world.dir.path().join("kubeconfig")).output().await.expect("run");
 
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(5));
     assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r#"
     error: no token was made in namespace `gone`: namespaces "gone" not found
-    hint: is the namespace there? `kubectl get namespaces`
+    hint: is the namespace there? `gantry get namespaces`
     "#);
 }
 

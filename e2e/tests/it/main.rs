@@ -32,5 +32,6 @@ mod settings;
 mod simulate;
 mod simulated;
 mod telemetry;
+mod transcripts;
 mod waiting;
 mod writes;

@@ -1,0 +1,61 @@
+//! The pages of `docs/cli` say what `gantry` says.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use gantry_e2e::process::workspace_binary;
+use gantry_e2e::transcript::{self, Shell};
+use gantry_e2e::world::World;
+
+/// Two hosts: on nuc-01 `web` runs and `job` has ended with 3, on nuc-02 `db` runs.
+async fn fleet() -> anyhow::Result<World> {
+    let world = World::with_hosts(["nuc-01", "nuc-02"]).await?;
+    let (first, second) = (&world.host("nuc-01")?.engine, &world.host("nuc-02")?.engine);
+    let script = "trap 'exit 0' TERM; echo hello from $0; while true; do sleep 0.1; done";
+    let run = ["run", "-d", "--network=none", "--name"];
+    let [a, b, c, d] = run;
+    first.docker([a, b, c, d, "web", "-l", "tier=front", "demo:1", "sh", "-c", script, "web"]).await?;
+    second.docker([a, b, c, d, "db", "-l", "tier=back", "demo:1", "sh", "-c", script, "db"]).await?;
+    // It ends with 3, and that is no failure of ours.
+    first.docker([a, b, c, d, "job", "demo:1", "sh", "-c", "exit 3"]).await?;
+    first.docker(["wait", "job"]).await?;
+    Ok(world)
+}
+
+async fn page(name: &str) -> anyhow::Result<()> {
+    let world = fleet().await?;
+    let gantry = workspace_binary("gantry")?;
+    let programs = gantry.parent().context("it lies in a directory")?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)))?;
+    let home = world.path("home");
+    std::fs::create_dir_all(&home)?;
+    let hosts = world
+        .hosts
+        .iter()
+        .map(|(name, host)| format!("{name}) DOCKER_HOST={} \"$@\";;\n", host.engine.host()));
+    let shell = Shell {
+        prelude: format!("on() {{ host=$1; shift; case $host in\n{}esac; }}", hosts.collect::<String>()),
+        environment: [
+            ("PATH", path.to_string_lossy().into_owned()),
+            ("HOME", home.display().to_string()),
+            ("KUBECONFIG", world.controller.kubeconfig().display().to_string()),
+            ("LC_ALL", "C.UTF-8".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec(),
+        dir: home,
+    };
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli").join(name);
+    transcript::run(&page, &shell).await
+}
+
+#[tokio::test]
+async fn what_the_index_says_is_so() -> anyhow::Result<()> {
+    page("README.md").await
+}
+
+#[tokio::test]
+async fn what_is_said_of_seeing_is_so() -> anyhow::Result<()> {
+    page("seeing.md").await
+}
