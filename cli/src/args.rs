@@ -1,5 +1,6 @@
 //! What may be typed: one file for each subject, the options that every command takes in `reach`.
 
+mod act;
 mod audit;
 mod dev;
 mod list;
@@ -8,6 +9,9 @@ mod values;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use act::{
+    HostArgs, KillArgs, PlainArgs, PullArgs, RemoveArgs, RemoveImageArgs, StopArgs, TargetArgs, WaitArgs,
+};
 pub(crate) use audit::{AuditArgs, Format};
 pub(crate) use dev::{DevArgs, InstallArgs, TokenArgs};
 pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, PsArgs};
@@ -47,6 +51,24 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Images of all hosts.
     Images(ImagesArgs),
+    /// Start containers.
+    Start(PlainArgs),
+    /// Stop containers.
+    Stop(StopArgs),
+    /// Stop and start containers.
+    Restart(StopArgs),
+    /// Freeze the processes of containers.
+    Pause(PlainArgs),
+    /// Thaw them.
+    Unpause(PlainArgs),
+    /// Send a signal to containers.
+    Kill(KillArgs),
+    /// Remove containers.
+    Rm(RemoveArgs),
+    /// Fetch images on hosts.
+    Pull(PullArgs),
+    /// Remove images from hosts.
+    Rmi(RemoveImageArgs),
     /// Objects of the API, as kubectl shows them.
     Get(GetArgs),
     /// The kinds of objects there are.
@@ -96,6 +118,8 @@ mod tests {
         assert_snapshot!("help_dev", help(&["dev"]));
         assert_snapshot!("help_token_create", help(&["token", "create"]));
         assert_snapshot!("help_ps", help(&["ps"]));
+        assert_snapshot!("help_stop", help(&["stop"]));
+        assert_snapshot!("help_pull", help(&["pull"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit", help(&["audit"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));

@@ -1,5 +1,6 @@
 //! One command a file.
 
+pub(crate) mod act;
 pub(crate) mod agent;
 pub(crate) mod api_resources;
 pub(crate) mod audit;
@@ -9,4 +10,5 @@ pub(crate) mod get;
 pub(crate) mod images;
 pub(crate) mod ls;
 pub(crate) mod ps;
+pub(crate) mod targets;
 pub(crate) mod token;

@@ -11,6 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use gantry_api::v1alpha1::Action;
 
 use crate::args::{AgentCommand, Cli, Command, TokenCommand};
 
@@ -38,6 +39,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ls(options) => commands::ls::run(reach, &options).await?,
         Command::Ps(options) => commands::ps::run(reach, &options).await?,
         Command::Images(options) => commands::images::run(reach, &options).await?,
+        Command::Start(options) => return commands::act::plain(reach, Action::Start, &options).await,
+        Command::Stop(options) => return commands::act::stop(reach, Action::Stop, &options).await,
+        Command::Restart(options) => return commands::act::stop(reach, Action::Restart, &options).await,
+        Command::Pause(options) => return commands::act::plain(reach, Action::Pause, &options).await,
+        Command::Unpause(options) => return commands::act::plain(reach, Action::Unpause, &options).await,
+        Command::Kill(options) => return commands::act::kill(reach, &options).await,
+        Command::Rm(options) => return commands::act::remove(reach, &options).await,
+        Command::Pull(options) => return commands::act::pull(reach, &options).await,
+        Command::Rmi(options) => return commands::act::remove_images(reach, &options).await,
         Command::Get(options) => commands::get::run(reach, &options).await?,
         Command::ApiResources(options) => commands::api_resources::run(reach, &options).await?,
         Command::Token(TokenCommand::Create(options)) => commands::token::run(reach, &options).await?,

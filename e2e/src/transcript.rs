@@ -192,6 +192,8 @@ fn sort(word: &str) -> &'static str {
         "VERSION"
     } else if word.starts_with(|first: char| first.is_ascii_digit()) && word.matches('.').count() == 2 {
         "RELEASE"
+    } else if word.starts_with("127.0.0.1:") {
+        "ADDRESS"
     } else if is_generated(word) {
         "NAME"
     } else {

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use gantry_e2e::engine::Engine;
 use gantry_e2e::process::workspace_binary;
+use gantry_e2e::registry::Registry;
 use gantry_e2e::transcript::{self, Shell};
 use gantry_e2e::world::World;
 
@@ -23,7 +25,10 @@ async fn fleet() -> anyhow::Result<World> {
 }
 
 async fn page(name: &str) -> anyhow::Result<()> {
-    let world = fleet().await?;
+    run(name, &fleet().await?).await
+}
+
+async fn run(name: &str, world: &World) -> anyhow::Result<()> {
     let gantry = workspace_binary("gantry")?;
     let programs = gantry.parent().context("it lies in a directory")?.to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -58,4 +63,17 @@ async fn what_the_index_says_is_so() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_is_said_of_seeing_is_so() -> anyhow::Result<()> {
     page("seeing.md").await
+}
+
+/// One host whose engine takes what registry.example has for one of ours.
+#[tokio::test]
+async fn what_is_said_of_acting_is_so() -> anyhow::Result<()> {
+    let mut world = fleet().await?;
+    let registry = Registry::start(&world.path("registry")).await?;
+    let engine =
+        Engine::start_behind(&world.path("nuc-03"), Some("registry.example"), Some(registry.name())).await?;
+    let settings = world.agent_settings("nuc-03", &engine.host()).await?;
+    world.start_agent("nuc-03", engine, settings)?;
+    world.becomes_healthy("nuc-03", "Online").await?;
+    run("acting.md", &world).await
 }

@@ -1,0 +1,167 @@
+//! Which containers and hosts are meant.
+
+use gantry_api::v1alpha1::Container;
+use serde_json::Value;
+
+use crate::args::{FleetArgs, HostArgs, TargetArgs};
+use crate::client::Controller;
+use crate::commands::fleet;
+use crate::output::failure::{Ends, Hinted};
+use crate::output::plain::plain;
+
+/// One thing on one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The host.
+    pub(crate) instance: String,
+    /// As Docker knows it: a name, a reference, the beginning of an id.
+    pub(crate) name: String,
+    /// What the name means, where that was looked up.
+    pub(crate) id: Option<String>,
+}
+
+impl Target {
+    pub(crate) fn named(instance: &str, name: &str) -> Self {
+        Self { instance: instance.to_owned(), name: name.to_owned(), id: None }
+    }
+
+    /// `nuc-01/web`.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}/{}", plain(&self.instance), plain(&self.name))
+    }
+}
+
+/// The containers that are meant. Where their hosts are given nothing is asked.
+pub(crate) async fn containers(controller: &Controller, meant: &TargetArgs) -> anyhow::Result<Vec<Target>> {
+    let is_known = |word: &String| word.contains('/') || !meant.instances.is_empty();
+    if meant.selector.is_none() && meant.targets.iter().all(is_known) {
+        return resolve(meant, &[]);
+    }
+    let fleet = FleetArgs {
+        instances: meant.instances.clone(),
+        selector: meant.selector.clone(),
+        ..FleetArgs::default()
+    };
+    let found = fleet::objects(controller, "Container", &fleet, true).await?;
+    let found: Vec<Container> =
+        found.into_iter().filter_map(|item| serde_json::from_value(item).ok()).collect();
+    resolve(meant, &found)
+}
+
+/// What was typed, and what there is, put together.
+fn resolve(meant: &TargetArgs, found: &[Container]) -> anyhow::Result<Vec<Target>> {
+    let of = |container: &Container| Target {
+        instance: container.instance.clone(),
+        name: container.container_name.clone(),
+        id: Some(container.id.clone()),
+    };
+    if let Some(selector) = &meant.selector {
+        if found.is_empty() {
+            return Err(Hinted::new(
+                Ends::NotFound,
+                format!("no container has the labels `{}`", plain(selector)),
+            )
+            .hint("`gantry ps -a -l …` shows which have")
+            .into());
+        }
+        return Ok(found.iter().map(of).collect());
+    }
+    let mut targets = Vec::new();
+    for word in &meant.targets {
+        if let Some((instance, name)) = word.split_once('/') {
+            targets.push(Target::named(instance, name));
+            continue;
+        }
+        if !meant.instances.is_empty() {
+            targets.extend(meant.instances.iter().map(|instance| Target::named(instance, word)));
+            continue;
+        }
+        let mut called: Vec<_> = found.iter().filter(|one| one.container_name == *word).collect();
+        if called.is_empty() {
+            called = found.iter().filter(|one| one.id.starts_with(word.as_str())).collect();
+        }
+        match &*called {
+            [one] => targets.push(of(one)),
+            [] => {
+                return Err(Hinted::new(
+                    Ends::NotFound,
+                    format!("no host has a container `{}`", plain(word)),
+                )
+                .hint("`gantry ps -a` lists them; -n says in which namespace")
+                .into());
+            }
+            [first, ..] => {
+                let hosts: Vec<_> = called.iter().map(|one| plain(&one.instance)).collect();
+                let what = format!("`{}` is on {} hosts: {}", plain(word), hosts.len(), hosts.join(", "));
+                return Err(Hinted::new(Ends::Misunderstood, what)
+                    .hint(format!("say which: `{}`, or with -i", of(first).shown()))
+                    .into());
+            }
+        }
+    }
+    Ok(targets)
+}
+
+/// The hosts that are meant.
+pub(crate) async fn hosts(controller: &Controller, meant: &HostArgs) -> anyhow::Result<Vec<String>> {
+    if !meant.instances.is_empty() {
+        return Ok(meant.instances.clone());
+    }
+    let found = fleet::instances(controller, false, meant.selector.as_deref()).await?;
+    let name =
+        |instance: &Value| instance.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+    let hosts: Vec<_> = found.iter().filter_map(name).collect();
+    if hosts.is_empty() {
+        return Err(Hinted::new(Ends::NotFound, "there is no such host")
+            .hint("`gantry ls` lists them")
+            .into());
+    }
+    Ok(hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(words: &[&str], instances: &[&str], selector: Option<&str>) -> Result<String, String> {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let meant = TargetArgs {
+            targets: owned(words),
+            instances: owned(instances),
+            selector: selector.map(str::to_owned),
+        };
+        let container = |instance: &str, name: &str, id: &str| Container {
+            instance: instance.to_owned(),
+            container_name: name.to_owned(),
+            id: id.to_owned(),
+            ..Container::default()
+        };
+        let found = [
+            container("nuc-01", "web", "aa11"),
+            container("nuc-01", "db", "bb22"),
+            container("nuc-02", "web", "cc33"),
+        ];
+        let shown = |target: Target| format!("{} {}", target.shown(), target.id.unwrap_or_default());
+        resolve(&meant, &found)
+            .map(|targets| targets.into_iter().map(shown).collect::<Vec<_>>().join("; "))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_name_means_one_container_or_its_host_is_said() {
+        assert_eq!(resolved(&["db"], &[], None).as_deref(), Ok("nuc-01/db bb22"));
+        assert_eq!(resolved(&["cc"], &[], None).as_deref(), Ok("nuc-02/web cc33"));
+        assert_eq!(resolved(&["nuc-02/web", "db"], &[], None).as_deref(), Ok("nuc-02/web ; nuc-01/db bb22"));
+        assert_eq!(
+            resolved(&["new"], &["nuc-01", "nuc-07"], None).as_deref(),
+            Ok("nuc-01/new ; nuc-07/new ")
+        );
+        assert_eq!(
+            resolved(&[], &[], Some("tier")).as_deref(),
+            Ok("nuc-01/web aa11; nuc-01/db bb22; nuc-02/web cc33")
+        );
+
+        assert_eq!(resolved(&["web"], &[], None), Err("`web` is on 2 hosts: nuc-01, nuc-02".to_owned()));
+        assert_eq!(resolved(&["gone"], &[], None), Err("no host has a container `gone`".to_owned()));
+    }
+}
