@@ -4,6 +4,7 @@ mod act;
 mod audit;
 mod dev;
 mod list;
+mod live;
 mod reach;
 mod values;
 
@@ -15,6 +16,9 @@ pub(crate) use act::{
 pub(crate) use audit::{AuditArgs, Format};
 pub(crate) use dev::{DevArgs, InstallArgs, TokenArgs};
 pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, PsArgs};
+pub(crate) use live::{
+    AttachArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, StatsArgs,
+};
 pub(crate) use reach::Reach;
 
 /// What is printed below the help of `gantry` itself.
@@ -69,6 +73,20 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Remove images from hosts.
     Rmi(RemoveImageArgs),
+    /// What containers write.
+    Logs(LogsArgs),
+    /// Run a command in a container.
+    Exec(ExecArgs),
+    /// Join a container's first process.
+    Attach(AttachArgs),
+    /// What containers use.
+    Stats(StatsArgs),
+    /// Everything a host knows of containers.
+    Inspect(InspectArgs),
+    /// The real docker, against a host.
+    Docker(DockerArgs),
+    /// A context of docker for a host, until Ctrl-C.
+    DockerContext(DockerContextArgs),
     /// Objects of the API, as kubectl shows them.
     Get(GetArgs),
     /// The kinds of objects there are.
@@ -120,6 +138,8 @@ mod tests {
         assert_snapshot!("help_ps", help(&["ps"]));
         assert_snapshot!("help_stop", help(&["stop"]));
         assert_snapshot!("help_pull", help(&["pull"]));
+        assert_snapshot!("help_logs", help(&["logs"]));
+        assert_snapshot!("help_exec", help(&["exec"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit", help(&["audit"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));

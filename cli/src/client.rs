@@ -88,6 +88,11 @@ impl Controller {
         Ok(Self { client: client(&config)?, config, ..self.clone() })
     }
 
+    /// How it is reached, for those who speak to it in another way than by single requests.
+    pub(crate) const fn config(&self) -> &kube::Config {
+        &self.config
+    }
+
     /// Sends a request. What is refused, or not answered, is an error in words for a person; warnings are passed on.
     pub(crate) async fn open(&self, request: Request<Vec<u8>>, what: &str) -> anyhow::Result<Response<Body>> {
         let response = self.client.send(request.map(Body::from)).await;

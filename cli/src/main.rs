@@ -7,6 +7,7 @@ mod commands;
 mod context;
 mod kinds;
 mod output;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rm(options) => return commands::act::remove(reach, &options).await,
         Command::Pull(options) => return commands::act::pull(reach, &options).await,
         Command::Rmi(options) => return commands::act::remove_images(reach, &options).await,
+        Command::Logs(options) => commands::logs::run(reach, &options).await?,
+        Command::Exec(options) => return commands::exec::exec(reach, &options).await,
+        Command::Attach(options) => return commands::exec::attach(reach, &options).await,
+        Command::Stats(options) => commands::stats::run(reach, &options).await?,
+        Command::Inspect(options) => commands::inspect::run(reach, &options).await?,
+        Command::Docker(options) => return commands::docker::run(reach, &options).await,
+        Command::DockerContext(options) => commands::docker::context(reach, &options).await?,
         Command::Get(options) => commands::get::run(reach, &options).await?,
         Command::ApiResources(options) => commands::api_resources::run(reach, &options).await?,
         Command::Token(TokenCommand::Create(options)) => commands::token::run(reach, &options).await?,

@@ -19,6 +19,12 @@ pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
     limit.ok_or_else(|| "it must be between 1 and 100000".to_owned())
 }
 
+/// As many lines as the controller gives.
+pub(super) fn parse_tail(text: &str) -> Result<u32, String> {
+    let lines = text.parse().ok().filter(|lines| *lines <= 10_000);
+    lines.ok_or_else(|| "it must be a number of lines, 10000 at most".to_owned())
+}
+
 pub(super) fn parse_ttl(text: &str) -> Result<SignedDuration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<i64>().ok());
     let ttl = match days {

@@ -13,6 +13,7 @@ use gantry_api::v1alpha1::{
 };
 use kube::api::{Api, PostParams};
 
+use super::targets::{self, Target};
 use crate::args::{
     HostArgs, KillArgs, PlainArgs, PullArgs, Reach, RemoveArgs, RemoveImageArgs, StopArgs, TargetArgs,
     WaitArgs,
@@ -22,7 +23,6 @@ use crate::clock;
 use crate::output::failure::render;
 use crate::output::out;
 use follow::Followed;
-use super::targets::{self, Target};
 
 /// Label of the Operations that one command made together.
 pub(crate) const BATCH_LABEL: &str = "gantry.dev/batch";

@@ -102,6 +102,21 @@ fn resolve(meant: &TargetArgs, found: &[Container]) -> anyhow::Result<Vec<Target
     Ok(targets)
 }
 
+/// The one container that is meant.
+pub(crate) async fn one(
+    controller: &Controller,
+    instance: Option<&str>,
+    word: &str,
+) -> anyhow::Result<Target> {
+    let meant = TargetArgs {
+        targets: vec![word.to_owned()],
+        instances: instance.map(str::to_owned).into_iter().collect(),
+        selector: None,
+    };
+    let found = containers(controller, &meant).await?;
+    found.into_iter().next().ok_or_else(|| Hinted::new(Ends::NotFound, "there is no such container").into())
+}
+
 /// The hosts that are meant.
 pub(crate) async fn hosts(controller: &Controller, meant: &HostArgs) -> anyhow::Result<Vec<String>> {
     if !meant.instances.is_empty() {

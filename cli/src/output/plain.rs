@@ -20,6 +20,39 @@ pub(crate) fn plain(text: &str) -> String {
     })
 }
 
+/// As [`plain`], but for tabs and colours, which a log may have; they end with the line.
+pub(crate) fn colored(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    let mut has_color = false;
+    while let Some(at) = rest.find(['\x1b', '\t']) {
+        let (before, after) = rest.split_at(at);
+        shown.push_str(&plain(before));
+        let end = after
+            .strip_prefix("\x1b[")
+            .map(|code| code.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'));
+        let length = match end.and_then(|end| end.strip_prefix('m')) {
+            Some(end) => {
+                has_color = true;
+                after.len() - end.len()
+            }
+            None => 1,
+        };
+        let (code, after) = after.split_at(length);
+        if length > 1 || code == "\t" {
+            shown.push_str(code);
+        } else {
+            shown.push_str(&plain(code));
+        }
+        rest = after;
+    }
+    shown.push_str(&plain(rest));
+    if has_color {
+        shown.push_str("\x1b[0m");
+    }
+    shown
+}
+
 /// A value of which every text is [`plain`], names of fields too.
 pub(crate) fn plain_value(value: Value) -> Value {
     match value {
@@ -54,6 +87,13 @@ mod tests {
             "\\u009b2J \\u202egpj.\\u200bexe \\udb40\\udc41"
         );
         assert_eq!(plain("Ada Müller, 東京 🦀"), "Ada Müller, 東京 🦀");
+    }
+
+    #[test]
+    fn t16_of_a_log_colours_are_obeyed_and_nothing_else() {
+        assert_eq!(colored("a\tb \x1b[1;31mred"), "a\tb \x1b[1;31mred\x1b[0m");
+        assert_eq!(colored("\x1b[2J\x1b[1;31\x1b[m\x1b"), "\\u001b[2J\\u001b[1;31\x1b[m\\u001b\x1b[0m");
+        assert_eq!(colored("plain"), "plain");
     }
 
     #[test]

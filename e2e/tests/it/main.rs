@@ -32,6 +32,7 @@ mod settings;
 mod simulate;
 mod simulated;
 mod telemetry;
+mod terminal;
 mod transcripts;
 mod waiting;
 mod writes;

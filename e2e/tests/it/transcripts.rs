@@ -65,6 +65,16 @@ async fn what_is_said_of_seeing_is_so() -> anyhow::Result<()> {
     page("seeing.md").await
 }
 
+#[tokio::test]
+async fn what_is_said_of_looking_in_is_so() -> anyhow::Result<()> {
+    page("looking-in.md").await
+}
+
+#[tokio::test]
+async fn what_is_said_of_docker_is_so() -> anyhow::Result<()> {
+    page("docker.md").await
+}
+
 /// One host whose engine takes what registry.example has for one of ours.
 #[tokio::test]
 async fn what_is_said_of_acting_is_so() -> anyhow::Result<()> {

@@ -1,0 +1,165 @@
+//! What `gantry` is on a terminal: the terminal is `script`'s, its keys come from here.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use gantry_e2e::process::{run, workspace_binary};
+use gantry_e2e::registry::Registry;
+use gantry_e2e::world::World;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A line of shell on a terminal of its own.
+struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    screen: ChildStdout,
+    seen: String,
+    /// Where the shell has noted which terminal it is on.
+    name: PathBuf,
+}
+
+impl Terminal {
+    async fn open(world: &World, line: &str) -> anyhow::Result<Self> {
+        let name = world.path("terminal");
+        // The directory of the programs comes first, so that `gantry` is the one that was built.
+        let programs = workspace_binary("gantry")?.parent().context("it lies in a directory")?.to_owned();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)))?;
+        let mut command = Command::new("script");
+        command
+            .args(["--quiet", "--flush", "--return", "--command"])
+            .arg(format!("tty > '{}'; stty rows 20 cols 70; {line}", name.display()))
+            .arg("/dev/null")
+            .env("PATH", path)
+            .env("KUBECONFIG", world.controller.kubeconfig())
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().context("is `script` installed?")?;
+        let keys = child.stdin.take().context("it has an input")?;
+        let screen = child.stdout.take().context("it has an output")?;
+        Ok(Self { child, keys, screen, seen: String::new(), name })
+    }
+
+    async fn types(&mut self, keys: &str) -> anyhow::Result<()> {
+        self.keys.write_all(keys.as_bytes()).await?;
+        Ok(self.keys.flush().await?)
+    }
+
+    /// Waits until that is on the screen, and forgets everything up to there.
+    async fn shows(&mut self, text: &str) -> anyhow::Result<()> {
+        let mut piece = [0; 4096];
+        while !self.seen.contains(text) {
+            let length = timeout(PATIENCE, self.screen.read(&mut piece)).await;
+            let length = length.with_context(|| format!("no {text:?} in {:?}", self.seen))??;
+            ensure!(length > 0, "it ended without {text:?}: {:?}", self.seen);
+            self.seen.push_str(&String::from_utf8_lossy(piece.get(..length).unwrap_or_default()));
+        }
+        let end = self.seen.find(text).unwrap_or_default() + text.len();
+        self.seen.drain(..end);
+        Ok(())
+    }
+
+    async fn resize(&self, rows: u32, columns: u32) -> anyhow::Result<()> {
+        let name = std::fs::read_to_string(&self.name)?;
+        let mut stty = Command::new("stty");
+        stty.args(["-F", name.trim(), "rows", &rows.to_string(), "cols", &columns.to_string()]);
+        run(stty).await.map(drop)
+    }
+
+    /// Everything to its end, and the exit code.
+    async fn ends(mut self) -> anyhow::Result<(String, Option<i32>)> {
+        let mut rest = Vec::new();
+        timeout(PATIENCE, self.screen.read_to_end(&mut rest)).await.context("it does not end")??;
+        let status = timeout(PATIENCE, self.child.wait()).await??;
+        Ok((self.seen + &String::from_utf8_lossy(&rest), status.code()))
+    }
+}
+
+/// What is typed is on the screen too, so what is waited for must not stand in it.
+fn until_sized(size: &str, number: u32) -> String {
+    format!(
+        "until test \"$(busybox stty size)\" = '{size}'; do sleep 0.1; done; echo sized-$(({number} + 0))\n"
+    )
+}
+
+#[tokio::test]
+async fn a_terminal_in_a_container_follows_the_window_takes_every_key_and_tells_the_exit_code()
+-> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let line = "before=$(stty -g); gantry exec -it nuc-01/web -- sh; code=$?; \
+                test \"$before\" = \"$(stty -g)\" && echo the same terminal; exit $code";
+    let mut terminal = Terminal::open(&world, line).await?;
+
+    // A size takes its way; the loops end once it has arrived.
+    terminal.types(&until_sized("20 70", 41)).await?;
+    terminal.shows("sized-41").await?;
+    terminal.resize(33, 99).await?;
+    terminal.types(&until_sized("33 99", 42)).await?;
+    terminal.shows("sized-42").await?;
+    terminal.types("sleep 1000\n").await?;
+    terminal.shows("sleep 1000").await?;
+    terminal.types("\u{3}").await?;
+    terminal.types("echo after-$((40 + 3))\n").await?;
+    terminal.shows("after-43").await?;
+    terminal.types("exit 7\n").await?;
+
+    let (seen, code) = terminal.ends().await?;
+    assert_eq!(code, Some(7), "{seen}");
+    assert!(seen.contains("the same terminal"), "{seen}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_keys_that_leave_a_terminal_let_the_command_go_on() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    let engine = &world.host("nuc-01")?.engine;
+    engine.docker(["run", "-dit", "--network=none", "--name", "shell", "demo:1", "sh"]).await?;
+    let mut terminal = Terminal::open(&world, "gantry attach nuc-01/shell").await?;
+
+    terminal.types("echo here-$((40 + 2))\n").await?;
+    terminal.shows("here-42").await?;
+    terminal.types("\u{10}\u{11}").await?;
+
+    let (seen, code) = terminal.ends().await?;
+    assert_eq!(code, Some(0), "{seen}");
+    assert!(seen.contains("left nuc-01/shell; it goes on"), "{seen}");
+    assert_eq!(engine.state("shell").await, "running");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pull_shows_its_layers_on_a_terminal_and_nothing_of_them_elsewhere() -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let registry = Registry::start(&world.path("registry")).await?;
+    world.enroll("nuc-01", Some(registry.name())).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    let engine = &world.host("nuc-01")?.engine;
+    let (first, second) = (format!("{}/big:1", registry.name()), format!("{}/big:2", registry.name()));
+    engine.publish(&first, 150_000_000).await?;
+    engine.publish(&second, 1_000).await?;
+
+    let terminal = Terminal::open(&world, &format!("gantry pull {first} -i nuc-01")).await?;
+    let (seen, code) = terminal.ends().await?;
+    assert_eq!(code, Some(0), "{seen}");
+    // The kernel's bytes a second differ, the words do not.
+    assert!(seen.contains("Pull 0 of 1"), "{seen:?}");
+    assert!(
+        ["Download", "Extract", "Verif", "Pull complete"].iter().any(|word| seen.contains(word)),
+        "{seen:?}"
+    );
+    assert!(seen.contains(&format!("nuc-01/{first}: pulled")), "{seen:?}");
+
+    let plain = Terminal::open(&world, &format!("gantry pull {second} -i nuc-01 2>&1 | cat")).await?;
+    let (seen, _) = plain.ends().await?;
+    assert_eq!(seen.trim(), format!("nuc-01/{second}: pulled {second}"));
+    Ok(())
+}
