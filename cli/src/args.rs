@@ -5,6 +5,7 @@ mod audit;
 mod dev;
 mod list;
 mod live;
+mod objects;
 mod reach;
 mod values;
 
@@ -19,6 +20,10 @@ pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, 
 pub(crate) use live::{
     AttachArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, StatsArgs,
 };
+pub(crate) use objects::{
+    ApplyArgs, ArchiveArgs, AuthCommand, CanIArgs, CompletionArgs, ContextCommand, DeleteArgs, DescribeArgs,
+    DiffArgs, EventsArgs, FilesArgs, ManPagesArgs, Shell, WaitForArgs,
+};
 pub(crate) use reach::Reach;
 
 /// What is printed below the help of `gantry` itself.
@@ -30,7 +35,7 @@ Examples:
   gantry get operations -w
 
 Exit codes: 0 done, 1 refused or failed, 2 not understood, 3 the controller or the host cannot be reached, 4 not allowed,
-5 not found; of what runs elsewhere, its own.";
+5 not found, 6 not so in time; of what runs elsewhere, its own.";
 
 /// Docker hosts and their containers, of a whole fleet.
 ///
@@ -89,8 +94,35 @@ pub(crate) enum Command {
     DockerContext(DockerContextArgs),
     /// Objects of the API, as kubectl shows them.
     Get(GetArgs),
+    /// One object for reading, and what was said of it.
+    Describe(DescribeArgs),
+    /// What was said of objects in the last hour.
+    Events(EventsArgs),
+    /// Make objects as manifests say they are to be.
+    Apply(ApplyArgs),
+    /// What applying manifests would change.
+    Diff(DiffArgs),
+    /// Delete objects.
+    Delete(DeleteArgs),
+    /// Wait until something is so.
+    Wait(WaitForArgs),
     /// The kinds of objects there are.
     ApiResources(ApiResourcesArgs),
+    /// What may I do, and who am I.
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// The contexts of the kubeconfig.
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Take hosts out of service.
+    Archive(ArchiveArgs),
+    /// Put hosts back into service.
+    Unarchive(ArchiveArgs),
+    /// A script for a shell that completes what is typed.
+    Completion(CompletionArgs),
+    /// Write the manual, a page a command.
+    #[command(hide = true)]
+    ManPages(ManPagesArgs),
     /// Join tokens: what a new agent enrols with.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -140,6 +172,8 @@ mod tests {
         assert_snapshot!("help_pull", help(&["pull"]));
         assert_snapshot!("help_logs", help(&["logs"]));
         assert_snapshot!("help_exec", help(&["exec"]));
+        assert_snapshot!("help_apply", help(&["apply"]));
+        assert_snapshot!("help_wait", help(&["wait"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit", help(&["audit"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));
@@ -157,6 +191,11 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(["gantry", "audit"].iter().chain(&wrong)).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_may_be_typed_is_consistent() {
+        Cli::command().debug_assert();
     }
 
     #[test]

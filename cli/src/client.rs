@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use http::header::WARNING;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Collected};
@@ -111,21 +110,24 @@ impl Controller {
         Err(self.explain(kube::Error::Api(status.boxed()), what))
     }
 
-    /// As [`Controller::open`], with the whole answer.
-    pub(crate) async fn ask(&self, request: Request<Vec<u8>>, what: &str) -> anyhow::Result<Bytes> {
-        let response = self.open(request, what).await?;
+    /// The whole of an answer that was opened, read as JSON.
+    pub(crate) async fn body<T: DeserializeOwned>(
+        &self,
+        response: Response<Body>,
+        what: &str,
+    ) -> anyhow::Result<T> {
         let body = response.into_body().collect().await.map_err(|error| self.explain(error, what))?;
-        Ok(body.to_bytes())
+        serde_json::from_slice(&body.to_bytes()).with_context(|| format!("{what}: the answer cannot be read"))
     }
 
-    /// As [`Controller::ask`], read as JSON.
+    /// As [`Controller::open`], with the whole answer, read as JSON.
     pub(crate) async fn read<T: DeserializeOwned>(
         &self,
         request: Request<Vec<u8>>,
         what: &str,
     ) -> anyhow::Result<T> {
-        let body = self.ask(request, what).await?;
-        serde_json::from_slice(&body).with_context(|| format!("{what}: the answer cannot be read"))
+        let response = self.open(request, what).await?;
+        self.body(response, what).await
     }
 
     /// Shows each `Warning` once.

@@ -1,11 +1,19 @@
-//! One command a file.
+//! One command a file; `fleet`, `objects` and `targets` find what several of them are about.
 
 pub(crate) mod act;
 pub(crate) mod agent;
 pub(crate) mod api_resources;
+pub(crate) mod apply;
+pub(crate) mod archive;
 pub(crate) mod audit;
+pub(crate) mod auth;
+pub(crate) mod completion;
+pub(crate) mod context;
+pub(crate) mod delete;
+pub(crate) mod describe;
 pub(crate) mod dev;
 pub(crate) mod docker;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod fleet;
 pub(crate) mod get;
@@ -13,7 +21,9 @@ pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod objects;
 pub(crate) mod ps;
 pub(crate) mod stats;
 pub(crate) mod targets;
 pub(crate) mod token;
+pub(crate) mod wait;

@@ -41,6 +41,19 @@ fn read(file: &Path) -> anyhow::Result<Kubeconfig> {
     })
 }
 
+/// The files that the kubeconfig is read from, as [`kubeconfig`] finds them; of several the first counts most.
+pub(crate) fn files(flag: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    if let Some(file) = flag {
+        return Ok(vec![file.to_owned()]);
+    }
+    match std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
+        Some(value) => {
+            Ok(std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect())
+        }
+        None => Ok(vec![default_data_dir()?.join("kubeconfig")]),
+    }
+}
+
 /// An error if there is no context of that name.
 pub(crate) fn check(kubeconfig: &Kubeconfig, name: &str) -> anyhow::Result<()> {
     if kubeconfig.contexts.iter().any(|context| context.name == name) {

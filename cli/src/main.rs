@@ -6,6 +6,7 @@ mod clock;
 mod commands;
 mod context;
 mod kinds;
+mod manifests;
 mod output;
 mod terminal;
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use gantry_api::v1alpha1::Action;
 
-use crate::args::{AgentCommand, Cli, Command, TokenCommand};
+use crate::args::{AgentCommand, AuthCommand, Cli, Command, ContextCommand, TokenCommand};
 
 /// One thread: the children of `gantry dev` are told of its death through the thread that started them.
 #[tokio::main(flavor = "current_thread")]
@@ -57,6 +58,20 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Docker(options) => return commands::docker::run(reach, &options).await,
         Command::DockerContext(options) => commands::docker::context(reach, &options).await?,
         Command::Get(options) => commands::get::run(reach, &options).await?,
+        Command::Describe(options) => commands::describe::run(reach, &options).await?,
+        Command::Events(options) => commands::events::run(reach, &options).await?,
+        Command::Apply(options) => return commands::apply::apply(reach, &options).await,
+        Command::Diff(options) => return commands::apply::diff(reach, &options).await,
+        Command::Delete(options) => commands::delete::run(reach, &options).await?,
+        Command::Wait(options) => commands::wait::run(reach, &options).await?,
+        Command::Auth(AuthCommand::CanI(options)) => return commands::auth::can_i(reach, &options).await,
+        Command::Auth(AuthCommand::Whoami) => commands::auth::who_am_i(reach).await?,
+        Command::Context(ContextCommand::Ls) => commands::context::list(reach)?,
+        Command::Context(ContextCommand::Use { name }) => commands::context::switch(reach, &name)?,
+        Command::Archive(options) => commands::archive::run(reach, &options, true).await?,
+        Command::Unarchive(options) => commands::archive::run(reach, &options, false).await?,
+        Command::Completion(options) => commands::completion::run(&options)?,
+        Command::ManPages(options) => commands::completion::man_pages(&options)?,
         Command::ApiResources(options) => commands::api_resources::run(reach, &options).await?,
         Command::Token(TokenCommand::Create(options)) => commands::token::run(reach, &options).await?,
         Command::Audit(options) => commands::audit::run(reach, &options).await?,

@@ -25,6 +25,12 @@ pub(super) fn parse_tail(text: &str) -> Result<u32, String> {
     lines.ok_or_else(|| "it must be a number of lines, 10000 at most".to_owned())
 }
 
+/// As `90s` or `5m`.
+pub(super) fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+    let duration = text.parse::<SignedDuration>().ok().filter(|duration| !duration.is_negative());
+    duration.ok_or_else(|| format!("`{text}` is not a duration as `90s` or `5m`"))
+}
+
 pub(super) fn parse_ttl(text: &str) -> Result<SignedDuration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<i64>().ok());
     let ttl = match days {

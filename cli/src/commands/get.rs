@@ -121,7 +121,7 @@ async fn print_objects(
 }
 
 /// How an error about one object begins.
-fn said(kind: &Kind, name: &str) -> String {
+pub(crate) fn said(kind: &Kind, name: &str) -> String {
     format!("{}/{}", kind.singular_name(), plain(name))
 }
 

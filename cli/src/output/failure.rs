@@ -16,6 +16,8 @@ pub(crate) enum Ends {
     NotAllowed = 4,
     /// There is no such thing.
     NotFound = 5,
+    /// It was not so in time.
+    TimedOut = 6,
 }
 
 /// A sentence about what is so, mostly one about what to do, and how the command ends with it.

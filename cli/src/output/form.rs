@@ -90,7 +90,7 @@ pub(crate) fn json_text(value: &Value) -> anyhow::Result<String> {
 }
 
 /// What a terminal would obey is shown there; a program gets what is so.
-fn obeyed(text: String) -> String {
+pub(crate) fn obeyed(text: String) -> String {
     if std::io::stdout().is_terminal() { lines(&text) } else { text }
 }
 

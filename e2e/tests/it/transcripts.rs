@@ -75,6 +75,11 @@ async fn what_is_said_of_docker_is_so() -> anyhow::Result<()> {
     page("docker.md").await
 }
 
+#[tokio::test]
+async fn what_is_said_of_objects_is_so() -> anyhow::Result<()> {
+    page("objects.md").await
+}
+
 /// One host whose engine takes what registry.example has for one of ours.
 #[tokio::test]
 async fn what_is_said_of_acting_is_so() -> anyhow::Result<()> {
