@@ -7,6 +7,7 @@ mod list;
 mod live;
 mod objects;
 mod reach;
+mod sessions;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,7 @@ pub(crate) use objects::{
     DiffArgs, EventsArgs, FilesArgs, ManPagesArgs, Shell, WaitForArgs,
 };
 pub(crate) use reach::Reach;
+pub(crate) use sessions::{ExportArgs, PlayArgs, SessionsArgs, SessionsCommand};
 
 /// What is printed below the help of `gantry` itself.
 const AFTER_HELP: &str = "\
@@ -131,6 +133,9 @@ pub(crate) enum Command {
     Agent(AgentCommand),
     /// Who did what, where from, and what came of it: the audit log, the newest first.
     Audit(AuditArgs),
+    /// Terminals that were recorded.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,6 +181,7 @@ mod tests {
         assert_snapshot!("help_wait", help(&["wait"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit", help(&["audit"]));
+        assert_snapshot!("help_sessions_play", help(&["sessions", "play"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));
     }
 

@@ -23,6 +23,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod objects;
 pub(crate) mod ps;
+pub(crate) mod sessions;
 pub(crate) mod stats;
 pub(crate) mod targets;
 pub(crate) mod token;

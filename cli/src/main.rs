@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use gantry_api::v1alpha1::Action;
 
-use crate::args::{AgentCommand, AuthCommand, Cli, Command, ContextCommand, TokenCommand};
+use crate::args::{AgentCommand, AuthCommand, Cli, Command, ContextCommand, SessionsCommand, TokenCommand};
 
 /// One thread: the children of `gantry dev` are told of its death through the thread that started them.
 #[tokio::main(flavor = "current_thread")]
@@ -75,6 +75,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ApiResources(options) => commands::api_resources::run(reach, &options).await?,
         Command::Token(TokenCommand::Create(options)) => commands::token::run(reach, &options).await?,
         Command::Audit(options) => commands::audit::run(reach, &options).await?,
+        Command::Sessions(SessionsCommand::Ls(options)) => commands::sessions::list(reach, &options).await?,
+        Command::Sessions(SessionsCommand::Play(options)) => {
+            commands::sessions::play(reach, &options).await?;
+        }
+        Command::Sessions(SessionsCommand::Export(options)) => {
+            commands::sessions::export(reach, &options).await?;
+        }
         Command::Agent(AgentCommand::InstallCommand(options)) => {
             commands::agent::run(reach, &options).await?;
         }

@@ -3,6 +3,7 @@
 //! A block is fenced as `console`: a line `$ COMMAND`, its output, and `(exit code N)` where that is not 0. Between blocks
 //! stands prose. A comment `<!-- $ COMMAND -->` is run too and must succeed; `<!-- until COMMAND -->` is run until it does.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub async fn run(page: &Path, shell: &Shell) -> anyhow::Result<()> {
                     shell.succeeds(&command).await?;
                 }
                 let word = if until { "until" } else { "$" };
-                written.push_str(&format!("<!-- {word} {command} -->\n"));
+                writeln!(written, "<!-- {word} {command} -->").expect("a String takes all");
             }
             Part::Shown { command, said } => {
                 number += 1;
@@ -61,7 +62,7 @@ pub async fn run(page: &Path, shell: &Shell) -> anyhow::Result<()> {
                     differences.push(format!("$ {command}\n--- the page\n{said}--- now\n{says}"));
                 }
                 let shown = if is_same { said } else { says };
-                written.push_str(&format!("```console\n$ {command}\n{shown}```\n"));
+                writeln!(written, "```console\n$ {command}\n{shown}```").expect("a String takes all");
             }
         }
     }
@@ -97,7 +98,7 @@ impl Shell {
         }
         match output.status.code() {
             Some(0) => {}
-            Some(code) => said.push_str(&format!("(exit code {code})\n")),
+            Some(code) => writeln!(said, "(exit code {code})").expect("a String takes all"),
             None => bail!("`{line}` was killed"),
         }
         Ok(said)
@@ -131,7 +132,7 @@ fn parts(text: &str) -> anyhow::Result<Vec<Part>> {
             loop {
                 match lines.next() {
                     Some("```") => break,
-                    Some(line) => said.push_str(&format!("{line}\n")),
+                    Some(line) => writeln!(said, "{line}").expect("a String takes all"),
                     None => bail!("the block of `{command}` does not end"),
                 }
             }

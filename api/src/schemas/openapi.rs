@@ -153,17 +153,16 @@ fn add_paths(kind: &Served, paths: &mut Map<String, Value>) {
     };
     rename(&mut read_list, "Namespaced");
     if kind.is_record {
-        let namespace =
-            json!([{"name": "namespace", "in": "path", "required": true, "schema": {"type": "string"}}]);
+        let in_path =
+            |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
         if kind.plural == "terminalsessions" {
             let get = operation(kind, "get", &kind.kind, &[], None);
-            let name = json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"}});
             paths.insert(
                 format!("{collection}/{{name}}"),
-                json!({"get": get, "parameters": [namespace[0], name]}),
+                json!({"get": get, "parameters": [in_path("namespace"), in_path("name")]}),
             );
         }
-        paths.insert(collection, json!({"get": read_list, "parameters": namespace}));
+        paths.insert(collection, json!({"get": read_list, "parameters": [in_path("namespace")]}));
         return;
     }
     let in_path = |names: &[&str]| -> Value {

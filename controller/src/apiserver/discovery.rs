@@ -129,7 +129,7 @@ fn subresources(kind: &Kind) -> Vec<Subresource<'_>> {
         all.push(Subresource { name: "finalize", kind, verbs: vec!["update"] });
     }
     if kind.plural == SESSIONS {
-        all.push(Subresource { name: RECORDING, kind, verbs: &["get"] });
+        all.push(Subresource { name: RECORDING, kind, verbs: vec!["get"] });
     }
     if kind.plural == "serviceaccounts" {
         all.push(Subresource { name: "token", kind: kinds::token_request(), verbs: vec!["create"] });

@@ -63,7 +63,9 @@ impl Call {
             Err(_)
                 if matches!(
                     subresource,
-                    Some("logs" | "log" | "stats" | "exec" | "attach" | "portforward" | "recording" | "events")
+                    Some(
+                        "logs" | "log" | "stats" | "exec" | "attach" | "portforward" | "recording" | "events"
+                    )
                 ) =>
             {
                 Format::Whole

@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::visit::{Ended, Kind, Visit};
 use super::{Ask, Instance, channels as terminals};
-use crate::apiserver::ApiServer;
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
+use crate::apiserver::{ApiServer, origin};
 use crate::gateway::link::{AgentLink, LinkError};
 use crate::gateway::streams::FromAgent;
 
@@ -55,7 +55,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Takes the connection over, once everything is known that can be without the host.
 pub(super) async fn forward(server: &Arc<ApiServer>, mut ask: Ask) -> Outcome<Response> {
-    terminals::check_origin(&ask.parts.headers)?;
+    origin::check(&ask.parts.headers, &ask.parts.uri)?;
     let link = Arc::clone(server.live().link()?);
     if link.session(ask.instance.uid).is_none() {
         return Err(ask.instance.away());

@@ -169,7 +169,7 @@ impl Visit {
         });
         let extent = match kind {
             Kind::Terminal => recording::extent(server, &ask.call.key("").namespace).await?,
-            Kind::Logs | Kind::Figures => Extent::None,
+            Kind::Logs | Kind::Forward | Kind::Figures => Extent::None,
         };
         let mut recorder = None;
         if let Some(Account { ticket, sink, .. }) = &record {

@@ -46,7 +46,7 @@ async fn t31_a_recording_lies_sealed_and_is_read_with_the_key_ring_as_it_was_wri
     tape.append(b"second").await.expect("it is stored");
     tape.close("Complete", [7; 32]).await.expect("it ends");
 
-    let hex: String = PLANTED.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = database.query("SELECT encode('hunter2-hunter2', 'hex')").await;
     let rows = database.query("SELECT encode(sealed, 'hex') FROM recording_pieces").await;
     let key = database.query("SELECT key FROM recordings").await;
 

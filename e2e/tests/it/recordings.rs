@@ -1,5 +1,6 @@
 //! Terminals of real containers that are recorded, by kubectl and by docker.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -56,8 +57,10 @@ async fn t31_what_kubectl_and_docker_show_is_recorded_sealed_and_played() -> any
     for session in &sessions {
         let name = session["metadata"]["name"].as_str().unwrap_or_default();
         let cast = kubectl.get_raw(&format!("{SESSIONS}/{name}/recording")).await?;
-        let digest: String =
-            Sha256::digest(cast.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha256::digest(cast.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a String takes all");
+            hex
+        });
         ensure!(session["sha256"] == digest.as_str(), "{session} {digest}");
         let lines: Vec<Value> = cast.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         ensure!(lines[0]["version"] == 2, "{cast}");

@@ -25,7 +25,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn open(world: &World, line: &str) -> anyhow::Result<Self> {
+    fn open(world: &World, line: &str) -> anyhow::Result<Self> {
         let name = world.path("terminal");
         // The directory of the programs comes first, so that `gantry` is the one that was built.
         let programs = workspace_binary("gantry")?.parent().context("it lies in a directory")?.to_owned();
@@ -97,7 +97,7 @@ async fn a_terminal_in_a_container_follows_the_window_takes_every_key_and_tells_
     world.host("nuc-01")?.engine.runs("web").await?;
     let line = "before=$(stty -g); gantry exec -it nuc-01/web -- sh; code=$?; \
                 test \"$before\" = \"$(stty -g)\" && echo the same terminal; exit $code";
-    let mut terminal = Terminal::open(&world, line).await?;
+    let mut terminal = Terminal::open(&world, line)?;
 
     // A size takes its way; the loops end once it has arrived.
     terminal.types(&until_sized("20 70", 41)).await?;
@@ -123,7 +123,7 @@ async fn the_keys_that_leave_a_terminal_let_the_command_go_on() -> anyhow::Resul
     let world = World::with_hosts(["nuc-01"]).await?;
     let engine = &world.host("nuc-01")?.engine;
     engine.docker(["run", "-dit", "--network=none", "--name", "shell", "demo:1", "sh"]).await?;
-    let mut terminal = Terminal::open(&world, "gantry attach nuc-01/shell").await?;
+    let mut terminal = Terminal::open(&world, "gantry attach nuc-01/shell")?;
 
     terminal.types("echo here-$((40 + 2))\n").await?;
     terminal.shows("here-42").await?;
@@ -147,7 +147,7 @@ async fn a_pull_shows_its_layers_on_a_terminal_and_nothing_of_them_elsewhere() -
     engine.publish(&first, 150_000_000).await?;
     engine.publish(&second, 1_000).await?;
 
-    let terminal = Terminal::open(&world, &format!("gantry pull {first} -i nuc-01")).await?;
+    let terminal = Terminal::open(&world, &format!("gantry pull {first} -i nuc-01"))?;
     let (seen, code) = terminal.ends().await?;
     assert_eq!(code, Some(0), "{seen}");
     // The kernel's bytes a second differ, the words do not.
@@ -158,7 +158,7 @@ async fn a_pull_shows_its_layers_on_a_terminal_and_nothing_of_them_elsewhere() -
     );
     assert!(seen.contains(&format!("nuc-01/{first}: pulled")), "{seen:?}");
 
-    let plain = Terminal::open(&world, &format!("gantry pull {second} -i nuc-01 2>&1 | cat")).await?;
+    let plain = Terminal::open(&world, &format!("gantry pull {second} -i nuc-01 2>&1 | cat"))?;
     let (seen, _) = plain.ends().await?;
     assert_eq!(seen.trim(), format!("nuc-01/{second}: pulled {second}"));
     Ok(())

@@ -103,16 +103,12 @@ fn decode(kept: &mut Vec<u8>, data: &[u8]) -> String {
             Err(error) => {
                 let (valid, after) = rest.split_at(error.valid_up_to());
                 text.push_str(&String::from_utf8_lossy(valid));
-                match error.error_len() {
-                    Some(length) => {
-                        text.push(char::REPLACEMENT_CHARACTER);
-                        rest = after.get(length..).unwrap_or_default();
-                    }
-                    None => {
-                        *kept = after.to_vec();
-                        return text;
-                    }
-                }
+                let Some(length) = error.error_len() else {
+                    *kept = after.to_vec();
+                    return text;
+                };
+                text.push(char::REPLACEMENT_CHARACTER);
+                rest = after.get(length..).unwrap_or_default();
             }
         }
     }

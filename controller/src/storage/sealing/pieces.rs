@@ -1,5 +1,7 @@
 //! The key of one recording, which seals its pieces: AES-256-GCM, each bound to the recording's id and its own number.
 
+use std::collections::BTreeMap;
+
 use aes_gcm::aead::{Aead as _, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit as _};
 use base64::Engine as _;
@@ -42,7 +44,7 @@ impl Sealer {
             key: key.clone(),
             uid,
             version: Version(0),
-            labels: Default::default(),
+            labels: BTreeMap::default(),
             text: Ok(sealed),
         };
         self.open_all(vec![&mut row]).await;
