@@ -120,8 +120,11 @@ fn difference(shown: &str, before: Option<Value>, after: Value) -> anyhow::Resul
     Ok(differences.unified_diff().header(&from, &format!("{shown} as it would be")).to_string())
 }
 
-/// Without what every write changes.
+/// Without what every write changes, and without the status: that is not applied, and may be written while we compare.
 fn settled(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         for field in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
             metadata.remove(field);
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_difference_is_shown_without_what_every_write_changes() {
-        let object = |version: &str, archived: bool| json!({"kind": "DockerInstance", "metadata": {"name": "a", "resourceVersion": version}, "spec": {"archived": archived, "paused": false}});
+        let object = |version: &str, archived: bool| json!({"kind": "DockerInstance", "metadata": {"name": "a", "resourceVersion": version}, "spec": {"archived": archived, "paused": false}, "status": {"health": version}});
 
         assert_eq!(difference("x", Some(object("1", true)), object("2", true)).expect("YAML"), "");
         assert_snapshot!(difference("di/a", Some(object("1", false)), object("2", true)).expect("YAML"), @r"
