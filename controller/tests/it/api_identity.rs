@@ -192,7 +192,10 @@ async fn reviews_say_what_the_authoriser_would() {
           "dockerinstances/networks",
           "dockerinstances/volumes",
           "dockerinstances/logs",
-          "dockerinstances/stats"
+          "dockerinstances/stats",
+          "dockerinstances/df",
+          "dockerinstances/events",
+          "dockerinstances/top"
         ],
         "verbs": [
           "get"
@@ -206,6 +209,7 @@ async fn reviews_say_what_the_authoriser_would() {
           "configmaps",
           "events",
           "namespaces",
+          "nodes",
           "pods",
           "serviceaccounts"
         ],

@@ -39,13 +39,13 @@ async fn t09_nobody_gives_away_more_than_he_has() {
         201
     );
 
-    let more = role("more", &[rule("nodes", "get")]);
+    let more = role("more", &[rule("persistentvolumes", "get")]);
     let gathers = json!({"metadata": {"name": "gathers"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
     let refused = [
         ada.post(&format!("{local}/roles"), &more).await,
         ada.apply(&format!("{local}/roles/more"), &more).await,
-        ada.merge(&format!("{local}/roles/own"), &json!({"rules": [rule("nodes", "get")]})).await,
-        ada.apply(&format!("{local}/roles/own"), &role("own", &[rule("nodes", "*")])).await,
+        ada.merge(&format!("{local}/roles/own"), &json!({"rules": [rule("persistentvolumes", "get")]})).await,
+        ada.apply(&format!("{local}/roles/own"), &role("own", &[rule("persistentvolumes", "*")])).await,
         ada.post(&format!("{local}/rolebindings"), &binding("x", "ClusterRole", "cluster-admin", "ada"))
             .await,
         eve.post(&format!("{RBAC}/clusterroles"), &cluster_role("all", &[rule("*", "*")])).await,
@@ -75,7 +75,7 @@ async fn t09_nobody_gives_away_more_than_he_has() {
     assert_eq!(codes, [403; 12], "{refused:?}");
     insta::assert_snapshot!(refused[0].message(), @r#"
     403 roles.rbac.authorization.k8s.io "more" is forbidden: user "ada" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:
-    {APIGroups:[""], Resources:["nodes"], Verbs:["get"]}
+    {APIGroups:[""], Resources:["persistentvolumes"], Verbs:["get"]}
     "#);
     let missing = eve.post(&format!("{local}/rolebindings"), &binding("x", "Role", "none", "eve")).await;
     insta::assert_snapshot!(missing.message(), @r#"404 roles.rbac.authorization.k8s.io "none" not found"#);
@@ -89,7 +89,10 @@ async fn t09_nobody_gives_away_more_than_he_has() {
     .await;
     api.bind("escalates", "ada").await;
     assert_eq!(ada.post(&format!("{local}/roles"), &more).await.code, 201);
-    assert_eq!(ada.post(&format!("{local}/roles"), &role("other", &[rule("nodes", "get")])).await.code, 403);
+    assert_eq!(
+        ada.post(&format!("{local}/roles"), &role("other", &[rule("persistentvolumes", "get")])).await.code,
+        403
+    );
     let to_viewer = binding("x", "ClusterRole", "gantry-viewer", "eve");
     api.make_role(
         "binds",
