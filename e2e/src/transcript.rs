@@ -154,7 +154,7 @@ fn plain(said: &str) -> String {
 }
 
 fn word(word: &str) -> String {
-    let is_edge = |letter: char| "()[]{},;:\"'`".contains(letter);
+    let is_edge = |letter: char| "()[]{},;:.\"'`".contains(letter);
     let inner = word.trim_matches(is_edge);
     if let Some(at) = inner.find(['/', '_']).filter(|at| *at > 0 && !inner.contains("://")) {
         let (before, after) = inner.split_at(at);

@@ -105,8 +105,9 @@ async fn a_terminal_in_a_container_follows_the_window_takes_every_key_and_tells_
     terminal.resize(33, 99).await?;
     terminal.types(&until_sized("33 99", 42)).await?;
     terminal.shows("sized-42").await?;
-    terminal.types("sleep 1000\n").await?;
-    terminal.shows("sleep 1000").await?;
+    // Only once the command runs is the key a signal for it, and no letter for the shell.
+    terminal.types("sh -c 'echo begun-$((40 + 4)); sleep 1000'\n").await?;
+    terminal.shows("begun-44").await?;
     terminal.types("\u{3}").await?;
     terminal.types("echo after-$((40 + 3))\n").await?;
     terminal.shows("after-43").await?;
