@@ -99,7 +99,12 @@ impl Way {
 
     /// One call on a connection of its own.
     pub async fn call(&self, method: Method, path: &str, body: Body) -> anyhow::Result<Response<Incoming>> {
-        let request = self.request(method, path).header("content-type", "application/x-tar").body(body)?;
+        let mut request = self.request(method.clone(), path);
+        // The endpoint refuses the type of an archive where none is sent.
+        if method != Method::GET {
+            request = request.header("content-type", "application/x-tar");
+        }
+        let request = request.body(body)?;
         let response = self.connect().await?.send_request(request).await?;
         ensure!(response.status().is_success(), "{path} {}: {}", self.name, response.status());
         Ok(response)
