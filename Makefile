@@ -9,8 +9,9 @@ SEEDS ?= 0..1000
 CASES ?= 20000
 OPENAPI_SECONDS ?= 240
 AGENTS ?= 10000
+EVENTS ?= 10000000
 
-.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench bench-fleet bench-live schemas fmt lint
+.PHONY: help quickstart quickstart-down test conformance simulate model chaos fuzz fuzz-openapi mutants bench bench-audit bench-fleet bench-live schemas fmt lint
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,10 @@ mutants: ## Plant twelve mistakes, one after the other, and say which level of t
 bench: ## How fast the API is on this machine, beside raw Postgres
 	cargo build --locked --release --bins
 	cargo run --locked --release -p gantry-e2e --bin gantry-bench
+
+bench-audit: ## How long the first page of ten million audit events takes: make bench-audit EVENTS=1000000
+	cargo build --locked --release --bins
+	cargo run --locked --release -p gantry-e2e --bin gantry-bench -- audit --events $(EVENTS)
 
 bench-fleet: ## What 10,000 simulated hosts with 200,000 containers cost: make bench-fleet AGENTS=2000
 	cargo build --locked --release --workspace --bins

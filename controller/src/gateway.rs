@@ -152,6 +152,7 @@ pub struct Gateway {
     /// When the store's token was raised above what an agent had seen.
     raises: Mutex<Vec<Instant>>,
     lanes: Lanes,
+    token_lanes: Lanes,
 }
 
 /// What is remembered of an instance between its sessions.
@@ -179,6 +180,7 @@ impl Gateway {
             sources: Sources::new(),
             raises: Mutex::default(),
             lanes: Lanes::new(),
+            token_lanes: Lanes::new(),
         })
     }
 

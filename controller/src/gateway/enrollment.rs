@@ -22,10 +22,11 @@ const LONGEST_NAME: usize = 253;
 /// How often a write that met another one is tried again.
 const TRIES: usize = 5;
 
-/// Enrolments under way for instances whose names fall together wait for each other.
+/// Enrolments under way of names that fall together wait for each other.
 const LANES: usize = 64;
 
-/// One enrolment at a time for an instance, so that who comes second sees whom it belongs to before a use is counted.
+/// One at a time for a name. For an instance's, so that who comes second sees whom it belongs to before a use is counted; for a
+/// token's, so that a fleet that comes with one token does not refuse one another.
 #[derive(Debug)]
 pub(super) struct Lanes([tokio::sync::Mutex<()>; LANES]);
 
@@ -34,9 +35,9 @@ impl Lanes {
         Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
     }
 
-    async fn enter(&self, namespace: &str, instance: &str) -> Option<MutexGuard<'_, ()>> {
+    async fn enter(&self, namespace: &str, name: &str) -> Option<MutexGuard<'_, ()>> {
         let mut hasher = DefaultHasher::new();
-        (namespace, instance).hash(&mut hasher);
+        (namespace, name).hash(&mut hasher);
         let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
         Some(self.0.get(lane)?.lock().await)
     }
@@ -155,11 +156,11 @@ impl Gateway {
             self.check_owner(instance, &agent, from)?;
             return self.answer(request, agent, uid_of(instance)?);
         }
-        let Shown::Valid(token) = shown else { return Err(refused()) };
+        let Shown::Valid(_) = shown else { return Err(refused()) };
         if let Some(instance) = &instance {
             self.check_owner(instance, &agent, from)?;
         }
-        let token = self.spend(request, token).await?;
+        let token = self.spend(request).await?;
         match self.take(request, instance, &agent, &token, from).await {
             Ok(uid) => self.answer(request, agent, uid),
             Err(Untaken::Surely(why)) => {
@@ -270,19 +271,13 @@ impl Gateway {
     }
 
     /// Counts one use and says of which state of the token; two agents racing for the last one cannot both have it.
-    async fn spend(
-        &self,
-        request: &EnrollRequest,
-        mut token: StoredToken,
-    ) -> Result<StoredToken, EnrollFailure> {
+    async fn spend(&self, request: &EnrollRequest) -> Result<StoredToken, EnrollFailure> {
+        let _turn = self.token_lanes.enter(&request.namespace, token_id(request)).await;
         for _ in 0..TRIES {
+            let Shown::Valid(token) = self.shown_token(request).await? else { return Err(refused()) };
             match self.parts.directory.use_token(&request.namespace, &token).await {
-                Err(DirectoryError::Conflict | DirectoryError::Invalid(_)) => {
-                    token = match self.shown_token(request).await? {
-                        Shown::Valid(token) => token,
-                        Shown::Gone | Shown::Wrong => return Err(refused()),
-                    };
-                }
+                // Through another replica.
+                Err(DirectoryError::Conflict | DirectoryError::Invalid(_)) => {}
                 used => return Ok(used.map(|()| token)?),
             }
         }

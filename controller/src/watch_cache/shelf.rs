@@ -133,20 +133,21 @@ impl Shelf {
         if then.is_empty() {
             return self.list(namespace);
         }
-        let present = match namespace {
-            None => self.objects.range::<Place, _>(..),
-            Some(namespace) => self.range(namespace),
-        };
-        let mut objects: BTreeMap<&Place, &Arc<Object>> = present
-            .take_while(|(place, _)| namespace.is_none_or(|namespace| *place.0 == *namespace))
-            .collect();
-        for (place, before) in &then {
-            match before {
-                Some(before) => objects.insert(place, before),
-                None => objects.remove(place),
-            };
+        // Both are sorted, so that one walk puts what was then in the place of what is now.
+        let mut then = then.into_iter().peekable();
+        let mut objects = Vec::new();
+        for object in self.list(namespace) {
+            let here = (&object.key.namespace, &object.key.name);
+            while let Some((_, before)) = then.next_if(|((namespace, name), _)| (namespace, name) < here) {
+                objects.extend(before);
+            }
+            match then.next_if(|((namespace, name), _)| (namespace, name) == here) {
+                Some((_, before)) => objects.extend(before),
+                None => objects.push(object),
+            }
         }
-        objects.into_values().cloned().collect()
+        objects.extend(then.filter_map(|(_, before)| before));
+        objects
     }
 
     /// The oldest version whose every later change is known.

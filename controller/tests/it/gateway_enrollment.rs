@@ -235,6 +235,21 @@ async fn t17_racing_uses_on_two_replicas_register_no_more_instances_than_the_tok
 }
 
 #[tokio::test]
+async fn a_fleet_that_comes_at_once_with_one_token_is_let_in_without_asking_again() {
+    let world = World::new().await;
+    world.token(40).await;
+
+    let fleet = (0..40).map(|host| {
+        let from = format!("192.0.2.{host}:1").parse().expect("an address");
+        AgentDoor::enroll(&*world.gateway, request(&format!("nuc-{host}"), &key()), from)
+    });
+    let refused: Vec<_> = join_all(fleet).await.into_iter().filter_map(Result::err).collect();
+
+    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(world.uses().await, None);
+}
+
+#[tokio::test]
 async fn t17_who_loses_a_race_for_a_name_has_used_nothing_up() {
     let world = World::new().await;
     world.token(20).await;

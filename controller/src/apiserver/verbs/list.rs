@@ -1,5 +1,6 @@
 //! Reading a collection, page by page from one state.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
@@ -13,7 +14,7 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::limits::LIGHT;
 use crate::apiserver::request::{Call, Format, Freshness};
 use crate::apiserver::selectors::Selector;
-use crate::storage::Version;
+use crate::storage::{Object, Version};
 use crate::watch_cache::Listing;
 
 /// Answers the objects that the selectors mean, sorted by namespace and name.
@@ -69,14 +70,12 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
             (&*object.key.namespace, &*object.key.name) <= (resume.namespace.as_str(), resume.name.as_str())
         })
     });
-    let mut objects = listing.objects;
-    objects.drain(..start);
-    if !selector.is_everything() {
-        objects.retain(|object| selector.matches(object));
-    }
+    let rest = listing.objects.get(start..).unwrap_or_default();
     let limit = limit.unwrap_or(usize::MAX);
-    let left = objects.len().saturating_sub(limit);
-    if left == 0 {
+    // One more than the page tells whether there is another; of 200,000 objects those behind it are not looked at.
+    let meant = rest.iter().filter(|object| selector.matches(object));
+    let mut objects: Vec<Arc<Object>> = meant.take(limit.saturating_add(1)).cloned().collect();
+    if objects.len() <= limit {
         return Ok(Page { objects, version, resume: None, remaining: None, damaged, age });
     }
     objects.truncate(limit);
@@ -88,6 +87,7 @@ pub(super) async fn page(server: &ApiServer, call: &Call, selector: &Selector) -
         }
         .write()
     });
+    let left = rest.len().saturating_sub(limit);
     let remaining = selector.is_everything().then(|| i64::try_from(left).unwrap_or(i64::MAX));
     Ok(Page { objects, version, resume, remaining, damaged, age })
 }

@@ -1,8 +1,9 @@
 //! `make bench`: how fast the whole HTTPS API is on this machine, beside raw Postgres in the same run. `make bench-fleet`: what ten
-//! thousand simulated hosts cost.
+//! thousand simulated hosts cost. `make bench-audit`: how fast a long audit log is read.
 //!
 //! One Postgres with fsync on, one controller, all clients in this process. Prints a Markdown table.
 
+mod audit;
 mod client;
 mod figures;
 mod fleet;
@@ -39,13 +40,17 @@ struct Args {
     /// Containers of each agent of the fleet.
     #[arg(long, default_value_t = 20)]
     containers: u32,
-    /// Only the parts of these names: rates, lists, watches, memory, agent. Only by their names: fleet, checks, live (of which lines,
-    /// echoes, calls, logs and transfers are parts).
+    /// Events of the audit log.
+    #[arg(long, default_value_t = 10_000_000)]
+    events: u64,
+    /// Only the parts of these names: rates, lists, watches, memory, agent. Only by their names: audit, fleet, checks, live (of which
+    /// lines, echoes, calls, logs and transfers are parts).
     only: Vec<String>,
 }
 
 /// Parts that start what they need themselves.
-const OWN_PLACES: [&str; 8] = ["fleet", "checks", "live", "lines", "echoes", "calls", "logs", "transfers"];
+const OWN_PLACES: [&str; 9] =
+    ["audit", "fleet", "checks", "live", "lines", "echoes", "calls", "logs", "transfers"];
 
 struct Bench {
     target: Target,
@@ -64,6 +69,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if is_named("checks") {
         fleet::checks(&dir.path().join("checks")).await?;
+    }
+    if is_named("audit") {
+        audit::audit(&dir.path().join("audit"), args.events).await?;
     }
     if is_named("live") {
         live::live(&args.only).await?;
