@@ -7,8 +7,8 @@ use gantry_api::agent_v1::{
 };
 use prost::Message;
 
-/// Bytes of one message; the reader takes some more.
-const MOST_BYTES: usize = 512 << 10;
+/// Bytes of one message. The reader takes far more, but keeps as much room for each agent as its largest message took.
+const MOST_BYTES: usize = 8 << 10;
 
 /// What was looked at; `None` for what was not.
 #[derive(Default)]
