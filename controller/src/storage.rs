@@ -32,6 +32,7 @@ pub mod replicas;
 mod reseal;
 mod resources;
 pub mod sealing;
+mod texts;
 mod types;
 mod writer;
 
@@ -39,6 +40,7 @@ pub use backend::{Backend, Batch, Identity, LoggedChange, Position, Snapshot, St
 pub use compaction::Retention;
 pub use fields::FieldPaths;
 pub use reseal::{Resealed, SETTLED};
+pub use texts::Texts;
 pub use types::*;
 
 use audit::{Question, Record, Recorded, Recorder, Waiting};

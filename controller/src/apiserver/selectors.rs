@@ -1,10 +1,10 @@
 //! Label and field selectors in the grammar of Kubernetes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::failure::{Failure, Outcome};
-use crate::storage::Object;
+use crate::storage::{Object, Texts};
 
 /// Which objects of a collection are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Selector {
 }
 
 impl Requirement {
-    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn holds(&self, labels: &Texts) -> bool {
         let value = labels.get(&self.key);
         match &self.test {
             Test::Exists => value.is_some(),
@@ -94,7 +94,7 @@ impl FieldTerm {
         let value = match self.field.as_str() {
             "metadata.name" => &*object.key.name,
             "metadata.namespace" => &*object.key.namespace,
-            field => object.fields.get(field).map_or("", String::as_str),
+            field => object.fields.get(field).unwrap_or_default(),
         };
         (value == self.value) == self.is_equal
     }
@@ -328,8 +328,6 @@ mod properties;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
     use uuid::Uuid;
 
@@ -337,9 +335,7 @@ mod tests {
     use crate::storage::{Key, Resource, Version};
 
     fn object() -> Object {
-        let map = |pairs: &[(&str, &str)]| {
-            Arc::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
-        };
+        let map = |pairs: &[(&str, &str)]| pairs.iter().copied().collect();
         Object {
             key: Key { resource: Resource("x".into()), namespace: "n".into(), name: "web".into() },
             uid: Uuid::nil(),

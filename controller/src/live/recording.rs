@@ -92,7 +92,7 @@ pub(crate) async fn extent(server: &ApiServer, namespace: &str) -> Outcome<Exten
     server.caught_up().await?;
     let namespace = server.store().cache().get(&Key::namespace(namespace));
     let label = namespace.as_ref().and_then(|namespace| namespace.labels.get(RECORD_TERMINALS_LABEL));
-    Ok(Extent::of_label(label.map(AsRef::as_ref)).max(server.live().least_recorded()))
+    Ok(Extent::of_label(label).max(server.live().least_recorded()))
 }
 
 /// What is known of a terminal from the record of its beginning.

@@ -102,7 +102,9 @@ impl Policies {
         let labels = |plural: &str, namespace: &str, name: &str| {
             let (resource, namespace, name) = (Resource(plural.into()), namespace.into(), name.into());
             let object = self.store.cache().get(&Key { resource, namespace, name });
-            object.map(|object| (*object.labels).clone())
+            object.map(|object| {
+                object.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+            })
         };
         Subject {
             action,

@@ -175,7 +175,7 @@ impl Follower {
         if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
             return Err(damaged(error.to_string()));
         }
-        object(key.clone(), uid, version, labels, &text, &self.fields)
+        object(key.clone(), uid, version, &labels, &text, &self.fields)
             .map_err(|_| damaged("it does not begin with its metadata".to_owned()))
     }
 

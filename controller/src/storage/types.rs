@@ -8,7 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::audit::Record;
-use super::{FieldPaths, StorageError};
+use super::{FieldPaths, StorageError, Texts};
 
 /// Counts commits; the `resourceVersion` of the API. Opaque to clients, ordered to us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,9 +68,9 @@ pub struct Object {
     /// The commit that made this state.
     pub version: Version,
     /// `metadata.labels`, for selectors.
-    pub labels: Arc<BTreeMap<String, String>>,
+    pub labels: Texts,
     /// Values of the resource's selectable fields, for field selectors; the path as in the selector, `status.phase`.
-    pub fields: Arc<BTreeMap<String, String>>,
+    pub fields: Texts,
     /// The object as JSON, `metadata.resourceVersion` included: what a client is sent.
     pub json: Bytes,
 }
@@ -132,13 +132,13 @@ pub(super) fn object(
     key: Key,
     uid: Uuid,
     version: Version,
-    labels: BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
     text: &str,
     fields: &FieldPaths,
 ) -> Result<Object, StorageError> {
     let Some(json) = with_version(text, version) else { return Err(StorageError::Damaged(key)) };
-    let fields = Arc::new(fields.extract(&key.resource, text));
-    Ok(Object { key, uid, version, labels: Arc::new(labels), fields, json })
+    let fields = fields.extract(&key.resource, text);
+    Ok(Object { key, uid, version, labels: labels.iter().collect(), fields, json })
 }
 
 /// A stored row that cannot be read, and what is known of it all the same.

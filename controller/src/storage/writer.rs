@@ -121,7 +121,7 @@ impl Writer {
 
     fn stored(&self, write: Write, version: Version) -> Result<Arc<Object>, WriteError> {
         let (Effect::Put(body) | Effect::Delete(body)) = write.effect;
-        object(write.key, body.uid, version, body.labels, &body.text, &self.fields)
+        object(write.key, body.uid, version, &body.labels, &body.text, &self.fields)
             .map(Arc::new)
             .map_err(|error| WriteError::Unavailable(error.chain().into()))
     }

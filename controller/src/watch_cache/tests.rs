@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::storage::ChangeKind;
+use crate::storage::{ChangeKind, Texts};
 
 const WINDOW: usize = 6;
 
@@ -73,8 +73,8 @@ fn object(place: &Place, version: i64) -> Arc<Object> {
         },
         uid: Uuid::nil(),
         version: Version(version),
-        labels: Arc::default(),
-        fields: Arc::default(),
+        labels: Texts::default(),
+        fields: Texts::default(),
         json: Bytes::from_static(b"{}"),
     })
 }

@@ -79,15 +79,15 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::storage::{Key, Object, Version};
+    use crate::storage::{Key, Object, Texts, Version};
 
     fn objects(lengths: &[usize]) -> Vec<Arc<Object>> {
         let object = |length: &usize| Object {
             key: Key::namespace("n"),
             uid: uuid::Uuid::nil(),
             version: Version(1),
-            labels: Arc::default(),
-            fields: Arc::default(),
+            labels: Texts::default(),
+            fields: Texts::default(),
             json: format!("\"{}\"", "x".repeat(*length)).into(),
         };
         lengths.iter().map(object).map(Arc::new).collect()

@@ -1,6 +1,6 @@
 //! What holds of every selector: it means what a plain reading of the grammar means, and no text makes it panic.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -77,8 +77,8 @@ fn object(labels: BTreeMap<String, String>, name: &str, phase: &str) -> Object {
         key: Key { resource: Resource("x".into()), namespace: "n".into(), name: name.into() },
         uid: Uuid::nil(),
         version: Version(1),
-        labels: Arc::new(labels),
-        fields: Arc::new([("status.phase".to_owned(), phase.to_owned())].into()),
+        labels: labels.into_iter().collect(),
+        fields: [("status.phase", phase)].into_iter().collect(),
         json: Bytes::new(),
     }
 }

@@ -12,7 +12,7 @@ use crate::apiserver::answer::{self, Page};
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::Call;
 use crate::storage::audit::{Question, Recorded};
-use crate::storage::{Object, Version};
+use crate::storage::{Object, Texts, Version};
 
 /// Events of a page where nobody says, and the most there are.
 const PAGE: usize = 500;
@@ -100,8 +100,8 @@ fn object(call: &Call, event: &Recorded) -> Object {
         key: call.key(&event.number.to_string()),
         uid: event.record.id,
         version: Version(event.number),
-        labels: Arc::default(),
-        fields: Arc::default(),
+        labels: Texts::default(),
+        fields: Texts::default(),
         json: event.shown().to_string().into(),
     }
 }

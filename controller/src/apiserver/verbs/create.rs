@@ -119,7 +119,7 @@ async fn takes_objects(server: &ApiServer, namespace: &str, key: &Key) -> Outcom
     }
     match found {
         None => Err(Failure::not_found(&place.resource, namespace)),
-        Some(found) if found.fields.get("status.phase").is_some_and(|phase| phase == "Terminating") => {
+        Some(found) if found.fields.get("status.phase") == Some("Terminating") => {
             Err(Failure::namespace_terminating(&key.resource, &key.name, namespace))
         }
         Some(found) => Ok(found.version),

@@ -104,8 +104,8 @@ async fn remove_damaged(
         key: key.clone(),
         uid: *uid,
         version: *version,
-        labels: std::sync::Arc::default(),
-        fields: std::sync::Arc::default(),
+        labels: crate::storage::Texts::default(),
+        fields: crate::storage::Texts::default(),
         json: bytes::Bytes::new(),
     };
     options.check(&object)?;

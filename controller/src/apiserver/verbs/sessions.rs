@@ -21,7 +21,7 @@ use crate::audit;
 use crate::live::recording;
 use crate::pki::hex;
 use crate::storage::recordings::{Recording, Wanted};
-use crate::storage::{Object, StorageError, Version};
+use crate::storage::{Object, StorageError, Texts, Version};
 
 /// Sessions of a page where nobody says, and the most there are.
 const PAGE: usize = 500;
@@ -142,8 +142,8 @@ fn object(call: &Call, recording: &Recording) -> Outcome<Object> {
         key,
         uid: recording.opening.id,
         version: Version(recording.started_at.as_microsecond()),
-        labels: Arc::default(),
-        fields: Arc::default(),
+        labels: Texts::default(),
+        fields: Texts::default(),
         json: value.to_string().into(),
     })
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::apiserver::view::nodes::{self, node_name};
 use crate::apiserver::view::pods::phase;
 use crate::gateway::link::InstanceUid;
-use crate::storage::{Key, Object, Resource, Version, with_version};
+use crate::storage::{Key, Object, Resource, Texts, Version, with_version};
 
 /// Sorts of things there are on a host; each is a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,8 +88,8 @@ impl Place {
 pub(super) struct Made {
     pub name: Arc<str>,
     pub uid: Uuid,
-    labels: BTreeMap<String, String>,
-    fields: BTreeMap<String, String>,
+    labels: Texts,
+    fields: Texts,
     /// JSON that begins with `{"metadata":{`.
     text: String,
 }
@@ -97,8 +97,8 @@ pub(super) struct Made {
 impl Made {
     pub fn at(self, key: Key, version: Version) -> Option<Object> {
         let json = with_version(&self.text, version)?;
-        let (labels, fields) = (Arc::new(self.labels), Arc::new(self.fields));
-        Some(Object { key, uid: self.uid, version, labels, fields, json })
+        let Self { uid, labels, fields, .. } = self;
+        Some(Object { key, uid, version, labels, fields, json })
     }
 
     /// True if this is its present state.
@@ -157,8 +157,8 @@ pub(super) fn container(place: &Place, told: wire::Container, stale: Option<Time
         ("phase", &phase),
         ("node", &node),
     ];
-    let fields = fields.map(|(field, value)| (field.to_owned(), value.clone())).into();
-    Made { name, uid, labels: told.labels, fields, text: text(&object, Sort::Containers, stale) }
+    let (labels, fields) = (told.labels.iter().collect(), fields.into_iter().collect());
+    Made { name, uid, labels, fields, text: text(&object, Sort::Containers, stale) }
 }
 
 /// Where the Node of an instance stands.
@@ -173,10 +173,9 @@ pub(super) fn node(place: &Place, instance: &Object) -> Made {
     let text = nodes::node(place.instance, &place.namespace, &place.name, &described);
     let made: Value = serde_json::from_str(&text).unwrap_or_default();
     let labels = made.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
-    let labels =
-        labels.filter_map(|(label, value)| Some((label.clone(), value.as_str()?.to_owned()))).collect();
+    let labels = labels.filter_map(|(label, value)| Some((label, value.as_str()?))).collect();
     let is_out = made.pointer("/spec/unschedulable").is_some();
-    let fields = [("spec.unschedulable".to_owned(), is_out.to_string())].into();
+    let fields = [("spec.unschedulable", is_out.to_string())].into_iter().collect();
     Made { name: node_key(place).name, uid: place.instance.0, labels, fields, text }
 }
 
@@ -194,9 +193,9 @@ pub(super) fn image(place: &Place, told: wire::Image, stale: Option<Timestamp>) 
         stale_since: None,
     };
     let first = object.tags.first().cloned().unwrap_or_default();
-    let fields = [("instance", object.instance.clone()), ("image", first)];
-    let fields = fields.map(|(field, value)| (field.to_owned(), value)).into();
-    Made { name, uid, labels: told.labels, fields, text: text(&object, Sort::Images, stale) }
+    let fields = [("instance", &object.instance), ("image", &first)];
+    let (labels, fields) = (told.labels.iter().collect(), fields.into_iter().collect());
+    Made { name, uid, labels, fields, text: text(&object, Sort::Images, stale) }
 }
 
 pub(super) fn network(place: &Place, told: wire::Network, stale: Option<Timestamp>) -> Made {
@@ -215,9 +214,9 @@ pub(super) fn network(place: &Place, told: wire::Network, stale: Option<Timestam
         subnets: told.subnets,
         stale_since: None,
     };
-    let fields = [("instance", object.instance.clone()), ("driver", object.driver.clone())];
-    let fields = fields.map(|(field, value)| (field.to_owned(), value)).into();
-    Made { name, uid, labels: told.labels, fields, text: text(&object, Sort::Networks, stale) }
+    let fields = [("instance", &object.instance), ("driver", &object.driver)];
+    let (labels, fields) = (told.labels.iter().collect(), fields.into_iter().collect());
+    Made { name, uid, labels, fields, text: text(&object, Sort::Networks, stale) }
 }
 
 pub(super) fn volume(place: &Place, told: wire::Volume, stale: Option<Timestamp>) -> Made {
@@ -233,9 +232,9 @@ pub(super) fn volume(place: &Place, told: wire::Volume, stale: Option<Timestamp>
         scope: cut(told.scope),
         stale_since: None,
     };
-    let fields = [("instance", object.instance.clone()), ("driver", object.driver.clone())];
-    let fields = fields.map(|(field, value)| (field.to_owned(), value)).into();
-    Made { name, uid, labels: told.labels, fields, text: text(&object, Sort::Volumes, stale) }
+    let fields = [("instance", &object.instance), ("driver", &object.driver)];
+    let (labels, fields) = (told.labels.iter().collect(), fields.into_iter().collect());
+    Made { name, uid, labels, fields, text: text(&object, Sort::Volumes, stale) }
 }
 
 /// The first digits of an id.
