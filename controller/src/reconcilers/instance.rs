@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use gantry_api::agent_v1::{OperationReport, Token};
 use gantry_api::v1alpha1::DockerInstance;
+use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
@@ -64,6 +65,8 @@ struct Context {
 struct Memory {
     /// When the last check ended.
     checked: Option<Instant>,
+    /// When a check last succeeded.
+    seen: Option<Timestamp>,
     /// When a session opened that was not checked yet.
     is_new_session: bool,
     /// Something changed on the host since the last check.

@@ -83,6 +83,9 @@ async fn check(instance: &DockerInstance, uid: InstanceUid, context: &Context) -
             memory.checked = Some(Instant::now());
             memory.late_since = None;
         }
+        if matches!(outcome, Outcome::Well(_)) {
+            memory.seen = Some(context.clock.now());
+        }
     }
     outcome
 }

@@ -3,13 +3,15 @@
 //! A failed check is Offline whoever failed it: with the engine away and the agent here, `health` is Offline and `EngineReachable`
 //! False while `AgentConnected` stays True. Facts are kept as they were last known, never emptied.
 
+use std::time::Duration;
+
 use gantry_api::agent_v1::{InfoResponse, Policy};
 use gantry_api::condition::{InstanceCondition as Condition, InstanceReason as Reason};
 use gantry_api::v1alpha1::{
     AgentPolicy, AgentStatus, ContainerCounts, DockerInstance, DockerInstanceStatus, EngineStatus, Health,
     find_condition,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource as _, ResourceExt as _};
@@ -23,6 +25,12 @@ use crate::gateway::link::{DuplicateRefusal, InstanceUid, SessionFacts};
 use crate::reconcilers::conditions::{Conditions, difference, shorten};
 use crate::reconcilers::machine::ReconcileError;
 
+/// Of how many checks a second at most it is recorded that they took place, where nothing else is new. Each is a write that every
+/// watcher gets.
+const HEARTBEATS_PER_SECOND: f64 = 30.0;
+/// How old the recorded time of a check may become in the largest fleet.
+const OLDEST_HEARTBEAT: Duration = Duration::from_secs(300);
+
 /// Writes what changed and answers the health now.
 pub(super) async fn report(
     instance: &DockerInstance,
@@ -35,6 +43,10 @@ pub(super) async fn report(
     let before = instance.status.clone().unwrap_or_default();
     let mut after = status_after(instance, observed, plan, outcome, context.clock.now());
     note_duplicate(instance, &mut after, context.link.duplicate(uid).as_ref(), context.clock.now());
+    let pace = heartbeat_pace(context.memory.lock().len());
+    if is_heartbeat(&before, &after, context.clock.now(), pace) {
+        after.clone_from(&before);
+    }
     let was = serde_json::to_value(&instance.status).unwrap_or_default();
     let was = if was.is_null() { json!({}) } else { was };
     let is = serde_json::to_value(&after).unwrap_or_default();
@@ -57,6 +69,28 @@ pub(super) async fn report(
     Ok(after.health)
 }
 
+/// How often a check alone is recorded in a fleet of that many.
+fn heartbeat_pace(hosts: usize) -> Duration {
+    OLDEST_HEARTBEAT.min(Duration::from_secs_f64(hosts as f64 / HEARTBEATS_PER_SECOND))
+}
+
+/// True if nothing is new but the time of a check, and the recorded one is not old.
+pub(super) fn is_heartbeat(
+    before: &DockerInstanceStatus,
+    after: &DockerInstanceStatus,
+    now: Timestamp,
+    pace: Duration,
+) -> bool {
+    let Some(recorded) = &before.last_health_check_time else { return false };
+    let with_old_times = DockerInstanceStatus {
+        last_connected_time: before.last_connected_time.clone(),
+        last_health_check_time: before.last_health_check_time.clone(),
+        ..after.clone()
+    };
+    with_old_times == *before
+        && now.duration_since(recorded.0) < SignedDuration::try_from(pace).unwrap_or_default()
+}
+
 pub(super) fn status_after(
     instance: &DockerInstance,
     observed: &Observed,
@@ -66,6 +100,9 @@ pub(super) fn status_after(
 ) -> DockerInstanceStatus {
     let mut status = instance.status.clone().unwrap_or_default();
     status.observed_generation = instance.metadata.generation;
+    if let Some(seen) = observed.seen {
+        status.last_connected_time = status.last_connected_time.max(Some(Time(seen)));
+    }
     if let Some(session) = &observed.session {
         take_session(&mut status, session, observed.incarnation);
     }

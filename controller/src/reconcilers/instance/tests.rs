@@ -10,6 +10,7 @@ use gantry_api::agent_v1::{
 use gantry_api::condition::InstanceCondition as Condition;
 use gantry_api::v1alpha1::{DockerInstanceSpec, Health, find_condition};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use uuid::Uuid;
 
 use super::*;
@@ -144,9 +145,7 @@ fn instance(health: Health) -> DockerInstance {
     instance.status = Some(gantry_api::v1alpha1::DockerInstanceStatus {
         health,
         images: Some(7),
-        last_connected_time: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            Timestamp::UNIX_EPOCH,
-        )),
+        last_connected_time: Some(Time(Timestamp::UNIX_EPOCH)),
         ..Default::default()
     });
     instance
@@ -228,6 +227,40 @@ async fn an_engine_that_is_gone_leaves_its_agent_connected() {
     assert_eq!(condition(&status, Condition::AgentConnected), "True AsExpected");
     assert_eq!(condition(&status, Condition::EngineReachable), "False EngineUnreachable");
     assert_eq!(status.images, Some(7), "stale, never empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_check_alone_is_recorded_seldom_and_with_whatever_else_is_new_at_once() {
+    let at = |second| Some(Time(Timestamp::from_second(second).expect("in range")));
+    let now = Timestamp::from_second(160).expect("in range");
+    let before = gantry_api::v1alpha1::DockerInstanceStatus {
+        last_connected_time: at(100),
+        last_health_check_time: at(100),
+        ..Default::default()
+    };
+    let again = gantry_api::v1alpha1::DockerInstanceStatus {
+        last_connected_time: at(160),
+        last_health_check_time: at(160),
+        ..before.clone()
+    };
+    let is_left_out = |after: &_, pace| report::is_heartbeat(&before, after, now, Duration::from_secs(pace));
+
+    assert!(is_left_out(&again, 300));
+    assert!(!is_left_out(&again, 60), "the recorded one is old");
+    let with_news = gantry_api::v1alpha1::DockerInstanceStatus { images: Some(1), ..again };
+    assert!(!is_left_out(&with_news, 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_goes_away_was_last_seen_when_it_last_answered_though_that_was_not_recorded() {
+    let context = context(Agents::answering(Err(LinkError::Away), Duration::ZERO));
+    let uid = InstanceUid(Uuid::from_u128(1));
+    let seen = Timestamp::from_second(90).expect("in range");
+    context.memory.lock().entry(uid).or_default().seen = Some(seen);
+
+    let status = checked_by(&context, Health::Online).await;
+
+    assert_eq!(status.last_connected_time.expect("set").0, seen);
 }
 
 #[tokio::test(start_paused = true)]
