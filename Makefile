@@ -24,7 +24,7 @@ quickstart-down: ## Undo quickstart: stop what it started, remove its data
 
 test: ## Everything that proves it: real Postgres, real Docker Engines, the real kubectl
 	@e2e/scripts/needs.sh
-	cargo test --locked --doc -p gantry-api
+	cargo test --locked --doc --workspace
 	cargo nextest run --locked --workspace
 	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
 	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
@@ -70,7 +70,7 @@ bench-live: ## What looking into one real host costs, beside doing the same at i
 	cargo run --locked --release -p gantry-e2e --bin gantry-bench -- live
 
 schemas: ## Write schemas/ anew from the types
-	UPDATE_SCHEMAS=1 cargo test --locked -p gantry-api
+	UPDATE_SCHEMAS=1 cargo nextest run --locked --workspace -E "package(gantry-api)"
 
 fmt: ## Format the code
 	cargo fmt --all
