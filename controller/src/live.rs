@@ -135,7 +135,7 @@ pub(crate) struct Ask {
     pub called: Arc<str>,
     /// Query, format, caller and ticket.
     pub call: Call,
-    /// For as long as this holds a stream may go on.
+    /// For as long as this holds a stream may go on. Whatever more right is needed is asked of it.
     pub standing: Standing,
     /// Method and headers.
     pub parts: Parts,
@@ -234,7 +234,7 @@ pub(crate) async fn serve(
         Does::Forward => forward::forward(server, ask).await,
         Does::Stats => stats::stats(server, ask).await,
         Does::Inspect(sort) => inspect::one(server, &ask, sort).await,
-        Does::Top => inspect::top(server, &ask).await,
+        Does::Top => inspect::top(server, ask).await,
         Does::DiskUsage => inspect::disk_usage(server, &ask).await,
         Does::Events => events::events(server, ask).await,
     }

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams};
+use futures::{Stream, StreamExt as _};
+use gantry_api::engine_api::Right;
 use gantry_api::names::GROUP;
 use http::request::Parts;
 use http::{Method, Uri};
@@ -65,32 +68,17 @@ pub(super) fn require(rights: &Rights, caller: &Caller, asked: &Attributes) -> O
 }
 
 impl ApiServer {
-    /// 403 unless the caller may do that to a subresource of an instance, beside what the request itself needed.
-    pub(crate) fn require_on_instance(
-        &self,
-        caller: &Caller,
-        verb: &'static str,
-        subresource: &'static str,
-        instance: &Key,
-    ) -> Outcome<()> {
-        let asked = Attributes {
-            verb,
-            group: GROUP,
-            plural: "dockerinstances",
-            subresource: Cow::Borrowed(subresource),
-            namespace: instance.namespace.to_string(),
-            name: instance.name.to_string(),
-            path: String::new(),
-        };
-        require(&self.rights, caller, &asked)
+    /// True if the caller has a right on an instance by which he is told more. What a request cannot do without is asked of its [`Standing`].
+    pub(crate) fn has_on_instance(&self, caller: &Caller, right: Right, instance: &Key) -> bool {
+        require(&self.rights, caller, &Attributes::on_instance(right, instance)).is_ok()
     }
 }
 
-/// By what somebody has a stream open.
+/// By what somebody has a stream open: every right that was asked for it.
 #[derive(Clone)]
 pub(crate) struct Standing {
     rights: Rights,
-    /// What has to be allowed to whom: the request itself, and to have made it as somebody else.
+    /// What has to be allowed to whom: the request itself, to have made it as somebody else, and what more it turned out to need.
     needs: Vec<(Caller, Attributes)>,
     tenure: Option<Tenure>,
 }
@@ -100,25 +88,54 @@ impl Standing {
         Self { rights, needs, tenure }
     }
 
-    /// Returns soon after a right is lost, or whoever has it is no longer known.
-    pub async fn ended(&self) {
+    /// 403 unless the caller has that right on an instance too. What is opened stands on it from then on.
+    pub fn require(&mut self, caller: &Caller, right: Right, instance: &Key) -> Outcome<()> {
+        let asked = Attributes::on_instance(right, instance);
+        require(&self.rights, caller, &asked)?;
+        self.needs.push((caller.clone(), asked));
+        Ok(())
+    }
+
+    /// Returns soon after any of the rights is lost, or whoever has them is no longer known, and says which.
+    pub async fn ended(&self) -> Failure {
         let tenure = async {
             match &self.tenure {
                 Some(tenure) => tenure.ended().await,
                 None => std::future::pending().await,
             }
         };
-        let is_allowed =
-            |(caller, asked): &(Caller, Attributes)| require(&self.rights, caller, asked).is_ok();
         let rights = async {
-            while self.needs.iter().all(is_allowed) {
+            loop {
+                if let Some(lost) = self.lost() {
+                    return lost;
+                }
                 tokio::time::sleep(LOOK).await;
             }
         };
         tokio::select! {
-            () = tenure => {}
-            () = rights => {}
+            () = tenure => Failure::forbidden("the token that this was opened with has ended, or whose it was is gone"),
+            lost = rights => Failure::forbidden(format!("the right to this has ended: {lost}")),
         }
+    }
+
+    /// The same stream, which breaks off where this ends first.
+    pub fn guards<T>(
+        self,
+        stream: impl Stream<Item = io::Result<T>> + Send + 'static,
+    ) -> impl Stream<Item = io::Result<T>> + Send + 'static {
+        let ended = Box::pin(async move { self.ended().await });
+        futures::stream::unfold(Some((Box::pin(stream), ended)), async |state| {
+            let (mut stream, mut ended) = state?;
+            tokio::select! {
+                biased;
+                lost = &mut ended => Some((Err(io::Error::other(lost)), None)),
+                next = stream.next() => Some((next?, Some((stream, ended)))),
+            }
+        })
+    }
+
+    fn lost(&self) -> Option<Failure> {
+        self.needs.iter().find_map(|(caller, asked)| require(&self.rights, caller, asked).err())
     }
 }
 
@@ -202,6 +219,19 @@ impl Attributes {
         }
     }
 
+    /// Of a subresource of an instance, to be asked for beside what the request is.
+    fn on_instance(right: Right, instance: &Key) -> Self {
+        Self {
+            verb: right.verb(),
+            group: GROUP,
+            plural: "dockerinstances",
+            subresource: Cow::Borrowed(right.subresource()),
+            namespace: instance.namespace.to_string(),
+            name: instance.name.to_string(),
+            path: String::new(),
+        }
+    }
+
     /// As roles are asked.
     pub fn asked(&self) -> Asked<'_> {
         let what = if self.plural.is_empty() {
@@ -263,5 +293,61 @@ fn verb(method: &Method, uri: &Uri, has_name: bool, is_resource: bool) -> &'stat
         Method::DELETE if has_name => "delete",
         Method::DELETE => "deletecollection",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::auth::world::World;
+    use crate::storage::Resource;
+
+    /// What was asked for a person's request, for somebody to have made it as that person, and what more it turned out to need.
+    #[tokio::test(start_paused = true)]
+    async fn t11_what_is_open_ends_within_five_seconds_of_the_loss_of_any_right_that_was_asked_for_it() {
+        let mut told = String::new();
+        for lost in ["acts", "opens", "sees"] {
+            let world = World::new().await;
+            world.allow("acts", "boss", ("", "users", "impersonate")).await;
+            world.allow("opens", "ada", (GROUP, "dockerinstances/exec", "create")).await;
+            world.allow("sees", "ada", (GROUP, "dockerinstances/environment", "get")).await;
+            let instance = Key {
+                resource: Resource("dockerinstances.gantry.dev".into()),
+                namespace: "shop".into(),
+                name: "nuc-01".into(),
+            };
+            let (boss, ada) = (Caller::authenticated("boss", []), Caller::authenticated("ada", []));
+            let acts = Attributes {
+                verb: "impersonate",
+                plural: "users",
+                name: "ada".to_owned(),
+                ..Attributes::default()
+            };
+            let needs = vec![(boss, acts), (ada.clone(), Attributes::on_instance(Right::Exec, &instance))];
+            let mut standing = Standing::new(Rights::new(world.store.clone()), needs, None);
+            standing.require(&ada, Right::Environment, &instance).expect("she may");
+            assert!(
+                standing.require(&ada, Right::Create, &instance).is_err(),
+                "what is refused is not asked again"
+            );
+            let open = tokio::spawn(async move { standing.ended().await });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(!open.is_finished(), "it goes on");
+
+            world.disallow(lost).await;
+
+            let end = timeout(Duration::from_secs(5), open).await.expect("it ends").expect("no panic");
+            writeln!(told, "{lost}: {end}").expect("a String takes all");
+        }
+
+        insta::assert_snapshot!(told, @r#"
+        acts: the right to this has ended: users "ada" is forbidden: User "boss" cannot impersonate resource "users" in API group "" at the cluster scope
+        opens: the right to this has ended: dockerinstances.gantry.dev "nuc-01" is forbidden: User "ada" cannot create resource "dockerinstances/exec" in API group "gantry.dev" in the namespace "shop"
+        sees: the right to this has ended: dockerinstances.gantry.dev "nuc-01" is forbidden: User "ada" cannot get resource "dockerinstances/environment" in API group "gantry.dev" in the namespace "shop"
+        "#);
     }
 }

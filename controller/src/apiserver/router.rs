@@ -250,9 +250,7 @@ async fn serve(
             Some(InProcess) => None,
             None => Some(server.limits.of_watch()?),
         };
-        let standing = parts.extensions.get::<Standing>().cloned();
-        let standing = standing.ok_or_else(|| Failure::internal("a watch was not looked at"))?;
-        return verbs::watch(server, &call, share, standing).await;
+        return verbs::watch(server, &call, share, standing(&parts)?).await;
     }
     match route.verb {
         Verb::Create => call.params.check_write_options("CreateOptions")?,
@@ -272,7 +270,9 @@ async fn serve(
                     None => Some(server.limits.of_list().await?),
                 };
                 match route.verb {
-                    Verb::Get if route.subresource == Some(RECORDING) => verbs::play(server, &call).await,
+                    Verb::Get if route.subresource == Some(RECORDING) => {
+                        verbs::play(server, &call, standing(&parts)?).await
+                    }
                     Verb::Get if route.kind.is_record => verbs::session(server, &call).await,
                     Verb::Get => verbs::get(server, &call).await,
                     _ if route.kind.plural == SESSIONS => verbs::sessions(server, &call).await,
@@ -288,6 +288,12 @@ async fn serve(
             "the request did not complete within {timeout:?}; a write may still happen"
         )))
     })
+}
+
+/// What a stream stands on that answers the request.
+fn standing(parts: &http::request::Parts) -> Outcome<Standing> {
+    let standing = parts.extensions.get::<Standing>().cloned();
+    standing.ok_or_else(|| Failure::internal("a stream was not looked at"))
 }
 
 /// Reads the body within its share and does the work, beside the runtime's threads if there is much of it.

@@ -37,6 +37,8 @@ const SHORTEST_LIFE: u64 = 30 * 60;
 const CHUNK: usize = 256 << 10;
 /// How long a client may leave lines unread. Its watch is closed then, as that of a slow one is: it lists again.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client has to take the event that says why its watch ends.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,15 +127,17 @@ impl Watch {
         })
     }
 
-    /// The response that streams it, and holds the share until it is over; that is also when the client has lost its right.
+    /// The response that streams it, and holds the share until it is over; that is also when the client has lost its right, which is the last
+    /// event then.
     pub fn answer(self, call: &Call, share: Option<Share>, standing: Standing) -> Response {
         let (sender, receiver) = mpsc::channel(1);
         // The body owns the task: what it holds is let go when the client goes, or does not read.
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let _share = share;
+            let told = sender.clone();
             tokio::select! {
                 () = self.run(sender) => {}
-                () = standing.ended() => {}
+                lost = standing.ended() => drop(told.send_timeout(error_event(&lost).into(), FAREWELL).await),
             }
         }));
         let events = futures::stream::unfold((receiver, task), async |(mut receiver, task)| {

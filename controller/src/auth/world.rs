@@ -81,12 +81,24 @@ impl World {
         let uid = SystemEntropy.uuid();
         let binding = json!({"metadata": {"name": uid, "uid": uid}, "subjects": [{"kind": kind, "name": name}],
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}});
-        let resource = Resource("clusterrolebindings.rbac.authorization.k8s.io".into());
-        let key = Key { resource, namespace: "".into(), name: uid.to_string().into() };
-        let made =
-            self.store.write(Write { key, expects: Expects::Absent, effect: put(binding), record: None });
-        made.await.expect("it is stored");
-        self.store.caught_up().await.expect("memory has it");
+        self.write_in("clusterrolebindings", &uid.to_string(), Expects::Absent, put(binding)).await;
+    }
+
+    /// Makes a role of the cluster with that one rule, and gives it to a user.
+    pub async fn allow(&self, name: &str, user: &str, (group, resource, verb): (&str, &str, &str)) {
+        let uid = SystemEntropy.uuid();
+        let role = json!({"metadata": {"name": name, "uid": uid},
+            "rules": [{"apiGroups": [group], "resources": [resource], "verbs": [verb]}]});
+        self.write_in("clusterroles", name, Expects::Absent, put(role)).await;
+        self.bind(name, "User", user).await;
+    }
+
+    /// Removes a role that was given so.
+    pub async fn disallow(&self, name: &str) {
+        let stored = self.store.cache().get(&of_cluster("clusterroles", name)).expect("it is there");
+        let object: Value = serde_json::from_slice(&stored.json).expect("JSON");
+        let effect = Effect::Delete(Body::new(object).expect("an object"));
+        self.write_in("clusterroles", name, Expects::Version(stored.version), effect).await;
     }
 
     /// Lets it go, or say that it goes, since a time.
@@ -104,10 +116,16 @@ impl World {
     }
 
     async fn write(&self, resource: &str, name: &str, expects: Expects, effect: Effect) {
-        self.store
-            .write(Write { key: key(resource, name), expects, effect, record: None })
-            .await
-            .expect("it is stored");
+        self.stores(Write { key: key(resource, name), expects, effect, record: None }).await;
+    }
+
+    /// The same of what roles and bindings are kept in.
+    async fn write_in(&self, plural: &str, name: &str, expects: Expects, effect: Effect) {
+        self.stores(Write { key: of_cluster(plural, name), expects, effect, record: None }).await;
+    }
+
+    async fn stores(&self, write: Write) {
+        self.store.write(write).await.expect("it is stored");
         self.store.caught_up().await.expect("memory has it");
     }
 
@@ -140,4 +158,9 @@ fn put(object: Value) -> Effect {
 
 fn key(resource: &str, name: &str) -> Key {
     Key { resource: Resource(resource.into()), namespace: "shop".into(), name: name.into() }
+}
+
+fn of_cluster(plural: &str, name: &str) -> Key {
+    let resource = Resource(format!("{plural}.rbac.authorization.k8s.io").into());
+    Key { resource, namespace: "".into(), name: name.into() }
 }

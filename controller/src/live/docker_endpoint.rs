@@ -105,11 +105,11 @@ async fn ask(
     let Understood(understood) = parts.extensions.remove().ok_or_else(unseen)?;
     let request = understood.map_err(|refusal| refused(server, &refusal))?;
     let ticket = parts.extensions.get::<Arc<Ticket>>().cloned().ok_or_else(unseen)?;
-    let standing = parts.extensions.get::<Standing>().cloned().ok_or_else(unseen)?;
+    let mut standing = parts.extensions.get::<Standing>().cloned().ok_or_else(unseen)?;
     let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Failure::unauthorized)?;
 
     for right in request.rights().into_iter().skip(1) {
-        server.require_on_instance(&caller, right.verb(), right.subresource(), &key)?;
+        standing.require(&caller, right, &key)?;
     }
     let sees_environment = sees_environment(server, &caller, &key);
     let namespace = Arc::clone(&key.namespace);
@@ -171,8 +171,7 @@ async fn ask(
 
 /// True if values of environments are shown to the caller.
 pub(crate) fn sees_environment(server: &ApiServer, caller: &Caller, instance: &Key) -> bool {
-    let right = Right::Environment;
-    server.require_on_instance(caller, right.verb(), right.subresource(), instance).is_ok()
+    server.has_on_instance(caller, Right::Environment, instance)
 }
 
 fn refused(server: &ApiServer, refusal: &Refusal) -> Failure {

@@ -51,7 +51,10 @@ pub(super) async fn json(
     let answered = timeout(patience, async { whole(open(server, ask, question).await?, LONGEST).await });
     let silent =
         || Failure::timeout(format!("the engine of \"{}\" did not answer in time", ask.instance.name));
-    let whole = answered.await.map_err(|_| silent())??;
+    let whole = tokio::select! {
+        answered = answered => answered.map_err(|_| silent())??,
+        lost = ask.standing.ended() => return Err(lost),
+    };
     let mut value: Value =
         serde_json::from_slice(&whole).map_err(|_| Failure::unavailable("the engine's answer is no JSON"))?;
     if !docker_endpoint::sees_environment(server, &ask.call.caller, &ask.call.target()?) {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::Ask;
 use super::engine::{PATIENCE, Question, open};
 use super::logs::query::time;
-use super::logs::{EVENT_STREAM, respond, wants_events};
+use super::logs::{EVENT_STREAM, lose, respond, wants_events};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::gateway::link::LinkError;
@@ -55,9 +55,10 @@ pub(super) async fn events(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Respons
     let (standing, stopping) = (ask.standing, server.stopping().clone());
     let work = async move {
         let _held = (share, counted);
+        let told = sender.clone();
         tokio::select! {
             end = pass(opened.bytes, form, sender) => end,
-            () = standing.ended() => Err("the right to this has ended"),
+            lost = standing.ended() => lose(&lost, wants_events, &told).await,
             () = stopping.cancelled() => Err("the server is stopping"),
         }
     };

@@ -52,6 +52,8 @@ const PING: Duration = Duration::from_secs(10);
 const MUTE: Duration = Duration::from_secs(30);
 const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Of the reason in a frame that closes a WebSocket, in bytes.
+const LONGEST_CLOSING: usize = 123;
 
 /// Takes the connection over, once everything is known that can be without the host.
 pub(super) async fn forward(server: &Arc<ApiServer>, mut ask: Ask) -> Outcome<Response> {
@@ -99,6 +101,7 @@ async fn run(
     stopping: CancellationToken,
 ) {
     let (mut writer, mut reader) = socket.split();
+    let mut lost = None;
     let ended = {
         let (says, queued) = mpsc::channel(WAITING);
         let listening = async {
@@ -116,18 +119,21 @@ async fn run(
                 ended => ended,
             },
             ended = &mut writing => ended,
-            () = standing.ended() => Ended::RightLost,
+            failure = standing.ended() => {
+                lost = Some(failure);
+                Ended::RightLost
+            }
             () = stopping.cancelled() => Ended::Stopping,
         }
     };
     forward.visit.ends(ended, None);
     let (code, reason) = match ended {
-        Ended::Stopping => (close_code::AWAY, "this server is stopping"),
+        Ended::Stopping => (close_code::AWAY, "this server is stopping".to_owned()),
         Ended::RightLost => {
-            (close_code::POLICY, "the right to this, or the token it was opened with, has ended")
+            (close_code::POLICY, closing(lost.map(|lost| lost.to_string()).unwrap_or_default()))
         }
-        Ended::Misspoken => (close_code::PROTOCOL, "this is not what was agreed to be spoken"),
-        _ => (close_code::NORMAL, ""),
+        Ended::Misspoken => (close_code::PROTOCOL, "this is not what was agreed to be spoken".to_owned()),
+        _ => (close_code::NORMAL, String::new()),
     };
     let farewell = async {
         writer.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await?;
@@ -135,6 +141,12 @@ async fn run(
         Ok::<_, axum::Error>(())
     };
     timeout(FAREWELL, farewell).await.ok();
+}
+
+/// As much of it as a WebSocket's last frame has room for.
+fn closing(mut words: String) -> String {
+    words.truncate(words.floor_char_boundary(LONGEST_CLOSING));
+    words
 }
 
 /// One client, and the container it connects to.

@@ -38,15 +38,14 @@ pub(super) async fn one(server: &ApiServer, ask: &Ask, sort: Sort) -> Outcome<Re
 }
 
 /// `psArgs` are the arguments of the host's `ps`. They can show environments, so they need that right.
-pub(super) async fn top(server: &ApiServer, ask: &Ask) -> Outcome<Response> {
+pub(super) async fn top(server: &ApiServer, mut ask: Ask) -> Outcome<Response> {
     let arguments = ask.call.params.get("psArgs").map(str::to_owned);
     if arguments.is_some() {
-        let right = Right::Environment;
         let instance = ask.call.target()?;
-        server.require_on_instance(&ask.call.caller, right.verb(), right.subresource(), &instance)?;
+        ask.standing.require(&ask.call.caller, Right::Environment, &instance)?;
     }
     let question = Question::of("ContainerTop", &ask.object).with("ps_args", arguments);
-    answer::json(StatusCode::OK, &json(server, ask, question, PATIENCE).await?)
+    answer::json(StatusCode::OK, &json(server, &ask, question, PATIENCE).await?)
 }
 
 /// Counted when somebody asks, and never else.

@@ -37,6 +37,7 @@ const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two signs that an event stream is open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
+const RIGHT_LOST: &str = "the right to this has ended";
 
 /// `follow`, `tailLines`, `sinceSeconds`, … as Kubernetes has it, or `tail`, `since`, … as Docker does.
 pub(crate) async fn logs(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response> {
@@ -74,7 +75,7 @@ pub(crate) async fn logs(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response>
             let pumped = pump.run(chunks, sender);
             tokio::select! {
                 end = pumped => end,
-                () = standing.ended() => Err(Stop::RightLost),
+                lost = standing.ended() => Err(Stop::RightLost(lost)),
                 () = stopping.cancelled() => Err(Stop::Stopping),
             }
         };
@@ -113,11 +114,26 @@ pub(super) fn respond(
     response
 }
 
+/// Ends what `respond` streams since a right to it is lost: events have a place to say which, anything else breaks off.
+pub(super) async fn lose(
+    lost: &Failure,
+    wants_events: bool,
+    sender: &mpsc::Sender<Bytes>,
+) -> Result<(), &'static str> {
+    if wants_events {
+        return sender
+            .send_timeout(form::last_event(Some(lost)), STALL)
+            .await
+            .map_err(|_| "the client does not read");
+    }
+    Err(RIGHT_LOST)
+}
+
 /// Why a log is not told to its end.
 enum Stop {
     ClientLeft,
     Unread,
-    RightLost,
+    RightLost(Failure),
     Stopping,
     Agent(LinkError),
 }
@@ -215,10 +231,7 @@ impl Pump {
             Ok(()) => (Ended::Complete, None),
             Err(Stop::ClientLeft) => (Ended::ClientLeft, None),
             Err(Stop::Unread) => (Ended::Unread, None),
-            Err(Stop::RightLost) => {
-                let words = "the right to this, or the token it was opened with, has ended";
-                (Ended::RightLost, Some(Failure::forbidden(words)))
-            }
+            Err(Stop::RightLost(lost)) => (Ended::RightLost, Some(lost)),
             Err(Stop::Stopping) => {
                 (Ended::Stopping, Some(Failure::unavailable("this server is stopping: open it again")))
             }
@@ -231,7 +244,7 @@ impl Pump {
         }
         match ended {
             Ended::Complete => Ok(()),
-            Ended::RightLost => Err("the right to this has ended"),
+            Ended::RightLost => Err(RIGHT_LOST),
             Ended::Stopping => Err("the server is stopping"),
             Ended::AgentFailed => Err("the agent is gone"),
             _ => Err("the client does not read"),

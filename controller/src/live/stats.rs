@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Ask;
-use super::logs::{EVENT_STREAM, respond, wants_events};
+use super::logs::{EVENT_STREAM, lose, respond, wants_events};
 use super::visit::{Kind, Visit};
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::{ApiServer, answer};
@@ -66,9 +66,10 @@ pub(crate) async fn stats(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response
     let (standing, stopping) = (ask.standing, server.stopping().clone());
     let work = async move {
         let _visit = visit;
+        let told = sender.clone();
         tokio::select! {
             end = pass(samples, sender, wants_events) => end,
-            () = standing.ended() => Err("the right to this has ended"),
+            lost = standing.ended() => lose(&lost, wants_events, &told).await,
             () = stopping.cancelled() => Err("the server is stopping"),
         }
     };

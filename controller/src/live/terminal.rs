@@ -150,10 +150,7 @@ impl Terminal {
         let conversation = self.converse(writer, reader);
         tokio::select! {
             end = conversation => end,
-            () = self.standing.ended() => {
-                let failure = Failure::forbidden("the right to this, or the token it was opened with, has ended");
-                End::failed(Ended::RightLost, &failure)
-            }
+            lost = self.standing.ended() => End::failed(Ended::RightLost, &lost),
             () = self.visit.is_unrecorded() => End::failed(Ended::Unrecorded, &recording::unrecorded()),
             () = self.stopping.cancelled() => {
                 End::failed(Ended::Stopping, &Failure::unavailable("this server is stopping: open it again"))

@@ -169,8 +169,11 @@ async fn t11_a_watch_ends_soon_after_the_right_to_it_is_lost() {
     api.delete(&format!("{RBAC}/namespaces/default/rolebindings/gantry-viewer-ada")).await;
 
     let lost = tokio::time::Instant::now();
+    let last = events.frame().await.expect("it says why").expect("in order").into_data().expect("data");
     assert!(events.frame().await.is_none());
     assert!(lost.elapsed() <= Duration::from_secs(5), "{:?}", lost.elapsed());
+    let last: serde_json::Value = serde_json::from_slice(&last).expect("an event");
+    assert_eq!((&last["type"], &last["object"]["reason"]), (&json!("ERROR"), &json!("Forbidden")));
 }
 
 #[tokio::test]

@@ -399,5 +399,7 @@ async fn t11_an_open_watch_ends_with_the_account_that_opened_it() {
 
     let rest = axum::body::to_bytes(response.into_body(), 1 << 16);
     let rest = tokio::time::timeout(Duration::from_secs(60), rest).await.expect("it ends");
-    assert!(rest.expect("in order").is_empty());
+    let last: serde_json::Value = serde_json::from_slice(&rest.expect("in order")).expect("one event");
+    assert_eq!(last["type"], "ERROR");
+    assert!(last["object"]["message"].as_str().expect("words").contains("whose it was is gone"), "{last}");
 }

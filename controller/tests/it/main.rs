@@ -35,6 +35,7 @@ mod live_inventories;
 mod live_logs;
 mod live_recordings;
 mod live_terminals;
+mod open_streams;
 mod reconcile_garbage;
 mod reconcile_loops;
 mod reconcile_registries;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::audit_events::time;
 use crate::apiserver::ApiServer;
 use crate::apiserver::answer::{self, Page};
+use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::request::Call;
 use crate::audit;
@@ -54,8 +55,8 @@ pub(crate) async fn session(server: &ApiServer, call: &Call) -> Outcome<Response
     answer::object(call, server.clock.now(), StatusCode::OK, object.json)
 }
 
-/// Answers what was shown, as far as it is stored. Nobody reads it without a record of that.
-pub(crate) async fn play(server: &ApiServer, call: &Call) -> Outcome<Response> {
+/// Answers what was shown, as far as it is stored, for as long as its reader may read it. Nobody does without a record of that.
+pub(crate) async fn play(server: &ApiServer, call: &Call, standing: Standing) -> Outcome<Response> {
     let recording = find(server, call).await?;
     let record = call.ticket.of_engine([].into(), None, audit::Outcome::Success, "");
     if !server.audit.settle(record, true).await {
@@ -65,7 +66,7 @@ pub(crate) async fn play(server: &ApiServer, call: &Call) -> Outcome<Response> {
     }
     call.ticket.is_stored();
     let pieces = server.store.tapes().play(&recording.opening).await.map_err(unreadable)?;
-    let mut response = Body::from_stream(recording::played(pieces)).into_response();
+    let mut response = Body::from_stream(standing.guards(recording::played(pieces))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-asciicast"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -35,7 +35,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may leave what it asked for unread.
 pub(super) const UNREAD_PATIENCE: Duration = Duration::from_secs(300);
 /// How long a client is told that its answer breaks off.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the client sends after its request.
 pub(super) enum Upstream {
@@ -142,7 +142,7 @@ impl Carrier {
     /// Whatever ends a call from outside.
     async fn over(&self) -> End {
         tokio::select! {
-            () = self.standing.ended() => End::RightLost,
+            lost = self.standing.ended() => End::RightLost(lost),
             () = self.stopping.cancelled() => End::Stopping,
             () = self.visit.is_unrecorded() => End::Unrecorded,
         }
@@ -226,10 +226,7 @@ impl Carrier {
         if head.send(response).is_err() {
             return End::ClientLeft;
         }
-        tokio::select! {
-            end = raw::converse(upgrade, exchange.bytes, sent, &self.visit) => end,
-            end = self.over() => end,
-        }
+        raw::converse(upgrade, exchange.bytes, sent, &self.visit, self.over()).await
     }
 }
 

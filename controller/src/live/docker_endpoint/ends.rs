@@ -14,8 +14,8 @@ pub(super) enum End {
     ClientLeft,
     /// The client does not read.
     Unread,
-    /// Whoever asked may not any more.
-    RightLost,
+    /// Whoever asked may not any more, and what was lost.
+    RightLost(Failure),
     /// The server stops.
     Stopping,
     /// The engine did not answer in time.
@@ -33,7 +33,7 @@ impl End {
             Self::Complete => "",
             Self::ClientLeft => "ClientLeft",
             Self::Unread => "Unread",
-            Self::RightLost => "RightLost",
+            Self::RightLost(_) => "RightLost",
             Self::Stopping => "Stopping",
             Self::Silent => "Timeout",
             Self::Unrecorded => "Unrecorded",
@@ -53,9 +53,7 @@ impl End {
             Self::Complete | Self::ClientLeft | Self::Unread => {
                 Failure::bad_request("the request ended before it was answered")
             }
-            Self::RightLost => {
-                Failure::forbidden("the right to this, or the credential it was asked with, has ended")
-            }
+            Self::RightLost(lost) => lost.clone(),
             Self::Stopping => Failure::unavailable("this server is stopping: try again"),
             Self::Silent => Failure::timeout("the engine did not answer in time"),
             Self::Unrecorded => recording::unrecorded(),

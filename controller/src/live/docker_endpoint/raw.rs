@@ -1,5 +1,6 @@
 //! Raw bytes both ways on a connection that its client has turned over.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -7,11 +8,11 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::carry::UNREAD_PATIENCE;
+use super::carry::{FAREWELL, UNREAD_PATIENCE};
 use super::ends::End;
 use super::record::Visit;
 use crate::gateway::link::{LinkError, Piece};
@@ -21,40 +22,71 @@ const TURNED_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
 
-/// Until the engine has said all, or the client is gone. When the client types no more the engine is told so, and may go on speaking.
+/// Until the engine has said all, the client is gone, or it is `over`. When the client types no more the engine is told so, and may go on
+/// speaking. A client that loses its right is told which, where what it sees has a place for that.
 pub(super) async fn converse(
     upgrade: OnUpgrade,
-    mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
+    bytes: BoxStream<'static, Result<Bytes, LinkError>>,
     sent: mpsc::Sender<Piece>,
     visit: &Visit,
+    over: impl Future<Output = End>,
 ) -> End {
-    let Ok(Ok(upgraded)) = timeout(TURNED_OVER_WITHIN, upgrade).await else { return End::ClientLeft };
-    let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
-    let down = async {
-        while let Some(bytes) = bytes.next().await {
-            let bytes = match bytes {
-                Ok(bytes) => bytes,
-                Err(error) => return End::Agent(error),
-            };
-            visit.shown(&bytes).await;
-            let written = timeout(UNREAD_PATIENCE, async {
-                write.write_all(&bytes).await?;
-                write.flush().await
-            });
-            match written.await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return End::ClientLeft,
-                Err(_) => return End::Unread,
-            }
-        }
-        // The client may be gone already.
-        drop(write.shutdown().await);
-        End::Complete
+    let mut over = std::pin::pin!(over);
+    let upgraded = tokio::select! {
+        upgraded = timeout(TURNED_OVER_WITHIN, upgrade) => upgraded,
+        end = &mut over => return end,
     };
-    tokio::select! {
-        end = down => end,
+    let Ok(Ok(upgraded)) = upgraded else { return End::ClientLeft };
+    let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+    // What is said into the middle of a piece would be taken for a part of it.
+    let is_amid = AtomicBool::new(false);
+    let end = tokio::select! {
+        end = down(bytes, &mut write, visit, &is_amid) => end,
         end = typed(read, sent, visit) => end,
+        end = over => end,
+    };
+    if let End::RightLost(lost) = &end
+        && !is_amid.load(Ordering::Relaxed)
+        && let Some(words) = visit.words(&lost.to_string())
+    {
+        let said = async {
+            write.write_all(&words).await?;
+            write.shutdown().await
+        };
+        // The client may be gone already.
+        drop(timeout(FAREWELL, said).await);
     }
+    end
+}
+
+/// Passes on what the engine says.
+async fn down(
+    mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
+    write: &mut (impl AsyncWrite + Unpin),
+    visit: &Visit,
+    is_amid: &AtomicBool,
+) -> End {
+    while let Some(bytes) = bytes.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return End::Agent(error),
+        };
+        is_amid.store(true, Ordering::Relaxed);
+        visit.shown(&bytes).await;
+        let written = timeout(UNREAD_PATIENCE, async {
+            write.write_all(&bytes).await?;
+            write.flush().await
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return End::ClientLeft,
+            Err(_) => return End::Unread,
+        }
+        is_amid.store(false, Ordering::Relaxed);
+    }
+    // The client may be gone already.
+    drop(write.shutdown().await);
+    End::Complete
 }
 
 /// Passes on what is typed. Returns only where the connection broke.

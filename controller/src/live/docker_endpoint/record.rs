@@ -96,6 +96,7 @@ pub(super) struct Visit {
     audit: Sink,
     pub counts: Arc<Counts>,
     recorder: Option<Recorder>,
+    is_terminal: bool,
     frames: Mutex<Frames>,
 }
 
@@ -108,8 +109,14 @@ impl Visit {
         extent: Extent,
     ) -> Outcome<Self> {
         let audit = server.audit().clone();
-        let mut visit =
-            Self { ticket: None, audit, counts: Arc::default(), recorder: None, frames: Mutex::default() };
+        let mut visit = Self {
+            ticket: None,
+            audit,
+            counts: Arc::default(),
+            recorder: None,
+            is_terminal: request.route.shows_terminal(),
+            frames: Mutex::default(),
+        };
         if request.route.is_read() {
             return Ok(visit);
         }
@@ -138,7 +145,14 @@ impl Visit {
         if let Some(recorder) = &self.recorder {
             let output = self.frames.lock().output(bytes);
             recorder.shown(&output.into()).await;
+        } else if self.is_terminal {
+            self.frames.lock().pass(bytes, |_| {});
         }
+    }
+
+    /// Words of ours in the form of what was shown, where there is a place for them now.
+    pub fn words(&self, words: &str) -> Option<Vec<u8>> {
+        self.frames.lock().words(words)
     }
 
     /// What is typed, before it is passed on.

@@ -16,6 +16,7 @@ pub struct Engines {
     calls: Mutex<Vec<EngineCall>>,
     archives: Mutex<Vec<(Vec<u8>, bool)>>,
     fails: Mutex<Option<LinkError>>,
+    silent: Mutex<Vec<&'static str>>,
     answers: Mutex<HashMap<&'static str, (u32, String)>>,
 }
 
@@ -45,13 +46,21 @@ impl Engines {
         self.answers.lock().insert(route, (status, body.to_string()));
     }
 
+    /// From now on engines do not answer that route.
+    pub fn never_answer(&self, route: &'static str) {
+        self.silent.lock().push(route);
+    }
+
     pub async fn exchange(
         &self,
         call: EngineCall,
         mut sent: mpsc::Receiver<Piece>,
     ) -> Result<Exchange, LinkError> {
-        let route = call.route.clone();
+        let (route, is_upgrade) = (call.route.clone(), call.upgrade);
         self.calls.lock().push(call);
+        if self.silent.lock().contains(&&*route) {
+            return std::future::pending().await;
+        }
         if let Some(error) = self.fails.lock().clone() {
             return Err(error);
         }
@@ -80,8 +89,12 @@ impl Engines {
         if let Some((told, said)) = self.answers.lock().get(&*route) {
             (status, body) = (*told, said.clone().into_bytes());
         }
+        if is_upgrade {
+            (status, body) = (101, b"\x01\0\0\0\0\0\0\x05begun".to_vec());
+        }
         let first = futures::stream::iter([Ok(Bytes::from(body))]);
         let bytes = match route.as_str() {
+            _ if is_upgrade => first.chain(futures::stream::pending()).boxed(),
             "SystemEvents" | "ContainerLogs" | "ContainerAttach" => {
                 first.chain(futures::stream::pending()).boxed()
             }
