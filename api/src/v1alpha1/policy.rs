@@ -179,7 +179,7 @@ pub struct PolicyRule {
     pub message: Option<String>,
 }
 
-/// What is asked of a host, as policies name it: the actions of Operations, and what only the Docker Engine API has.
+/// What is asked of a host, as policies name it: the actions of Operations, and whatever else changes something there or opens a way in.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PolicyAction {
     /// Start a container.
@@ -210,6 +210,10 @@ pub enum PolicyAction {
     Exec,
     /// Attach to a container's input and output.
     Attach,
+    /// Connect to ports of a container.
+    PortForward,
+    /// Put files into a container.
+    CopyIn,
     /// Make an image.
     Build,
     /// Bring an image to its registry.

@@ -41,7 +41,11 @@ pub(super) async fn judge_visit(server: &ApiServer, ask: &Ask, action: PolicyAct
     let namespace = ask.call.namespace.as_deref().unwrap_or_default();
     let target = Target { kind: TargetKind::Container, name: ask.called.to_string() };
     let is_a_command = action == PolicyAction::Exec;
-    let what = if is_a_command { "container_exec" } else { "container_attach" };
+    let what = match action {
+        PolicyAction::Exec => "container_exec",
+        PolicyAction::PortForward => "container_portforward",
+        _ => "container_attach",
+    };
     let who = (&ask.call.caller, &*ask.call.ticket);
     judge(server, who, (namespace, &ask.instance.name), (what, action, target), |base| Subject {
         container: is_a_command.then(Container::default),

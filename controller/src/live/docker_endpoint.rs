@@ -131,8 +131,8 @@ async fn ask(
     let mut parameters = record::parameters(&request, facts.as_ref());
     record::tell_command(&mut parameters, made.as_ref().or(starts.as_ref()));
     ticket.asks_engine(request.route.action(), parameters);
-    let place = (&*namespace, &*instance.name);
-    admission::judge(server, &caller, &ticket, place, &request, facts.as_ref()).await?;
+    let (who, place) = ((&caller, &*ticket), (&*namespace, &instance));
+    admission::judge(server, who, place, &request, facts.as_ref()).await?;
 
     let extent = if request.route.shows_terminal() {
         recording::extent(server, &namespace).await?

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Ask, docker_endpoint};
+use super::{Ask, Instance, docker_endpoint};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::gateway::link::Exchange;
@@ -48,34 +48,46 @@ pub(super) async fn json(
     patience: Duration,
 ) -> Outcome<Value> {
     let route = question.route;
-    let answered = timeout(patience, async { whole(open(server, ask, question).await?, LONGEST).await });
-    let silent =
-        || Failure::timeout(format!("the engine of \"{}\" did not answer in time", ask.instance.name));
-    let whole = tokio::select! {
-        answered = answered => answered.map_err(|_| silent())??,
+    let mut value = tokio::select! {
+        told = told(server, &ask.instance, question, patience) => told?,
         lost = ask.standing.ended() => return Err(lost),
     };
-    let mut value: Value =
-        serde_json::from_slice(&whole).map_err(|_| Failure::unavailable("the engine's answer is no JSON"))?;
     if !docker_endpoint::sees_environment(server, &ask.call.caller, &ask.call.target()?) {
         docker_endpoint::hide_values(route, &mut value);
     }
     Ok(value)
 }
 
+/// The whole answer as the engine gave it.
+pub(super) async fn told(
+    server: &ApiServer,
+    instance: &Instance,
+    question: Question<'_>,
+    patience: Duration,
+) -> Outcome<Value> {
+    let answered = timeout(patience, async { whole(open(server, instance, question).await?, LONGEST).await });
+    let silent = || Failure::timeout(format!("the engine of \"{}\" did not answer in time", instance.name));
+    let whole = answered.await.map_err(|_| silent())??;
+    serde_json::from_slice(&whole).map_err(|_| Failure::unavailable("the engine's answer is no JSON"))
+}
+
 /// The answer as it begins, if it is one: what an engine refuses is a failure in its own words.
-pub(super) async fn open(server: &ApiServer, ask: &Ask, question: Question<'_>) -> Outcome<Exchange> {
+pub(super) async fn open(
+    server: &ApiServer,
+    instance: &Instance,
+    question: Question<'_>,
+) -> Outcome<Exchange> {
     let params = question.object.map(str::to_owned).into_iter().collect();
     let request = Request::new(question.route, params, question.query);
     let request = request.map_err(|refusal| Failure::bad_request(refusal.message))?;
     let link = server.live().link()?;
-    if link.session(ask.instance.uid).is_none() {
-        return Err(ask.instance.away());
+    if link.session(instance.uid).is_none() {
+        return Err(instance.away());
     }
     // Nothing is sent after the call.
     let (_, nothing) = mpsc::channel(1);
-    let exchange = link.exchange(ask.instance.uid, request.call(Vec::new(), false), nothing).await;
-    let exchange = exchange.map_err(|error| ask.instance.failed(error))?;
+    let exchange = link.exchange(instance.uid, request.call(Vec::new(), false), nothing).await;
+    let exchange = exchange.map_err(|error| instance.failed(error))?;
     match exchange.answer.status {
         200 => Ok(exchange),
         status => {

@@ -47,7 +47,7 @@ pub(super) async fn events(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Respons
         .with("until", time(params, "until", now)?.map(seconds))
         .with("filters", params.get("filters").map(str::to_owned));
     let share = server.limits().of_watch()?;
-    let opened = tokio::time::timeout(PATIENCE, open(server, &ask, question)).await;
+    let opened = tokio::time::timeout(PATIENCE, open(server, &ask.instance, question)).await;
     let opened = opened.map_err(|_| Failure::timeout("the engine did not answer in time"))??;
     let counted = Counted::in_gauge(server.metrics().live_streams.with_label_values(&["events"]));
     let form = Form { wants_events, last: last.unwrap_or_default(), ..Form::default() };

@@ -20,11 +20,13 @@ use futures::{SinkExt as _, StreamExt as _};
 use gantry_api::agent_v1::process_input::Input;
 use gantry_api::agent_v1::process_output::Output;
 use gantry_api::agent_v1::{ForwardStart, OutputStream, ProcessInput, ProcessOutput, StdinEnd};
+use gantry_api::v1alpha1::PolicyAction;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::judge_visit;
 use super::visit::{Ended, Kind, Visit};
 use super::{Ask, Instance, channels as terminals};
 use crate::apiserver::authorize::Standing;
@@ -58,6 +60,7 @@ const LONGEST_CLOSING: usize = 123;
 /// Takes the connection over, once everything is known that can be without the host.
 pub(super) async fn forward(server: &Arc<ApiServer>, mut ask: Ask) -> Outcome<Response> {
     origin::check(&ask.parts.headers, &ask.parts.uri)?;
+    judge_visit(server, &ask, PolicyAction::PortForward).await?;
     let link = Arc::clone(server.live().link()?);
     if link.session(ask.instance.uid).is_none() {
         return Err(ask.instance.away());

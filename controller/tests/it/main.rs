@@ -33,6 +33,7 @@ mod live_forwards;
 mod live_hosts;
 mod live_inventories;
 mod live_logs;
+mod live_policies;
 mod live_recordings;
 mod live_terminals;
 mod open_streams;

@@ -3,35 +3,79 @@
 use gantry_api::engine_api::facts::Facts;
 use gantry_api::engine_api::{Request, Right};
 use gantry_api::v1alpha1::PolicyAction;
+use serde_json::Value;
 
+use super::execs::Made;
 use crate::apiserver::ApiServer;
-use crate::apiserver::failure::Outcome;
+use crate::apiserver::failure::{Failure, Outcome};
 use crate::audit::Ticket;
 use crate::auth::Caller;
-use crate::live::admission;
+use crate::live::engine::{PATIENCE, Question, told};
+use crate::live::{Instance, admission};
 use crate::policy::{Container, Image, Mount, Parameters, Subject, Target, TargetKind};
+
+/// The route that starts a command which was made before.
+const STARTS: &str = "ExecStart";
 
 /// Judges a request that is allowed by rights, before anything of it has reached the host; 403 names the policy.
 ///
 /// `facts` are there for whatever starts something new: containers, updates, commands, volumes, builds.
 pub(super) async fn judge(
     server: &ApiServer,
-    caller: &Caller,
-    ticket: &Ticket,
-    (namespace, instance): (&str, &str),
+    (caller, ticket): (&Caller, &Ticket),
+    (namespace, instance): (&str, &Instance),
     request: &Request,
     facts: Option<&Facts>,
 ) -> Outcome<()> {
     let Some((action, kind)) = judged(request) else { return Ok(()) };
-    let target = Target { kind, name: request.object().to_owned() };
-    let what = request.route.action();
-    admission::judge(server, (caller, ticket), (namespace, instance), (&what, action, target), |base| {
-        filled(base, request, facts)
+    // A command is started by its id alone, by whom ever, and perhaps long after it was made.
+    let made = if request.route.id == STARTS {
+        match made(server, namespace, instance, request.object()).await? {
+            Some(made) => Some(made),
+            None => return Ok(()),
+        }
+    } else {
+        None
+    };
+    let of_command = made.as_ref().map(Made::facts);
+    let name = made.as_ref().map_or(request.object(), |made| &made.container).to_owned();
+    let (what, target) = (request.route.action(), Target { kind, name });
+    let (who, place) = ((caller, ticket), (namespace, &*instance.name));
+    admission::judge(server, who, place, (&what, action, target), |base| {
+        filled(base, request, facts.or(of_command.as_ref()))
     })
     .await
 }
 
-/// As policies call it; `None` of what only reads, and of what goes on with something that was judged.
+/// What a command is and where it runs, of the engine where nothing here knows; `None` where nobody judges it.
+async fn made(
+    server: &ApiServer,
+    namespace: &str,
+    instance: &Instance,
+    command: &str,
+) -> Outcome<Option<Made>> {
+    if let Some(made) = server.live().execs().find(instance.uid, command) {
+        return Ok(Some(made));
+    }
+    server.policies().catch_up().await;
+    if server.policies().are_none(namespace) {
+        return Ok(None);
+    }
+    let command = told(server, instance, Question::of("ExecInspect", command), PATIENCE).await?;
+    let text = |path: &str| command.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let container = text("/ContainerID");
+    if container.is_empty() {
+        return Err(Failure::unavailable("the engine does not say where this command runs"));
+    }
+    let described = told(server, instance, Question::of("ContainerInspect", &container), PATIENCE).await?;
+    let name = described.get("Name").and_then(Value::as_str).unwrap_or_default().trim_start_matches('/');
+    let container = if name.is_empty() { container.clone() } else { name.to_owned() };
+    let privileged = command.pointer("/ProcessConfig/privileged").and_then(Value::as_bool) == Some(true);
+    Ok(Some(Made { container, command: Vec::new(), user: text("/ProcessConfig/user"), privileged }))
+}
+
+/// As policies call it; `None` of what only reads, and of what goes on with something that was judged, or changes nothing: windows, the end
+/// of a build, a password that a registry is asked about.
 fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
     let kind = match request.route.path.split('/').nth(1).unwrap_or_default() {
         "images" | "build" | "commit" => TargetKind::Image,
@@ -40,7 +84,7 @@ fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
         _ => TargetKind::Container,
     };
     let action = match (request.route.right, request.route.id) {
-        (Right::Exec, "ContainerExec") => PolicyAction::Exec,
+        (Right::Exec, "ContainerExec" | STARTS) => PolicyAction::Exec,
         (Right::Attach, "ContainerAttach") => PolicyAction::Attach,
         (Right::Create | Right::Volumes, _) | (Right::Networks, "NetworkCreate") => PolicyAction::Create,
         (Right::Update | Right::Networks, _) => PolicyAction::Update,
@@ -56,6 +100,7 @@ fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
         (Right::Push, _) => PolicyAction::Push,
         (Right::Build, "ImageBuild") | (Right::Load | Right::Commit, _) => PolicyAction::Build,
         (Right::Tag, _) => PolicyAction::Tag,
+        (Right::CopyIn, _) => PolicyAction::CopyIn,
         (
             Right::Read
             | Right::Environment
@@ -63,7 +108,6 @@ fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
             | Right::Attach
             | Right::Exec
             | Right::CopyOut
-            | Right::CopyIn
             | Right::Export
             | Right::Pull
             | Right::Build
@@ -150,7 +194,10 @@ mod tests {
             ("GET", "/containers/json", None),
             ("POST", "/containers/create?name=a", Some((PolicyAction::Create, TargetKind::Container))),
             ("POST", "/containers/a/exec", Some((PolicyAction::Exec, TargetKind::Container))),
-            ("POST", "/exec/a/start", None),
+            ("POST", "/exec/a/start", Some((PolicyAction::Exec, TargetKind::Container))),
+            ("POST", "/exec/a/resize?h=1&w=1", None),
+            ("PUT", "/containers/a/archive?path=/", Some((PolicyAction::CopyIn, TargetKind::Container))),
+            ("GET", "/containers/a/archive?path=/", None),
             ("POST", "/images/create?fromImage=nginx&tag=1", Some((PolicyAction::Pull, TargetKind::Image))),
             ("GET", "/images/search?term=nginx", None),
             ("POST", "/volumes/create", Some((PolicyAction::Create, TargetKind::Volume))),

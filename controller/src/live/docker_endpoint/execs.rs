@@ -4,30 +4,50 @@
 
 use std::collections::VecDeque;
 
+use gantry_api::engine_api::body::Words;
+use gantry_api::engine_api::facts::Facts;
 use gantry_api::engine_api::{Parsed, Request};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::gateway::link::InstanceUid;
+use crate::storage::audit::Record;
 
 /// Commands that are remembered.
 const MOST: usize = 1_000;
+/// Words of a command that are told.
+const MOST_WORDS: usize = 64;
 /// Longest answer to the making of one.
 pub(super) const MOST_ANSWER: usize = 64 << 10;
 
-/// A command, and where it is to run.
+/// A command, where it is to run, and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Made {
+    /// As whoever made it called it.
     pub container: String,
+    /// As much of it as is told.
     pub command: Vec<String>,
+    pub user: String,
+    pub privileged: bool,
 }
 
 impl Made {
     /// What a request makes.
     pub fn of(request: &Request, parsed: Option<&Parsed>) -> Option<Self> {
         let Some(Parsed::ExecCreate(body)) = parsed else { return None };
-        let command = body.cmd.as_ref().map(|words| words.list().to_vec()).unwrap_or_default();
-        Some(Self { container: request.object().to_owned(), command })
+        let words = body.cmd.as_ref().map(Words::list).unwrap_or_default();
+        let facts = Facts::of_exec(body);
+        Some(Self {
+            container: request.object().to_owned(),
+            command: words.iter().take(MOST_WORDS).map(|word| Record::column(word)).collect(),
+            user: Record::column(&facts.user),
+            privileged: facts.privileged,
+        })
+    }
+
+    /// What a policy judges of it.
+    pub fn facts(&self) -> Facts {
+        Facts { user: self.user.clone(), privileged: self.privileged, ..Facts::default() }
     }
 }
 

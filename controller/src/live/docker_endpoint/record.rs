@@ -21,8 +21,6 @@ use crate::storage::audit::Record;
 
 /// Things of one kind that are told of a new container.
 const MOST_TOLD: usize = 16;
-/// Words of a command that are.
-const MOST_WORDS: usize = 64;
 
 /// Keys of a query that say what is done to what; none of them is ever secret.
 const KEYS: [&str; 9] = ["name", "fromImage", "tag", "repo", "container", "force", "v", "signal", "path"];
@@ -75,10 +73,9 @@ pub(super) fn parameters(request: &Request, facts: Option<&Facts>) -> BTreeMap<S
 
 /// Which command in which container, as of an exec by another door.
 pub(super) fn tell_command(told: &mut BTreeMap<String, Value>, made: Option<&Made>) {
-    let Some(Made { container, command }) = made else { return };
-    let words: Vec<String> = command.iter().take(MOST_WORDS).map(|word| Record::column(word)).collect();
+    let Some(Made { container, command, .. }) = made else { return };
     told.insert("container".to_owned(), Record::column(container).into());
-    told.insert("command".to_owned(), words.into());
+    told.insert("command".to_owned(), command.clone().into());
 }
 
 /// Bytes that flowed.
