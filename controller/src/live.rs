@@ -45,6 +45,7 @@ use docker_endpoint::Execs;
 use inventory::following::INSTANCES;
 use inventory::{Inventories, Sort};
 use recording::Extent;
+use recording::windows::Windows;
 use routes::Does;
 use visit::Rooms;
 
@@ -57,6 +58,7 @@ pub struct Live {
     /// Of terminals, in every namespace.
     least_recorded: Extent,
     execs: Arc<Execs>,
+    windows: Arc<Windows>,
     /// Calls of the Docker endpoint, which outlast their requests by the record of their end, and terminals.
     tasks: TaskTracker,
 }
@@ -73,6 +75,7 @@ impl Live {
             rooms: Arc::default(),
             least_recorded: Extent::None,
             execs: Arc::default(),
+            windows: Arc::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -114,6 +117,10 @@ impl Live {
 
     fn execs(&self) -> &Arc<Execs> {
         &self.execs
+    }
+
+    fn windows(&self) -> &Arc<Windows> {
+        &self.windows
     }
 
     fn rooms(&self) -> &Rooms {

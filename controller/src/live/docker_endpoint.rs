@@ -11,6 +11,7 @@ mod ends;
 mod execs;
 mod raw;
 mod record;
+mod resize;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use carry::{Carrier, Upstream};
 pub(super) use execs::Execs;
 use execs::Made;
 use record::Visit;
+use resize::Resize;
 
 /// What rights call reading through the endpoint, and its path below an instance.
 pub(crate) const SUBRESOURCE: &str = "docker";
@@ -139,7 +141,7 @@ async fn ask(
     } else {
         Extent::None
     };
-    let visit = Visit::open(server, &request, ticket, extent).await?;
+    let visit = Visit::open(server, &instance, &request, ticket, extent).await?;
     visit.sized(parsed.as_ref()).await;
     let json = parsed.map(|parsed| parsed.write()).unwrap_or_default();
     let call = request.call(json, upgrade.is_some());
@@ -154,6 +156,7 @@ async fn ask(
         (None, None) => Upstream::Nothing,
     };
     let carrier = Carrier {
+        resize: Resize::of(server, instance.uid, &request),
         link,
         instance,
         request,

@@ -115,6 +115,21 @@ impl Inventories {
         Some(Known { objects: objects.collect(), stale_since: host.stale_since, version: state.version })
     }
 
+    /// The id of a container, which may be called by that, by its name, or by the beginning of an id that no other has.
+    pub fn container(&self, instance: InstanceUid, called: &str) -> Option<String> {
+        let state = self.0.state.lock();
+        let host = state.hosts.get(&instance)?;
+        let ids = host.names.get(&Sort::Containers)?;
+        let name = host.place.name_of(called);
+        let by_name = || ids.iter().find(|(_, known)| ***known == *name).map(|(id, _)| id);
+        let by_beginning = || {
+            let mut found = ids.keys().filter(|id| !called.is_empty() && id.starts_with(called));
+            found.next().filter(|_| found.next().is_none())
+        };
+        let by_id = ids.get_key_value(called).map(|(id, _)| id);
+        by_id.or_else(by_name).or_else(by_beginning).cloned()
+    }
+
     /// True if everything of that host was told once.
     pub fn knows(&self, instance: InstanceUid) -> bool {
         self.0.state.lock().hosts.get(&instance).is_some_and(|host| host.is_known)

@@ -32,6 +32,7 @@ use crate::storage::{Key, StorageError};
 
 mod cast;
 pub(crate) mod frames;
+pub(crate) mod windows;
 
 use cast::Cast;
 
@@ -127,6 +128,23 @@ enum Frame {
     End(&'static str),
 }
 
+/// Takes the sizes of a window from elsewhere, for as long as its recording lasts.
+#[derive(Debug)]
+pub(crate) struct Sizes {
+    frames: mpsc::WeakSender<Frame>,
+    begun: Instant,
+}
+
+impl Sizes {
+    /// The window's size.
+    pub async fn take(&self, columns: u32, rows: u32) {
+        if let Some(frames) = self.frames.upgrade() {
+            // A recording that cannot be written ends by itself.
+            frames.send(Frame::Sized(self.begun.elapsed(), columns, rows)).await.ok();
+        }
+    }
+}
+
 /// What became of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
@@ -209,6 +227,11 @@ impl Recorder {
     /// The client's window.
     pub async fn sized(&self, columns: u32, rows: u32) {
         self.take(Frame::Sized(self.begun.elapsed(), columns, rows)).await;
+    }
+
+    /// Where others can tell the window's size.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { frames: self.frames.downgrade(), begun: self.begun }
     }
 
     /// Once nothing more can be recorded, so that nothing more may flow.

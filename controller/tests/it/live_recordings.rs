@@ -259,3 +259,41 @@ async fn a_namespace_that_says_nothing_has_no_recordings() {
     assert_eq!(events[0]["parameters"].get("recording"), None);
     assert_eq!(host.reads(SESSIONS).await.body["items"], json!([]));
 }
+
+/// What its recording has of a window's sizes: a terminal that is opened by one path and resized by another, as docker does.
+async fn resized(opens: &str, window: &str, route: &'static str) -> String {
+    let host = recorded("output").await;
+    host.agents.engines.go_on("ExecStart");
+    let ada = host.api.person("ada", &[]);
+    let at = |path: &str| format!("{INSTANCES}/nuc-01/docker{path}");
+    let body = if opens.starts_with("/exec") { "{}" } else { "" };
+    let opens = Request::post(at(opens)).header("content-type", "application/json").body(Body::from(body));
+    let mut shown = ada.open(opens.expect("a request")).await.into_body();
+    shown.frame().await.expect("it has begun").expect("in order");
+    let resize = async |window: &str, size: &str| {
+        let path = at(&format!("{window}/resize?{size}"));
+        ada.send(Method::POST, &path, &[], String::new()).await.code
+    };
+
+    assert_eq!(resize(window, "h=40&w=100").await, 200);
+    for (other, size) in
+        [("/exec/e2", "h=1&w=1"), ("/containers/db", "h=2&w=2"), (window, "h=0&w=0"), (window, "h=3")]
+    {
+        assert_eq!(resize(other, size).await, 200, "{other}");
+    }
+    host.agents.engines.answer(route, 409, json!({"message": "it does not run"}));
+    assert_eq!(resize(window, "h=4&w=4").await, 409);
+    drop(shown);
+
+    let session = host.session("Complete").await;
+    told(&host.plays(&session).await, "r")
+}
+
+#[tokio::test]
+async fn t31_sizes_of_dockers_windows_are_in_the_recordings_of_what_is_shown_in_them_and_in_no_other() {
+    assert_eq!(resized("/exec/e1/start", "/exec/e1", "ExecResize").await, "100x40");
+    assert_eq!(
+        resized("/containers/web/attach?stream=1", "/containers/web", "ContainerResize").await,
+        "100x40"
+    );
+}

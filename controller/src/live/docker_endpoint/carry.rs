@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::ends::End;
 use super::execs::{Execs, MOST_ANSWER, Made};
 use super::record::{Counts, Visit};
+use super::resize::Resize;
 use super::{answer, raw};
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
@@ -64,6 +65,8 @@ pub(super) struct Carrier {
     pub visit: Visit,
     /// What is to be remembered by the id that the engine gives it.
     pub made: Option<(Made, Arc<Execs>)>,
+    /// What is to be recorded once the engine has done it.
+    pub resize: Option<Resize>,
     pub _share: Option<Share>,
 }
 
@@ -87,6 +90,9 @@ impl Carrier {
         let (code, end) = match begun {
             Ok(exchange) => {
                 let code = u16::try_from(exchange.answer.status).unwrap_or_default();
+                if let Some(resize) = self.resize.as_ref().filter(|_| (200..300).contains(&code)) {
+                    resize.record().await;
+                }
                 let end = if code == 101 {
                     self.converse(exchange, typing.take(), head).await
                 } else {

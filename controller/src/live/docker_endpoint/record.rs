@@ -12,10 +12,13 @@ use serde_json::{Value, json};
 
 use super::ends::End;
 use super::execs::Made;
+use super::resize;
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 use crate::audit::{Outcome as Ended, Sink, Ticket};
+use crate::live::Instance;
 use crate::live::recording::frames::Frames;
+use crate::live::recording::windows::Entered;
 use crate::live::recording::{self, Extent, Recorder};
 use crate::storage::audit::Record;
 
@@ -93,6 +96,7 @@ pub(super) struct Visit {
     audit: Sink,
     pub counts: Arc<Counts>,
     recorder: Option<Recorder>,
+    window: Option<Entered>,
     is_terminal: bool,
     frames: Mutex<Frames>,
 }
@@ -101,6 +105,7 @@ impl Visit {
     /// Records the beginning; 503 where that cannot be, so that nothing is done without a record.
     pub async fn open(
         server: &ApiServer,
+        instance: &Instance,
         request: &Request,
         ticket: Arc<Ticket>,
         extent: Extent,
@@ -111,6 +116,7 @@ impl Visit {
             audit,
             counts: Arc::default(),
             recorder: None,
+            window: None,
             is_terminal: request.route.shows_terminal(),
             frames: Mutex::default(),
         };
@@ -124,7 +130,10 @@ impl Visit {
         }
         let record = ticket.of_engine(told, None, Ended::Success, "");
         if extent > Extent::None {
-            visit.recorder = Some(Recorder::open(server, id, &record, extent).await?);
+            let recorder = Recorder::open(server, id, &record, extent).await?;
+            let window = resize::window(server, instance.uid, request);
+            visit.window = window.map(|window| server.live().windows().enter(window, recorder.sizes()));
+            visit.recorder = Some(recorder);
         }
         if !visit.audit.settle(record, true).await {
             return Err(Failure::unavailable(
@@ -176,6 +185,7 @@ impl Visit {
 
     /// Records the end: how the engine answered, and why it was over where not by itself.
     pub async fn close(self, code: u16, end: &End) {
+        drop(self.window);
         let Some(ticket) = self.ticket else { return };
         let count = |count: &AtomicU64| Value::from(count.load(Ordering::Relaxed));
         let mut told = BTreeMap::from([

@@ -78,6 +78,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// What the object is called of a container of that name.
+    pub fn name_of(&self, container: &str) -> String {
+        format!("{}_{container}", self.name)
+    }
+
     pub fn key(&self, sort: Sort, name: &Arc<str>) -> Key {
         Key { resource: sort.resource(), namespace: Arc::clone(&self.namespace), name: Arc::clone(name) }
     }
@@ -121,7 +126,7 @@ pub(super) fn uid(instance: InstanceUid, sort: Sort, id: &str) -> Uuid {
 pub(super) fn container(place: &Place, told: wire::Container, stale: Option<Timestamp>) -> Made {
     let uid = uid(place.instance, Sort::Containers, &told.id);
     let own = if is_name(&told.name) { told.name.clone() } else { cut(told.id.clone()) };
-    let name: Arc<str> = format!("{}_{own}", place.name).into();
+    let name: Arc<str> = place.name_of(&own).into();
     let project = told.labels.get(PROJECT).cloned().unwrap_or_default();
     let object = Container {
         metadata: metadata(place, &name, uid, Timestamp::from_second(told.created_at).ok(), &told.labels),

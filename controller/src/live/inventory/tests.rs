@@ -234,3 +234,24 @@ fn a_version_of_another_replica_is_none_of_this_one() {
     assert!(!here.inventories.has_given(there.began) || here.began == there.began);
     assert!(!here.inventories.has_given(Version(17)));
 }
+
+#[test]
+fn a_container_is_found_as_docker_finds_it() {
+    let world = World::new();
+    world.told(whole(vec![
+        container("aab1", "web", "running"),
+        container("aac2", "db", "running"),
+        container("web2", "aab", "running"),
+    ]));
+    let found = |called: &str| world.inventories.container(HOST, called);
+
+    for (called, id) in
+        [("web", "aab1"), ("aab1", "aab1"), ("aac", "aac2"), ("aab", "web2"), ("web2", "web2")]
+    {
+        assert_eq!(found(called).as_deref(), Some(id), "{called}");
+    }
+    for unclear in ["aa", "none", ""] {
+        assert_eq!(found(unclear), None, "{unclear}");
+    }
+    assert_eq!(world.inventories.container(InstanceUid(Uuid::nil()), "web"), None);
+}

@@ -17,6 +17,7 @@ pub struct Engines {
     archives: Mutex<Vec<(Vec<u8>, bool)>>,
     fails: Mutex<Option<LinkError>>,
     silent: Mutex<Vec<&'static str>>,
+    endless: Mutex<Vec<&'static str>>,
     answers: Mutex<HashMap<&'static str, (u32, String)>>,
 }
 
@@ -44,6 +45,11 @@ impl Engines {
     /// From now on engines answer that route like this.
     pub fn answer(&self, route: &'static str, status: u32, body: impl ToString) {
         self.answers.lock().insert(route, (status, body.to_string()));
+    }
+
+    /// From now on what engines say by that route has no end.
+    pub fn go_on(&self, route: &'static str) {
+        self.endless.lock().push(route);
     }
 
     /// From now on engines do not answer that route.
@@ -94,7 +100,9 @@ impl Engines {
         }
         let first = futures::stream::iter([Ok(Bytes::from(body))]);
         let bytes = match route.as_str() {
-            _ if is_upgrade => first.chain(futures::stream::pending()).boxed(),
+            route if is_upgrade || self.endless.lock().contains(&route) => {
+                first.chain(futures::stream::pending()).boxed()
+            }
             "SystemEvents" | "ContainerLogs" | "ContainerAttach" => {
                 first.chain(futures::stream::pending()).boxed()
             }
