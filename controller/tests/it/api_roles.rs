@@ -4,7 +4,7 @@ use gantry_controller::apiserver;
 use gantry_controller::bootstrap::bootstrap;
 use serde_json::{Value, json};
 
-use crate::world::api::Answer;
+use crate::world::api::{Answer, SECRETS};
 use crate::world::people::{RBAC, binding, started};
 
 /// By every way there is to write a role or a binding.
@@ -164,6 +164,34 @@ async fn roles_and_bindings_are_checked_as_kubernetes_does() {
     422 RoleBinding.rbac.authorization.k8s.io "x" is invalid: subjects[0].apiGroup: Unsupported value: "x": supported values: "rbac.authorization.k8s.io"
     422 ClusterRoleBinding.rbac.authorization.k8s.io "cluster-admin" is invalid: roleRef: Invalid value: cannot change roleRef
     "#);
+}
+
+#[tokio::test]
+async fn t08_an_agents_role_reads_instances_and_nobody_has_it_from_the_start() {
+    let api = started().await;
+    api.bind("gantry-agent", "script").await;
+    let script = api.person("script", &[]);
+    let agents = ["system:gantry:agents", "gantry:agents"]
+        .map(|group| api.person("gantry:agent:default:nuc-01", &[group]));
+    let instances = "/apis/gantry.dev/v1alpha1/namespaces/default/dockerinstances";
+
+    assert_eq!(script.get(instances).await.code, 200);
+    for (path, body) in [
+        (SECRETS, json!({"metadata": {"name": "s"}})),
+        (instances, json!({"metadata": {"name": "nuc-02"}, "spec": {}})),
+        ("/api/v1/namespaces/default/events", json!({"metadata": {"name": "e"}})),
+    ] {
+        assert_eq!(script.post(path, &body).await.code, 403, "{path}");
+        for agent in &agents {
+            assert_eq!(
+                (agent.get(path).await.code, agent.post(path, &body).await.code),
+                (403, 403),
+                "{path}"
+            );
+        }
+    }
+    assert_eq!(script.get(SECRETS).await.code, 403);
+    assert_eq!(script.merge(&format!("{instances}/x/status"), &json!({"status": {}})).await.code, 403);
 }
 
 #[tokio::test]
