@@ -91,6 +91,7 @@ impl AppError {
             | Self::Key(KeyError::State(error))
             | Self::Certificate(CertificateError::State(error)) => error.hint(),
             Self::Enroll(error) => error.hint(),
+            Self::Telemetry(error) => return error.hint(),
             Self::DockerHost(..) => "a Docker host looks like unix:///var/run/docker.sock or tcp://HOST:2375",
             Self::Listen(..) => "stop what listens there, or choose another address with `--metrics-listen`",
             Self::JournalDirectory(_) => "the state directory must be writable and the agent's own",
@@ -104,7 +105,8 @@ impl AppError {
 
 /// Runs until `stop`, then stops cleanly: first the link, then operations and journal, then the traces.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
-    let traces = traces::install(config.log_format, config.otlp_endpoint.as_deref())?;
+    let (endpoint, ca_file) = (config.otlp_endpoint.as_deref(), config.otlp_ca_file.as_deref());
+    let traces = traces::install(config.log_format, endpoint, ca_file)?;
     let outcome = stop.run_until_cancelled(Box::pin(prepare(&config))).await;
     let outcome = match outcome {
         None => Ok(()),

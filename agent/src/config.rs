@@ -88,9 +88,13 @@ struct Settings {
     #[arg(long, env = "GANTRY_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 
-    /// Send traces to this OTLP gRPC endpoint, `http://host:4317`. Off where absent.
+    /// Send traces to this OTLP gRPC endpoint, `https://host:4317`, or `http://…` for one that is reached safely otherwise. Off where absent.
     #[arg(long, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
+
+    /// Trust the certificates in this file (PEM) there, instead of those that this machine trusts.
+    #[arg(long, env = "GANTRY_OTLP_CA_FILE", value_name = "FILE")]
+    otlp_ca_file: Option<PathBuf>,
 }
 
 /// What the agent runs with.
@@ -124,6 +128,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where traces go.
     pub otlp_endpoint: Option<String>,
+    /// Whose certificates are trusted there.
+    pub otlp_ca_file: Option<PathBuf>,
 }
 
 /// How to reach the controller.
@@ -241,6 +247,7 @@ impl Settings {
             metrics_listen: self.metrics_listen.or(below.metrics_listen),
             log_format: self.log_format.or(below.log_format),
             otlp_endpoint: self.otlp_endpoint.or(below.otlp_endpoint),
+            otlp_ca_file: self.otlp_ca_file.or(below.otlp_ca_file),
         }
     }
 
@@ -275,6 +282,7 @@ impl Settings {
             metrics_listen: self.metrics_listen,
             log_format: self.log_format.unwrap_or_default(),
             otlp_endpoint: self.otlp_endpoint,
+            otlp_ca_file: self.otlp_ca_file,
         })
     }
 }

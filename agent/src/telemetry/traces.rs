@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{KeyValue, global};
-use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::WithTonicConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -14,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use super::collector::{self, CollectorError};
 use crate::config::LogFormat;
 
 /// Keeps the exporter; [`Traces::flush`] sends what is left.
@@ -26,15 +28,32 @@ pub enum TelemetryError {
     /// The exporter.
     #[error("traces cannot be exported")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The way to the collector.
+    #[error("traces cannot be sent")]
+    Collector(#[from] CollectorError),
     /// Somebody was first.
     #[error("the log is set up already")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
 }
 
+impl TelemetryError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Collector(error) => Some(error.hint()),
+            Self::Exporter(_) | Self::Installed(_) => None,
+        }
+    }
+}
+
 /// Installs the log format and, with an endpoint, the exporter. Must run inside the runtime, once.
 ///
 /// The filter is `RUST_LOG`, else `info`.
-pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> Result<Traces, TelemetryError> {
+pub fn install(
+    format: LogFormat,
+    otlp_endpoint: Option<&str>,
+    otlp_ca_file: Option<&Path>,
+) -> Result<Traces, TelemetryError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,h2=warn"));
     let text = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
@@ -48,7 +67,7 @@ pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> Result<Traces,
         lines.json().flatten_event(true).boxed()
     };
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let provider = otlp_endpoint.map(provider).transpose()?;
+    let provider = otlp_endpoint.map(|endpoint| provider(endpoint, otlp_ca_file)).transpose()?;
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("gantry-agent")));
@@ -56,9 +75,9 @@ pub fn install(format: LogFormat, otlp_endpoint: Option<&str>) -> Result<Traces,
     Ok(Traces(provider))
 }
 
-fn provider(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter =
-        opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+pub(super) fn provider(endpoint: &str, ca_file: Option<&Path>) -> Result<SdkTracerProvider, TelemetryError> {
+    let channel = collector::channel(endpoint, ca_file)?;
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_channel(channel).build()?;
     let resource = Resource::builder()
         .with_service_name("gantry-agent")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
