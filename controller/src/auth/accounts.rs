@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::Caller;
 use super::tokens::{Bound, Claims, Reference, Refusal, Tokens};
+use super::{Caller, Rights};
 use crate::clock::SharedClock;
 use crate::storage::{Key, Object, Resource, Store};
 
@@ -79,6 +79,10 @@ impl Accounts {
         &self.tokens
     }
 
+    pub(super) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.store
     }
@@ -138,6 +142,8 @@ enum Right {
     Account { accounts: Accounts, claims: Arc<Claims> },
     /// Up to that second.
     Until { ends: i64, clock: SharedClock },
+    /// While there is no administrator but who starts it all.
+    FirstAdmin(Rights),
 }
 
 impl Tenure {
@@ -146,17 +152,24 @@ impl Tenure {
         Self(Right::Until { ends, clock })
     }
 
-    /// Returns soon after the token has ended, or the account or the Secret is gone.
+    /// That of the first administrator's token.
+    pub(super) fn first_admin(rights: Rights) -> Self {
+        Self(Right::FirstAdmin(rights))
+    }
+
+    /// Returns soon after the token or the certificate has ended, or the account or the Secret is gone.
     pub async fn ended(&self) {
         while self.lasts() {
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    fn lasts(&self) -> bool {
+    /// True if it has not ended yet.
+    pub(super) fn lasts(&self) -> bool {
         match &self.0 {
             Right::Account { accounts, claims } => accounts.stands(claims).is_ok(),
             Right::Until { ends, clock } => clock.now().as_second() < *ends,
+            Right::FirstAdmin(rights) => !rights.has_admin(),
         }
     }
 }

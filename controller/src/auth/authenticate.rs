@@ -139,14 +139,19 @@ impl Authenticator {
                 _ => (Credentials::Refused, None),
             };
         }
-        let credentials = match peer {
-            Some(Peer::User { name, groups }) => {
-                Credentials::Proven(Caller::authenticated(name, groups.iter().map(String::as_str)))
+        match peer {
+            Some(Peer::User { name, groups, expires_at }) => {
+                // TLS looked at it when the connection was opened, which may be long ago.
+                let tenure = Tenure::until(*expires_at, self.accounts.clock().clone());
+                if !tenure.lasts() {
+                    return (Credentials::Refused, None);
+                }
+                let caller = Caller::authenticated(name, groups.iter().map(String::as_str));
+                (Credentials::Proven(caller), Some(tenure))
             }
-            Some(Peer::Agent(_)) => Credentials::Refused,
-            None => Credentials::None,
-        };
-        (credentials, None)
+            Some(Peer::Agent(_)) => (Credentials::Refused, None),
+            None => (Credentials::None, None),
+        }
     }
 
     /// The admin's, by its hash, until there is an administrator of another kind; what names a configured issuer, by that one alone; anything else as of a ServiceAccount.
@@ -157,7 +162,7 @@ impl Authenticator {
                 return (Credentials::Refused, None);
             }
             let admin = Caller::authenticated("gantry-admin", [ADMIN_GROUP]);
-            return (Credentials::Proven(admin), None);
+            return (Credentials::Proven(admin), Some(Tenure::first_admin(self.rights.clone())));
         }
         if let Some(known) = self.issuers.bearer(token).await {
             return match known {
@@ -188,8 +193,12 @@ impl Authenticator {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+    use tokio::time::timeout;
+
     use super::*;
     use crate::auth::world::{ADMIN_TOKEN, World};
+    use crate::clock::Clock as _;
     use crate::gateway::link::InstanceUid;
     use crate::pki::AgentIdentity;
 
@@ -197,6 +206,33 @@ mod tests {
         let value = token.map(|token| format!("Bearer {token}").parse().expect("a header"));
         let headers = HeaderMap::from_iter(value.map(|value| (header::AUTHORIZATION, value)));
         world.authenticator().authenticate(peer, &headers).await.0
+    }
+
+    /// Somebody whose certificate lasts that much longer.
+    fn user(world: &World, longer: SignedDuration) -> Peer {
+        let expires_at = (world.clock.now() + longer).as_second();
+        Peer::User { name: "ada".into(), groups: vec![ADMIN_GROUP.into()], expires_at }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t11_what_a_certificate_or_the_first_administrators_token_has_opened_ends_with_it() {
+        let world = World::new().await;
+        let soon = Duration::from_secs(5);
+        let peer = user(&world, SignedDuration::from_hours(1));
+        let authenticator = world.authenticator();
+        let (_, by_certificate) = authenticator.authenticate(Some(&peer), &HeaderMap::new()).await;
+        let (_, by_token) = authenticator.bearer(ADMIN_TOKEN).await;
+        let (by_certificate, by_token) = (by_certificate.expect("it ends"), by_token.expect("it ends"));
+        assert!(timeout(soon, by_certificate.ended()).await.is_err(), "it goes on");
+        assert!(timeout(soon, by_token.ended()).await.is_err(), "it goes on");
+
+        world.clock.forward(SignedDuration::from_hours(1));
+        world.bind("cluster-admin", "User", "ada").await;
+
+        assert!(timeout(soon, by_certificate.ended()).await.is_ok());
+        assert!(timeout(soon, by_token.ended()).await.is_ok());
+        // On a connection that is older than that, too.
+        assert_eq!(shown(&world, Some(&peer), None).await, Credentials::Refused);
     }
 
     #[tokio::test]
@@ -252,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_token_is_not_mended_by_a_good_certificate() {
         let world = World::new().await;
-        let peer = Peer::User { name: "ada".into(), groups: vec![ADMIN_GROUP.into()] };
+        let peer = user(&world, SignedDuration::from_hours(1));
 
         assert_eq!(shown(&world, Some(&peer), Some("wrong")).await, Credentials::Refused);
         assert!(matches!(shown(&world, Some(&peer), None).await, Credentials::Proven(_)));

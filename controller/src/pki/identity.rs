@@ -19,6 +19,8 @@ pub enum Peer {
         name: String,
         /// Organisations.
         groups: Vec<String>,
+        /// When the certificate ends, seconds since 1970.
+        expires_at: i64,
     },
     /// An agent.
     Agent(AgentIdentity),
@@ -54,7 +56,8 @@ pub(super) fn peer(
     let organizations = parsed.subject().iter_organization().filter_map(|name| name.as_str().ok());
     if is_issued_by(users) {
         let groups = organizations.map(str::to_owned).collect();
-        return Some(Peer::User { name: common_name.to_owned(), groups });
+        let expires_at = parsed.validity().not_after.timestamp();
+        return Some(Peer::User { name: common_name.to_owned(), groups, expires_at });
     }
     if !is_issued_by(agents) || !organizations.into_iter().any(|name| name == AGENT_ORGANIZATION) {
         return None;

@@ -185,7 +185,9 @@ fn the_admins_kubeconfig_is_read_by_kube() {
     let user = config.auth_infos.first().and_then(|user| user.auth_info.as_ref()).expect("a user");
     let certificate = STANDARD.decode(user.client_certificate_data.as_ref().expect("data")).expect("base64");
     let peer = pki.peer(&[der(&String::from_utf8(certificate).expect("PEM"))]);
-    assert_eq!(peer, Some(Peer::User { name: "gantry-admin".into(), groups: vec![ADMIN_GROUP.into()] }));
+    let Some(Peer::User { name, groups, expires_at }) = peer else { panic!("{peer:?}") };
+    assert_eq!((name.as_str(), groups), ("gantry-admin", vec![ADMIN_GROUP.to_owned()]));
+    assert!(expires_at > now().as_second(), "{expires_at}");
 }
 
 #[test]
