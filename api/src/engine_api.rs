@@ -136,6 +136,10 @@ impl Request {
         if self.route.id == "ContainerTop" && self.query("ps_args").is_some() {
             rights.push(Right::Environment);
         }
+        // Whoever attaches with the log sees what was written before.
+        if self.route.id == "ContainerAttach" && self.query("logs") == Some("1") {
+            rights.push(Right::Logs);
+        }
         rights
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use gantry_controller::auth::Caller;
+use http::Request;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -78,6 +80,12 @@ fn kinds() -> Vec<Kind> {
             "POST docker/containers/web/attach?stream=1",
             HIJACK,
             &["create dockerinstances/attach"],
+            Hears::Words,
+        ),
+        kind(
+            "POST docker/containers/web/attach?stream=1&logs=1",
+            HIJACK,
+            &["create dockerinstances/attach", "get dockerinstances/logs"],
             Hears::Words,
         ),
         kind("POST docker/exec/e1/start", HIJACK, &["create dockerinstances/exec"], Hears::Words),
@@ -235,4 +243,25 @@ async fn t11_every_kind_of_stream_ends_when_any_right_that_was_asked_for_it_is_l
     let reasons: Vec<&Value> =
         denied.body["items"].as_array().expect("a list").iter().map(|event| &event["reason"]).collect();
     assert!(reasons.contains(&&json!("RightLost")), "{reasons:?}");
+}
+
+/// What was written before is a right of its own, by whatever it is shown.
+#[tokio::test]
+async fn t07_whoever_attaches_with_the_log_needs_the_right_to_that() {
+    let host = Host::of(started().await).await;
+    let rules =
+        json!([{"apiGroups": ["gantry.dev"], "resources": ["dockerinstances/attach"], "verbs": ["create"]}]);
+    host.api.make_role("attaches", rules).await;
+    host.api.bind("attaches", "eve").await;
+    let eve = host.api.person("eve", &[]);
+    let attach = async |query: &str| {
+        let path = format!("{INSTANCES}/nuc-01/docker/containers/web/attach?{query}");
+        eve.open(Request::post(path).body(Body::empty()).expect("a request")).await.status().as_u16()
+    };
+
+    for query in ["logs=1", "logs=true", "logs=True", "stream=1&logs=1"] {
+        assert_eq!(attach(query).await, 403, "{query}");
+    }
+    assert_eq!(host.agents.engines.routes(), Vec::<String>::new());
+    assert_eq!(attach("stream=1&logs=0").await, 200);
 }
