@@ -22,7 +22,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// For a request that has just come.
 pub(super) fn ticket(server: &ApiServer, id: Uuid, attributes: &Attributes, parts: &Parts) -> Ticket {
-    let Attributes { verb, group, plural, subresource, namespace, name, path } = attributes;
+    let Attributes { verb, group, plural, subresource, namespace, name, container, path } = attributes;
     let text = |name: HeaderName| {
         let value =
             parts.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -45,7 +45,11 @@ pub(super) fn ticket(server: &ApiServer, id: Uuid, attributes: &Attributes, part
             .any(|kind| kind.is_question && kind.plural == *plural && kind.group == *group),
         is_dry_run: Params::read(&parts.uri).is_ok_and(|params| params.is_dry_run()),
     };
-    Ticket::new(id, server.clock.now(), asked, parts.extensions.get::<Caller>().cloned())
+    let ticket = Ticket::new(id, server.clock.now(), asked, parts.extensions.get::<Caller>().cloned());
+    if !container.is_empty() {
+        ticket.is_in(container);
+    }
+    ticket
 }
 
 fn source(server: &ApiServer, parts: &Parts) -> Option<std::net::IpAddr> {

@@ -150,6 +150,8 @@ pub(super) struct Attributes {
     pub namespace: String,
     /// Also of a collection of which one name is asked for.
     pub name: String,
+    /// Of an instance, where the path names one. Rights are those on the instance; the record of who has none says what it was about.
+    pub container: String,
     pub path: String,
 }
 
@@ -177,7 +179,9 @@ impl Attributes {
             let mut found = params.iter().flatten().filter(|(name, _)| *name == wanted);
             found.next().map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
-        let matched = parts.extensions.get::<MatchedPath>().and_then(|path| TARGETS.get(path.as_str()));
+        let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+        let container = if route.contains("/containers/{object}") { param("object") } else { String::new() };
+        let matched = TARGETS.get(route);
         let path = parts.uri.path().to_owned();
         let Some((kind, subresource, right)) = matched else {
             return Ok(Self { verb: verb(&parts.method, &parts.uri, false, false), path, ..Self::default() });
@@ -203,6 +207,7 @@ impl Attributes {
             // A Namespace is in itself, so that a right in a namespace can be one to it.
             namespace: if kind.kind == "Namespace" { name.clone() } else { param("namespace") },
             name,
+            container,
             path,
         })
     }
@@ -228,7 +233,7 @@ impl Attributes {
             subresource: Cow::Borrowed(right.subresource()),
             namespace: instance.namespace.to_string(),
             name: instance.name.to_string(),
-            path: String::new(),
+            ..Self::default()
         }
     }
 

@@ -229,6 +229,12 @@ impl Ticket {
         Some(record(self.id, &self.asked.namespace, event))
     }
 
+    /// Which container of an instance it is about, as the path calls it.
+    pub fn is_in(&self, container: &str) {
+        let container = Record::column(container).into();
+        self.seen.lock().subject.parameters.insert("container".to_owned(), container);
+    }
+
     /// Which instance it is about, where the path does not say.
     pub fn is_about(&self, instance: &str) {
         instance.clone_into(&mut self.seen.lock().subject.instance);

@@ -242,6 +242,7 @@ async fn t13a_get_list_and_watch_on_everything_open_no_terminal() {
     assert_eq!(host.looks().sent.load(Ordering::SeqCst), 0);
     let denied = &recorded(&host, "container_exec", 2).await[0];
     assert_eq!((&denied["outcome"], &denied["user"]), (&json!("denied"), &json!("rita")));
+    assert_eq!(denied["parameters"], json!({"container": "web"}));
 }
 
 /// t13, t14: whoever asks, and by whatever the container is called.
