@@ -6,6 +6,7 @@
 //! | [`Operation`](v1alpha1::Operation) | whoever wants one action done; immutable but `cancel` and `abandon` | the operation reconciler |
 //! | [`Registry`](v1alpha1::Registry) | people and GitOps | the registry reconciler |
 //! | [`Container`](v1alpha1::Container), [`Image`](v1alpha1::Image), [`Network`](v1alpha1::Network), [`Volume`](v1alpha1::Volume), read only | nobody: an agent tells of them, and nothing is stored | |
+//! | [`PodMetrics`](metrics::PodMetrics), [`NodeMetrics`](metrics::NodeMetrics), read only | nobody: hosts are asked when somebody looks | |
 //! | [`Policy`](v1alpha1::Policy), [`ClusterPolicy`](v1alpha1::ClusterPolicy) | people and GitOps | nobody: they have none |
 //! | [`AuditEvent`](v1alpha1::AuditEvent), read only | the controller, of each request; it has no status | |
 //! | [`TerminalSession`](v1alpha1::TerminalSession), read only | the controller, of each terminal that is recorded | |
@@ -24,6 +25,8 @@ pub mod enrollment;
 pub mod names;
 pub mod yaml;
 
+#[cfg(feature = "resources")]
+pub mod metrics;
 #[cfg(feature = "resources")]
 pub mod schemas;
 #[cfg(feature = "resources")]

@@ -39,6 +39,7 @@ pub mod recording;
 pub mod routes;
 mod stats;
 mod terminal;
+mod usage;
 mod visit;
 
 use docker_endpoint::Execs;
@@ -47,6 +48,7 @@ use inventory::{Inventories, Sort};
 use recording::Extent;
 use recording::windows::Windows;
 use routes::Does;
+pub(crate) use usage::usage;
 use visit::Rooms;
 
 /// The way to the agents, known once there is a gateway, what they told, and who looks into containers now.

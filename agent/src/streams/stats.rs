@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tonic::Status;
 
 use super::{Answer, Streaming, broken, invalid, refused, room};
+use crate::docker::DockerError;
 use crate::docker::streams::{Pieces, StreamFacts};
 use crate::operations::Refusal;
 
@@ -22,27 +23,30 @@ const LONGEST_LINE: usize = 1 << 20;
 impl Streaming {
     /// Opens the figures of some containers.
     pub async fn stats(&self, request: StatsRequest) -> Result<Answer<StatsSample>, Refusal> {
-        let StatsRequest { containers, once } = request;
+        let StatsRequest { containers, once, present_only } = request;
         if containers.is_empty() || containers.len() > MOST_CONTAINERS {
             return Err(invalid(format!("figures are of 1 to {MOST_CONTAINERS} containers at once")));
         }
         let permit = room(&self.figures, u32::try_from(containers.len()).unwrap_or(u32::MAX), "figures")?;
         let opened = futures::stream::iter(containers.into_iter().map(|container| async {
             let engine = Arc::clone(&self.engine);
-            let facts = engine.find(&container).await.map_err(refused)?;
+            let facts = match engine.find(&container).await {
+                Err(DockerError::NoSuchTarget(_)) if present_only => return Ok(None),
+                found => found.map_err(refused)?,
+            };
             // Docker answers `once` when it has looked twice, which is not waited for here.
             let id = facts.id.clone();
             let pieces = async move { engine.stats(&id, once).await };
             let pieces = futures::stream::once(pieces).map(|opened| opened.unwrap_or_else(failed)).flatten();
-            Ok(lines(pieces.boxed()).filter_map(move |line| {
+            Ok(Some(lines(pieces.boxed()).filter_map(move |line| {
                 let sample = line.and_then(|line| sample(&container, &facts, &line)).transpose();
                 async { sample }
-            }))
+            })))
         }));
         let opened: Vec<Result<_, Refusal>> = opened.buffered(16).collect().await;
         let mut all: SelectAll<BoxStream<'static, Result<StatsSample, Status>>> = SelectAll::new();
         for one in opened {
-            all.push(one?.boxed());
+            all.extend(one?.map(|stream| stream.boxed()));
         }
         Ok(all
             .map(move |sample| {
@@ -53,7 +57,7 @@ impl Streaming {
     }
 }
 
-fn failed(error: crate::docker::DockerError) -> Pieces {
+fn failed(error: DockerError) -> Pieces {
     futures::stream::once(async { Err(error) }).boxed()
 }
 
@@ -77,7 +81,7 @@ fn lines(pieces: Pieces) -> BoxStream<'static, Result<BytesMut, Status>> {
                         (None, BytesMut::new()),
                     ));
                 }
-                Some(Err(crate::docker::DockerError::Refused { status: 404, .. })) => return None,
+                Some(Err(DockerError::Refused { status: 404, .. })) => return None,
                 Some(Err(error)) => return Some((Err(broken(error)), (None, BytesMut::new()))),
                 None if held.is_empty() => return None,
                 None => return Some((Ok(held.split()), (None, BytesMut::new()))),

@@ -9,7 +9,8 @@ use crate::live_daemon::{LiveDaemon, WEB};
 use crate::logs::{limits, streaming};
 
 fn of(containers: &[&str], once: bool) -> StatsRequest {
-    StatsRequest { containers: containers.iter().map(ToString::to_string).collect(), once }
+    let containers = containers.iter().map(ToString::to_string).collect();
+    StatsRequest { containers, once, present_only: false }
 }
 
 #[tokio::test]
@@ -47,4 +48,18 @@ async fn one_container_that_is_not_there_refuses_them_all() {
     );
     assert_eq!((none.code, many.code), (Code::InvalidArgument, Code::InvalidArgument));
     assert!(daemon.asked().is_empty());
+}
+
+#[tokio::test]
+async fn those_that_are_there_are_told_of_where_the_others_are_not_asked_for_at_all_costs() {
+    let daemon = LiveDaemon::start();
+    daemon.change(|web| web.figures = vec![json!({"read": "2026-05-01T10:00:00Z"})]);
+    let streaming = streaming(&daemon, Policy::Observe, limits());
+
+    let present_only = |containers: &[&str]| StatsRequest { present_only: true, ..of(containers, true) };
+    let some = streaming.stats(present_only(&["other", "web"])).await.unwrap();
+    let none = streaming.stats(present_only(&["other"])).await.unwrap();
+
+    let some: Vec<_> = some.map(|sample| sample.unwrap().container).collect().await;
+    assert_eq!((some, none.count().await), (vec!["web".to_owned()], 0));
 }

@@ -38,7 +38,7 @@ pub(crate) struct Page {
 }
 
 /// One object.
-pub(super) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes) -> Outcome<Response> {
+pub(crate) fn object(call: &Call, now: Timestamp, code: StatusCode, json: Bytes) -> Outcome<Response> {
     let body = match call.format {
         Format::Whole => match call.kind.shown(&json).map_err(broken)? {
             Cow::Borrowed(_) => json,

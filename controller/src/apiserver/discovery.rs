@@ -108,6 +108,7 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
         Kind { is_question: true, .. } => &["create"],
         Kind { is_record: true, .. } if kind.plural == SESSIONS => &["get", "list"],
         Kind { is_record: true, .. } => &["list"],
+        Kind { is_measured: true, .. } => &["get", "list"],
         Kind { is_live: true, .. } => &["get", "list", "watch"],
         _ => &VERBS,
     }

@@ -65,6 +65,8 @@ pub struct Kind {
     pub is_record: bool,
     /// Nobody writes it: agents tell of it, and it is in memory only.
     pub is_live: bool,
+    /// Nobody writes it: agents are asked when somebody looks, and it is kept nowhere.
+    pub is_measured: bool,
 }
 
 /// One printer column.
@@ -171,7 +173,10 @@ pub(super) fn token_request() -> &'static Kind {
 
 /// Those whose objects the store has in their own form.
 pub fn stored() -> impl Iterator<Item = &'static Kind> {
-    all().iter().filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record && !kind.is_live)
+    all()
+        .iter()
+        .filter(|kind| kind.view.is_none() && !kind.is_question && !kind.is_record)
+        .filter(|kind| !kind.is_live && !kind.is_measured)
 }
 
 /// Selectable fields of every kind, for the store.
@@ -214,6 +219,7 @@ fn custom<T: CustomResourceExt + DeserializeOwned>() -> Option<Kind> {
         is_question: false,
         is_record: false,
         is_live: false,
+        is_measured: false,
     })
 }
 
@@ -390,6 +396,7 @@ fn named<T: JsonSchema + DeserializeOwned>(
         is_question: false,
         is_record: false,
         is_live: false,
+        is_measured: false,
     }
 }
 

@@ -62,7 +62,7 @@ fn served(kind: &Kind) -> Served {
         has_status: kind.has_status,
         is_question: kind.is_question,
         is_record: kind.is_record,
-        is_live: kind.is_live,
+        is_live: kind.is_live || kind.is_measured,
         posted: token.into_iter().collect(),
         schema: kind.schema.document().clone(),
     }

@@ -136,6 +136,9 @@ fn routes_of(kind: &'static Kind) -> Vec<Route> {
         return routes;
     }
     add(Method::GET, &object, Verb::Get, None);
+    if kind.is_measured {
+        return routes;
+    }
     if kind.is_live {
         routes.extend(live::routes::of(kind).into_iter().map(|look| of_agent(&object, kind, look)));
         return routes;
@@ -243,7 +246,7 @@ async fn serve(
         return live::serve(server, does, param("object"), call, parts, body).await;
     }
     if route.verb == Verb::List && call.params.is_set("watch") {
-        if route.kind.is_record {
+        if route.kind.is_record || route.kind.is_measured {
             return Err(Failure::method_not_allowed());
         }
         let share = match parts.extensions.get::<InProcess>() {
@@ -265,11 +268,14 @@ async fn serve(
             Verb::Get | Verb::List => {
                 let _share = match parts.extensions.get::<InProcess>() {
                     Some(InProcess) => None,
+                    // Hosts take their time, and others' lists do not wait for them.
+                    None if route.kind.is_measured => Some(server.limits.of_watch()?),
                     None if route.kind.is_record => Some(server.limits.of_audit_page().await?),
                     None if route.verb == Verb::Get => Some(server.limits.of_get().await?),
                     None => Some(server.limits.of_list().await?),
                 };
                 match route.verb {
+                    _ if route.kind.is_measured => live::usage(server, &call).await,
                     Verb::Get if route.subresource == Some(RECORDING) => {
                         verbs::play(server, &call, standing(&parts)?).await
                     }

@@ -148,6 +148,7 @@ fn viewer() -> Vec<PolicyRule> {
         ),
         rule(CORE, &["configmaps", "events", "namespaces", "nodes", "pods", "serviceaccounts"], READ),
         rule(CORE, &["pods/log"], &["get"]),
+        rule("metrics.k8s.io", &["nodes", "pods"], &["get", "list"]),
         rule("events.k8s.io", &["events"], READ),
         rule("coordination.k8s.io", &["leases"], READ),
     ];

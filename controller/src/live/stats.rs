@@ -42,7 +42,7 @@ pub(crate) async fn stats(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response
     let streams = params.is_set("stream") || params.is_set("follow");
     let is_one = !ask.object.is_empty();
     let visit = Visit::open(server, &ask, Kind::Figures, &[]).await?;
-    let request = StatsRequest { containers, once: !streams };
+    let request = StatsRequest { containers, once: !streams, present_only: false };
     let link = server.live().link()?;
     let samples = link.stats(ask.instance.uid, request).await.map_err(|error| ask.instance.failed(error))?;
     if !streams {

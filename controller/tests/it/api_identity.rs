@@ -232,6 +232,19 @@ async fn reviews_say_what_the_authoriser_would() {
       },
       {
         "apiGroups": [
+          "metrics.k8s.io"
+        ],
+        "resources": [
+          "nodes",
+          "pods"
+        ],
+        "verbs": [
+          "get",
+          "list"
+        ]
+      },
+      {
+        "apiGroups": [
           "events.k8s.io"
         ],
         "resources": [

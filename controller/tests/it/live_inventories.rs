@@ -353,3 +353,90 @@ async fn a_host_is_a_node_as_long_as_there_is_such_an_instance() {
     world.until(nodes, |_, body| body["items"].as_array().is_some_and(|all| all.len() == 1)).await;
     assert!(!world.api.live.inventories().knows(away));
 }
+
+const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
+
+#[tokio::test]
+async fn what_pods_and_nodes_use_is_told_of_what_runs_where_it_can_be_heard() {
+    let world = World::new().await;
+    let containers =
+        [("web", "running"), ("shop", "paused"), ("old", "exited"), ("gone", "running"), ("late", "running")];
+    world.host("nuc-01", containers.map(|(name, state)| container(name, state, 1)).into()).await;
+    let lost = world.host("nuc-02", vec![container("web", "running", 4)]).await;
+    world.host("empty", vec![]).await;
+    world.agents.leave(lost);
+    world.until(&format!("{PODS}/nuc-02_web"), |_, body| body["status"]["reason"] == "NodeLost").await;
+
+    let pods = world.api.get(&format!("{METRICS}/namespaces/default/pods")).await;
+    assert_eq!(
+        (names(&pods.body), &pods.body["kind"]),
+        (vec!["nuc-01_shop", "nuc-01_web"], &json!("PodMetricsList"))
+    );
+    let one = json!({"name": "shop", "usage": {"cpu": "250000000n", "memory": "1048576"}});
+    assert_eq!(
+        (&pods.body["items"][0]["containers"], &pods.body["items"][0]["window"]),
+        (&json!([one]), &json!("1s"))
+    );
+    assert_eq!(
+        pods.headers["warning"],
+        "299 - \"1 nodes do not tell what is used there now, so it is not listed: nuc-02\""
+    );
+    let nodes = world.api.get(&format!("{METRICS}/nodes")).await;
+    assert_eq!(names(&nodes.body), ["empty", "nuc-01"]);
+    assert!(nodes.headers.contains_key("warning"));
+    let node = world.api.get(&format!("{METRICS}/nodes/nuc-01")).await.body;
+    assert_eq!(
+        (&node["kind"], &node["usage"]),
+        (&json!("NodeMetrics"), &json!({"cpu": "500000000n", "memory": "2097152"}))
+    );
+
+    let said = [
+        format!("{METRICS}/namespaces/default/pods/nuc-01_old"),
+        format!("{METRICS}/namespaces/default/pods/nuc-02_web"),
+        format!("{METRICS}/namespaces/default/pods/none"),
+        format!("{METRICS}/nodes/nuc-02"),
+        format!("{METRICS}/nodes?watch=1"),
+    ];
+    let mut messages = Vec::new();
+    for path in said {
+        messages.push(world.api.get(&path).await.message());
+    }
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    404 pods.metrics.k8s.io "nuc-01_old" not found
+    404 pods.metrics.k8s.io "nuc-02_web" not found: node "nuc-02" does not tell what is used there now
+    404 pods.metrics.k8s.io "none" not found
+    404 nodes.metrics.k8s.io "nuc-02" not found: node "nuc-02" does not tell what is used there now
+    405 the server does not allow this method on the requested resource
+    "#);
+}
+
+#[tokio::test]
+async fn figures_are_selected_printed_and_read_only_as_their_pods_are() {
+    let world = World::new().await;
+    let bare = Container { labels: BTreeMap::new(), ..container("cache", "running", 2) };
+    world.host("nuc-01", vec![container("web", "running", 1), bare]).await;
+    world.host("nuc-02", vec![container("db", "running", 3)]).await;
+
+    for (query, expected) in [
+        ("pods?labelSelector=com.docker.compose.project%3Dshop", vec!["nuc-01_web", "nuc-02_db"]),
+        ("pods?fieldSelector=spec.nodeName%3Dnuc-02", vec!["nuc-02_db"]),
+        ("namespaces/other/pods", vec![]),
+        ("nodes?labelSelector=kubernetes.io%2Fhostname%3Dnuc-01", vec!["nuc-01"]),
+    ] {
+        assert_eq!(names(&world.api.get(&format!("{METRICS}/{query}")).await.body), expected, "{query}");
+    }
+    let table =
+        world.api.call(Method::GET, &format!("{METRICS}/namespaces/default/pods"), &[TABLE], "").await.body;
+    assert_eq!(table["rows"][0]["cells"], json!(["nuc-01_cache", "250000000n", "1048576", "1s"]));
+    let one = world.api.call(Method::GET, &format!("{METRICS}/nodes/nuc-01"), &[TABLE], "").await.body;
+    assert_eq!(one["rows"][0]["cells"], json!(["nuc-01", "500000000n", "2097152", "1s"]));
+    let discovered = world.api.get(METRICS).await.body;
+    assert_eq!(discovered["resources"][1]["verbs"], json!(["get", "list"]));
+    let described = world.api.get("/openapi/v3/apis/metrics.k8s.io/v1beta1").await;
+    assert_eq!(described.code, 200);
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+        for path in [format!("{METRICS}/nodes"), format!("{METRICS}/nodes/nuc-01")] {
+            assert_eq!(world.api.call(method.clone(), &path, &[], "{}").await.code, 405, "{method} {path}");
+        }
+    }
+}

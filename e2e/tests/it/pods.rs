@@ -7,6 +7,7 @@ use gantry_e2e::eventually;
 use gantry_e2e::kubectl::Kubectl;
 use gantry_e2e::process::Process;
 use gantry_e2e::world::World;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -114,5 +115,34 @@ async fn kubectl_copies_files_both_ways() -> anyhow::Result<()> {
     kubectl.run(["cp", "nuc-01_web:/copied", &path(&to)?]).await?;
 
     assert!(std::fs::read(to.join("deep/blob"))? == bytes);
+    Ok(())
+}
+
+#[tokio::test]
+async fn kubectl_top_shows_what_pods_and_nodes_use() -> anyhow::Result<()> {
+    let mut world = with_pod("while true; do :; done").await?;
+    let newest = world.kubectl();
+    let older = |version| newest.version(version).with_context(|| format!("kubectl {version}"));
+    let cpu = |line: &str| {
+        line.split_whitespace().nth(1).and_then(|cpu| cpu.strip_suffix('m')?.parse::<u64>().ok())
+    };
+    for kubectl in [newest.clone(), older("1.33")?, older("1.30")?, older("1.27")?] {
+        let pods = kubectl.run(["top", "pods", "-A", "--no-headers"]).await?;
+        let pod = pods.lines().find_map(|line| line.strip_prefix("default")).context(pods.clone())?;
+        assert!(pod.contains("nuc-01_web") && cpu(pod) > Some(10), "{pods}");
+        let nodes = kubectl.run(["top", "nodes", "--no-headers"]).await?;
+        assert!(nodes.starts_with("nuc-01 ") && cpu(&nodes) > Some(10) && nodes.contains('%'), "{nodes}");
+        let containers = kubectl.run(["top", "pod", "nuc-01_web", "--containers", "--no-headers"]).await?;
+        assert!(containers.contains("web") && containers.contains("Mi"), "{containers}");
+        let none = kubectl.feed(["top", "pods", "-l", "a=b"], "").await?;
+        assert!(none.as_ref().is_ok_and(|said| said.contains("No resources found")), "{none:?}");
+    }
+
+    world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGSTOP)?;
+    let silent = newest.feed(["top", "nodes"], "").await?;
+    world.host_mut("nuc-01")?.agent.process()?.signal(Signal::SIGCONT)?;
+    let is_told =
+        |said: &String| said.contains("metrics not available") && said.contains("1 nodes do not tell");
+    assert!(silent.as_ref().is_err_and(is_told), "{silent:?}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use gantry_api::metrics::{NodeMetrics, PodMetrics};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{Column, Kind, Shows, column, named, wide};
@@ -11,6 +12,9 @@ use crate::apiserver::view::PODS;
 const STATUS: &str = ".status.reason||.status.containerStatuses[0].state.waiting.reason||\
                       .status.containerStatuses[0].state.terminated.reason||.status.phase";
 
+/// Group of what `kubectl top` asks for.
+const METRICS: &str = "metrics.k8s.io";
+
 static IS_SERVED: OnceLock<bool> = OnceLock::new();
 
 /// Says whether they are served; once, before anything else asks for the kinds. They are where nobody says it.
@@ -19,7 +23,11 @@ pub fn serve_kubernetes_view(is_served: bool) {
 }
 
 pub(super) fn kinds() -> Vec<Kind> {
-    if *IS_SERVED.get_or_init(|| true) { vec![pods(), nodes()] } else { Vec::new() }
+    if *IS_SERVED.get_or_init(|| true) {
+        vec![pods(), nodes(), pod_metrics(), node_metrics()]
+    } else {
+        Vec::new()
+    }
 }
 
 fn pods() -> Kind {
@@ -36,6 +44,40 @@ fn pods() -> Kind {
     ];
     let pods = named::<Pod>("", "Pod", "pods", &["po"], columns, &["spec.nodeName", "status.phase"]);
     Kind { allows_unconditional_update: false, is_live: true, view: Some(&PODS), ..pods }
+}
+
+fn pod_metrics() -> Kind {
+    let columns = usage(".containers[0].usage");
+    measured(named::<PodMetrics>(
+        METRICS,
+        "PodMetrics",
+        "pods",
+        &[],
+        columns,
+        &["spec.nodeName", "status.phase"],
+    ))
+}
+
+fn node_metrics() -> Kind {
+    let kind = named::<NodeMetrics>(METRICS, "NodeMetrics", "nodes", &[], usage(".usage"), &[]);
+    Kind { namespaced: false, ..measured(kind) }
+}
+
+fn usage(of: &str) -> Vec<Column> {
+    vec![
+        column("CPU", "string", &format!("{of}.cpu"), "Processors."),
+        column(
+            "Memory",
+            "string",
+            &format!("{of}.memory"),
+            "Bytes, without the cache that can be given back.",
+        ),
+        column("Window", "string", ".window", "Over how long."),
+    ]
+}
+
+fn measured(kind: Kind) -> Kind {
+    Kind { version: "v1beta1".to_owned(), allows_unconditional_update: false, is_measured: true, ..kind }
 }
 
 fn nodes() -> Kind {
