@@ -128,6 +128,13 @@ impl ApiServer {
         Arc::new(Self { live: server.live.clone().recording(least), ..server })
     }
 
+    /// The same with archives of at most so many bytes, out of containers and into them.
+    #[must_use]
+    pub fn with_archives_up_to(self: Arc<Self>, limit: u64) -> Arc<Self> {
+        let server = Arc::unwrap_or_clone(self);
+        Arc::new(Self { live: server.live.clone().limiting_archives(limit), ..server })
+    }
+
     /// The way to the agents.
     pub fn live(&self) -> &Live {
         &self.live

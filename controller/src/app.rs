@@ -189,7 +189,7 @@ async fn serve(
     );
     let (outlets, carriers) = open_copies(config).await?;
     let api = api.with_audit(audit::Settings { trusted_proxies: config.trusted_proxies.clone(), outlets });
-    let api = api.with_recording(config.record_terminals);
+    let api = api.with_recording(config.record_terminals).with_archives_up_to(config.archive_limit);
     let router = apiserver::router(&api);
     bootstrap(&apiserver::client(&router, "startup")).await?;
 

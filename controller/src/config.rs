@@ -160,6 +160,11 @@ pub struct Config {
     #[arg(long, env = "GANTRY_RECORD_TERMINALS", value_enum, default_value_t = Extent::None)]
     pub record_terminals: Extent,
 
+    /// Longest archive that is copied out of a container or into one by the API, in bytes, or as `512Mi`, `4Gi`. Docker's own clients copy
+    /// through the Docker endpoint without a limit.
+    #[arg(long, env = "GANTRY_ARCHIVE_LIMIT", value_name = "BYTES", default_value = "4Gi", value_parser = parse_bytes)]
+    pub archive_limit: u64,
+
     /// Believe what proxies of this network, as `10.0.0.0/8`, say in `X-Forwarded-For` of whom they speak for; may be given several times.
     #[arg(
         long = "trusted-proxy",
@@ -282,6 +287,15 @@ fn parse_time_of_day(text: &str) -> Result<Time, String> {
     text.parse().map_err(|_| format!("`{text}` is not a time of the day as `02:00`"))
 }
 
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("", 0)];
+    let read = units.into_iter().find_map(|(unit, bits)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(1 << bits)
+    });
+    read.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not a size as `512Mi` or `4Gi`"))
+}
+
 fn parse_lifetime(text: &str) -> Result<SignedDuration, String> {
     let lifetime: SignedDuration =
         text.parse().map_err(|_| format!("`{text}` is not a duration as `90m` or `720h`"))?;
@@ -361,6 +375,16 @@ mod tests {
         assert_eq!(parse_lifetime("720h"), Ok(SignedDuration::from_hours(720)));
         for wrong in ["5", "1s", "-1h", "721h", "720h1s", "soon"] {
             assert!(parse_lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_in_bytes_or_has_a_unit() {
+        let config = Config::try_parse_from(["x", "--embedded-postgres", "/x"]).expect("valid");
+        assert_eq!(config.archive_limit, crate::live::archive::LIMIT);
+        assert_eq!((parse_bytes("512"), parse_bytes("3Mi")), (Ok(512), Ok(3 << 20)));
+        for wrong in ["", "0", "-1", "4G", "Gi", "1.5Gi", "99999999999Ti"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }
 

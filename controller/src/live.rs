@@ -22,6 +22,7 @@ use crate::gateway::link::{AgentLink, InstanceUid, LinkError};
 use crate::storage::{Key, Resource};
 
 mod admission;
+pub mod archive;
 mod attach;
 mod channels;
 pub(crate) mod docker_endpoint;
@@ -59,6 +60,7 @@ pub struct Live {
     rooms: Arc<Rooms>,
     /// Of terminals, in every namespace.
     least_recorded: Extent,
+    archive_limit: u64,
     execs: Arc<Execs>,
     windows: Arc<Windows>,
     /// Calls of the Docker endpoint, which outlast their requests by the record of their end, and terminals.
@@ -76,6 +78,7 @@ impl Live {
             inventories: Inventories::new(entropy),
             rooms: Arc::default(),
             least_recorded: Extent::None,
+            archive_limit: archive::LIMIT,
             execs: Arc::default(),
             windows: Arc::default(),
             tasks: TaskTracker::new(),
@@ -86,6 +89,16 @@ impl Live {
     #[must_use]
     pub fn recording(self, least_recorded: Extent) -> Self {
         Self { least_recorded, ..self }
+    }
+
+    /// The same with archives of at most so many bytes.
+    #[must_use]
+    pub fn limiting_archives(self, archive_limit: u64) -> Self {
+        Self { archive_limit, ..self }
+    }
+
+    fn archive_limit(&self) -> u64 {
+        self.archive_limit
     }
 
     fn least_recorded(&self) -> Extent {
@@ -217,7 +230,7 @@ pub(crate) async fn serve(
     object: Option<Arc<str>>,
     call: Call,
     parts: Parts,
-    _body: Body,
+    body: Body,
 ) -> Outcome<Response> {
     let standing = parts.extensions.get::<Standing>().cloned();
     let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
@@ -240,6 +253,7 @@ pub(crate) async fn serve(
         Does::Logs => logs::logs(server, ask).await,
         Does::Exec => exec::exec(server, ask).await,
         Does::Attach => attach::attach(server, ask).await,
+        Does::Archive => archive::archive(server, ask, body).await,
         Does::Forward => forward::forward(server, ask).await,
         Does::Stats => stats::stats(server, ask).await,
         Does::Inspect(sort) => inspect::one(server, &ask, sort).await,

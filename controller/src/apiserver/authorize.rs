@@ -158,14 +158,22 @@ pub(super) struct Attributes {
 /// A kind, the subresource of it, and the verb where the method does not tell it.
 type Target = (&'static Kind, &'static str, Option<&'static str>);
 
-/// What each route of a resource leads to, whatever the method.
-static TARGETS: LazyLock<HashMap<String, Target>> = LazyLock::new(|| {
-    let targets = routes().into_iter().map(|route| {
-        let subresource = route.subresource.unwrap_or_default();
-        (route.path, (route.kind, subresource, route.right))
-    });
-    targets.collect()
+/// What each route of a resource leads to, by method.
+static TARGETS: LazyLock<HashMap<String, Vec<(Method, Target)>>> = LazyLock::new(|| {
+    let mut targets = HashMap::<String, Vec<(Method, Target)>>::new();
+    for route in routes() {
+        let target = (route.kind, route.subresource.unwrap_or_default(), route.right);
+        targets.entry(route.path).or_default().push((route.method, target));
+    }
+    targets
 });
+
+/// With a method that the path does not have, what its first one leads to: nothing is done, and it needs a right all the same.
+fn target(path: &MatchedPath, method: &Method) -> Option<&'static Target> {
+    let targets = TARGETS.get(path.as_str())?;
+    let of_method = targets.iter().find(|(known, _)| known == method).or(targets.first());
+    of_method.map(|(_, target)| target)
+}
 
 impl Attributes {
     /// Of a request behind the router; 400 where a decoded parameter of the path is not UTF-8.
@@ -181,7 +189,7 @@ impl Attributes {
         };
         let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
         let container = if route.contains("/containers/{object}") { param("object") } else { String::new() };
-        let matched = TARGETS.get(route);
+        let matched = parts.extensions.get::<MatchedPath>().and_then(|path| target(path, &parts.method));
         let path = parts.uri.path().to_owned();
         let Some((kind, subresource, right)) = matched else {
             return Ok(Self { verb: verb(&parts.method, &parts.uri, false, false), path, ..Self::default() });

@@ -64,7 +64,15 @@ impl Call {
                 if matches!(
                     subresource,
                     Some(
-                        "logs" | "log" | "stats" | "exec" | "attach" | "portforward" | "recording" | "events"
+                        "logs"
+                            | "log"
+                            | "stats"
+                            | "exec"
+                            | "attach"
+                            | "portforward"
+                            | "recording"
+                            | "events"
+                            | "archive"
                     )
                 ) =>
             {

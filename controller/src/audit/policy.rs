@@ -113,6 +113,8 @@ fn looked_into(asked: &Asked) -> Option<&'static str> {
         ("dockerinstances" | "pods", "attach") => Some("attach"),
         ("dockerinstances" | "pods", "portforward") => Some("portforward"),
         ("dockerinstances", "logs") | ("pods", "log") => Some("logs"),
+        ("dockerinstances", "archive") if asked.verb == "update" => Some("copy_in"),
+        ("dockerinstances", "archive") => Some("copy_out"),
         _ => None,
     }
 }

@@ -34,6 +34,8 @@ use crate::audit::Ticket;
 use crate::auth::Caller;
 use crate::storage::Key;
 
+use super::Ask;
+use super::archive::Check;
 use super::recording::{self, Extent};
 pub(super) use answer::hide_values;
 use carry::{Carrier, Upstream};
@@ -106,6 +108,32 @@ async fn ask(
     let unseen = || Failure::internal("a request was not looked at");
     let Understood(understood) = parts.extensions.remove().ok_or_else(unseen)?;
     let request = understood.map_err(|refusal| refused(server, &refusal))?;
+    perform(server, kind, key, request, parts, (body, None)).await
+}
+
+/// A request of ours about an instance, judged, recorded and carried as a client's own, and the archive in it looked at as it passes. What
+/// the engine refuses is told as it tells it.
+pub(super) async fn carry_out(
+    server: &Arc<ApiServer>,
+    ask: Ask,
+    request: Request,
+    body: Sent,
+    check: Check,
+) -> Outcome<Response> {
+    let key = ask.call.target()?;
+    perform(server, ask.call.kind, key, Arc::new(request), ask.parts, (body, Some(check))).await
+}
+
+/// Whoever asks has the first of the rights that the request needs.
+async fn perform(
+    server: &Arc<ApiServer>,
+    kind: &'static Kind,
+    key: Key,
+    request: Arc<Request>,
+    mut parts: Parts,
+    (body, check): (Sent, Option<Check>),
+) -> Outcome<Response> {
+    let unseen = || Failure::internal("a request was not looked at");
     let ticket = parts.extensions.get::<Arc<Ticket>>().cloned().ok_or_else(unseen)?;
     let mut standing = parts.extensions.get::<Standing>().cloned().ok_or_else(unseen)?;
     let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Failure::unauthorized)?;
@@ -164,6 +192,7 @@ async fn ask(
         stopping: server.stopping().clone(),
         sees_environment,
         visit,
+        check,
         made: made.map(|made| (made, Arc::clone(execs))),
         _share: share,
     };

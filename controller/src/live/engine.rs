@@ -90,17 +90,20 @@ pub(super) async fn open(
     let exchange = exchange.map_err(|error| instance.failed(error))?;
     match exchange.answer.status {
         200 => Ok(exchange),
-        status => {
-            let said = whole(exchange, LONGEST_ERROR).await.unwrap_or_default();
-            let said: Value = serde_json::from_slice(&said).unwrap_or_default();
-            let words = said.get("message").and_then(Value::as_str).unwrap_or("it does not say why");
-            Err(match status {
-                400 => Failure::bad_request(words),
-                404 => Failure::not_found_on_host(words),
-                409 => Failure::refused_by_host(words),
-                _ => Failure::unavailable(format!("the engine answered {status}: {words}")),
-            })
-        }
+        status => Err(refused(status, &whole(exchange, LONGEST_ERROR).await.unwrap_or_default())),
+    }
+}
+
+/// What an engine refused with that status, in its own words.
+pub(super) fn refused(status: u32, said: &[u8]) -> Failure {
+    let said: Value = serde_json::from_slice(said).unwrap_or_default();
+    let words = said.get("message").and_then(Value::as_str).unwrap_or("it does not say why").trim();
+    match status {
+        400 => Failure::bad_request(words),
+        403 => Failure::forbidden(words),
+        404 => Failure::not_found_on_host(words),
+        409 => Failure::refused_by_host(words),
+        _ => Failure::unavailable(format!("the engine answered {status}: {words}")),
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Does {
     Exec,
     /// The first process of a container.
     Attach,
+    /// Files out of a container, or into one.
+    Archive,
     /// Connections to ports of a container.
     Forward,
     /// Figures of one container, or of several.
@@ -77,6 +79,12 @@ fn all() -> Vec<LiveRoute> {
         get("networks/{object}", "networks", Does::Inspect(Sort::Networks)),
         get("volumes/{object}", "volumes", Does::Inspect(Sort::Volumes)),
         get("containers/{object}/top", "top", Does::Top),
+        // To take files away is more than to look, as by the Docker endpoint.
+        open(Method::GET, "containers/{object}/archive", "archive", Does::Archive),
+        LiveRoute {
+            verb: "update",
+            ..open(Method::PUT, "containers/{object}/archive", "archive", Does::Archive)
+        },
         get("containers/{object}/logs", "logs", Does::Logs),
         get("containers/{object}/stats", "stats", Does::Stats),
         open(Method::GET, "containers/{object}/exec", "exec", Does::Exec),

@@ -29,6 +29,7 @@ mod docker_endpoint;
 mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;
+mod live_archives;
 mod live_forwards;
 mod live_hosts;
 mod live_inventories;

@@ -4,6 +4,7 @@
 
 mod api;
 mod apply;
+mod archives;
 mod bad_input;
 mod chaos;
 mod dev;

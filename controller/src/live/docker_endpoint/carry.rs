@@ -28,6 +28,7 @@ use crate::apiserver::failure::{Failure, Outcome};
 use crate::apiserver::limits::Share;
 use crate::gateway::link::{AgentLink, Exchange, LinkError, Piece};
 use crate::live::Instance;
+use crate::live::archive::Check;
 
 /// Pieces that wait for the slower end.
 const WAITING: usize = 8;
@@ -48,11 +49,8 @@ pub(super) enum Upstream {
     Terminal(OnUpgrade),
 }
 
-/// The way of an archive: an error where it broke off.
-type Upload = Pin<Box<dyn Future<Output = Result<(), BrokenOff>> + Send>>;
-
-/// A client's body had no end.
-struct BrokenOff;
+/// The way of an archive: an end where it broke off, or was broken off.
+type Upload = Pin<Box<dyn Future<Output = Result<(), End>> + Send>>;
 
 /// All that one call needs.
 pub(super) struct Carrier {
@@ -63,6 +61,8 @@ pub(super) struct Carrier {
     pub stopping: CancellationToken,
     pub sees_environment: bool,
     pub visit: Visit,
+    /// Looks at the archive that is copied.
+    pub check: Option<Check>,
     /// What is to be remembered by the id that the engine gives it.
     pub made: Option<(Made, Arc<Execs>)>,
     /// What is to be recorded once the engine has done it.
@@ -83,7 +83,9 @@ impl Carrier {
         let (mut typing, mut upload): (Option<(OnUpgrade, mpsc::Sender<Piece>)>, Option<Upload>) =
             match upstream {
                 Upstream::Nothing => (None, None),
-                Upstream::Archive(body) => (None, Some(Box::pin(upload(body, sent, counts)))),
+                Upstream::Archive(body) => {
+                    (None, Some(Box::pin(upload(body, sent, counts, self.check.clone()))))
+                }
                 Upstream::Terminal(upgrade) => (Some((upgrade, sent)), None),
             };
         let begun = self.begin(call, receiver, &mut upload, &mut head).await;
@@ -133,11 +135,7 @@ impl Carrier {
         loop {
             tokio::select! {
                 answered = &mut asking => return answered.map_err(End::Agent),
-                uploaded = uploaded(upload) => {
-                    if uploaded.is_err() {
-                        return Err(End::ClientLeft);
-                    }
-                }
+                uploaded = uploaded(upload) => uploaded?,
                 end = &mut over => return Err(end),
                 () = head.closed() => return Err(End::ClientLeft),
                 () = &mut too_long => return Err(End::Silent),
@@ -194,15 +192,17 @@ impl Carrier {
             return End::Complete;
         }
         let end = {
-            let down = down(bytes, &sender, &self.visit);
+            let is_archive = answer.status == 200 && self.request.route.id == "ContainerCopyOut";
+            let check = self.check.clone().filter(|_| is_archive);
+            let down = down(bytes, &sender, &self.visit, check);
             let over = self.over();
             tokio::pin!(down, over);
             loop {
                 tokio::select! {
                     end = &mut down => break end,
                     uploaded = uploaded(&mut upload) => {
-                        if uploaded.is_err() {
-                            break End::ClientLeft;
+                        if let Err(end) = uploaded {
+                            break end;
                         }
                     }
                     end = &mut over => break end,
@@ -237,7 +237,7 @@ impl Carrier {
 }
 
 /// The end of an upload that is under way; never comes where there is none.
-async fn uploaded(upload: &mut Option<Upload>) -> Result<(), BrokenOff> {
+async fn uploaded(upload: &mut Option<Upload>) -> Result<(), End> {
     match upload {
         Some(uploading) => {
             let done = uploading.await;
@@ -249,10 +249,18 @@ async fn uploaded(upload: &mut Option<Upload>) -> Result<(), BrokenOff> {
 }
 
 /// Passes a body on, to its end or to where the engine wants no more.
-async fn upload(body: Body, sent: mpsc::Sender<Piece>, counts: Arc<Counts>) -> Result<(), BrokenOff> {
+async fn upload(
+    body: Body,
+    sent: mpsc::Sender<Piece>,
+    counts: Arc<Counts>,
+    mut check: Option<Check>,
+) -> Result<(), End> {
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|_| BrokenOff)?;
+        let bytes = bytes.map_err(|_| End::ClientLeft)?;
+        if let Some(check) = &mut check {
+            check.pass(&bytes).map_err(End::Unfit)?;
+        }
         let length = bytes.len() as u64;
         if sent.send(Piece::Bytes(bytes)).await.is_err() {
             return Ok(());
@@ -268,12 +276,16 @@ async fn down(
     mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
     sender: &mpsc::Sender<io::Result<Bytes>>,
     visit: &Visit,
+    mut check: Option<Check>,
 ) -> End {
     while let Some(bytes) = bytes.next().await {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => return End::Agent(error),
         };
+        if let Some(Err(unfit)) = check.as_mut().map(|check| check.pass(&bytes)) {
+            return End::Unfit(unfit);
+        }
         visit.shown(&bytes).await;
         match sender.send_timeout(Ok(bytes), UNREAD_PATIENCE).await {
             Ok(()) => {}

@@ -3,6 +3,7 @@
 use crate::apiserver::failure::Failure;
 use crate::audit::Outcome;
 use crate::gateway::link::LinkError;
+use crate::live::archive::{self, Unfit};
 use crate::live::recording;
 
 /// How it came that nothing more flows.
@@ -22,6 +23,8 @@ pub(super) enum End {
     Silent,
     /// It is recorded, and that cannot be any more.
     Unrecorded,
+    /// What is copied is no archive that may be unpacked.
+    Unfit(Unfit),
     /// The agent or the engine broke off, or refused.
     Agent(LinkError),
 }
@@ -37,13 +40,15 @@ impl End {
             Self::Stopping => "Stopping",
             Self::Silent => "Timeout",
             Self::Unrecorded => "Unrecorded",
+            Self::Unfit(_) => "Unfit",
             Self::Agent(_) => "AgentFailed",
         }
     }
 
     /// For the record of a call with this status. That a client or its right is gone is no failure of what was done.
     pub fn outcome(&self, code: u16) -> Outcome {
-        let has_failed = matches!(self, Self::Unread | Self::Silent | Self::Unrecorded | Self::Agent(_));
+        let has_failed =
+            matches!(self, Self::Unread | Self::Silent | Self::Unrecorded | Self::Unfit(_) | Self::Agent(_));
         if has_failed && code < 400 { Outcome::Failure } else { Outcome::of(code) }
     }
 
@@ -57,6 +62,8 @@ impl End {
             Self::Stopping => Failure::unavailable("this server is stopping: try again"),
             Self::Silent => Failure::timeout("the engine did not answer in time"),
             Self::Unrecorded => recording::unrecorded(),
+            Self::Unfit(Unfit::TooLarge(limit)) => archive::too_large(*limit),
+            Self::Unfit(Unfit::Entry(why)) => Failure::bad_request(why.clone()),
             Self::Agent(error) => of_agent(error.clone()),
         }
     }

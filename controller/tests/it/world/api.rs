@@ -55,6 +55,7 @@ pub struct Api {
     pub metrics: Metrics,
     pub tokens: Arc<Tokens>,
     pub live: Live,
+    server: Arc<ApiServer>,
 }
 
 /// An answer with a JSON body.
@@ -120,7 +121,13 @@ impl Api {
             authenticator,
         );
         let live = server.live().clone();
-        Self { router: router(&server), store, database, stopping, metrics, tokens, live }
+        Self { router: router(&server), store, database, stopping, metrics, tokens, live, server }
+    }
+
+    /// From now on archives have at most so many bytes.
+    pub fn limit_archives(&mut self, limit: u64) {
+        self.server = Arc::clone(&self.server).with_archives_up_to(limit);
+        self.router = router(&self.server);
     }
 
     /// Where records of requests go that come by another door.

@@ -18,7 +18,7 @@ pub struct Engines {
     fails: Mutex<Option<LinkError>>,
     silent: Mutex<Vec<&'static str>>,
     endless: Mutex<Vec<&'static str>>,
-    answers: Mutex<HashMap<&'static str, (u32, String)>>,
+    answers: Mutex<HashMap<&'static str, (u32, Vec<u8>)>>,
 }
 
 impl Engines {
@@ -44,7 +44,12 @@ impl Engines {
 
     /// From now on engines answer that route like this.
     pub fn answer(&self, route: &'static str, status: u32, body: impl ToString) {
-        self.answers.lock().insert(route, (status, body.to_string()));
+        self.answer_bytes(route, status, body.to_string().into_bytes());
+    }
+
+    /// As [`Engines::answer`], with what is no text.
+    pub fn answer_bytes(&self, route: &'static str, status: u32, body: Vec<u8>) {
+        self.answers.lock().insert(route, (status, body));
     }
 
     /// From now on what engines say by that route has no end.
@@ -72,7 +77,7 @@ impl Engines {
         }
         let mut body = b"{}".to_vec();
         match route.as_str() {
-            "ImageLoad" => {
+            "ImageLoad" | "ContainerCopyIn" => {
                 let (mut whole, mut is_whole) = (Vec::new(), false);
                 while let Some(piece) = sent.recv().await {
                     match piece {
@@ -93,7 +98,7 @@ impl Engines {
             body = br#"{"Id":"e1"}"#.to_vec();
         }
         if let Some((told, said)) = self.answers.lock().get(&*route) {
-            (status, body) = (*told, said.clone().into_bytes());
+            (status, body) = (*told, said.clone());
         }
         if is_upgrade {
             (status, body) = (101, b"\x01\0\0\0\0\0\0\x05begun".to_vec());
@@ -114,6 +119,7 @@ impl Engines {
             pair("api-version", "1.41"),
             pair("builder-version", "2"),
             pair("set-cookie", "a=b"),
+            pair("x-docker-container-path-stat", "e30="),
         ];
         Ok(Exchange { answer: EngineAnswer { status, headers }, bytes })
     }
