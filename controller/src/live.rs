@@ -36,6 +36,7 @@ mod inspect;
 pub mod inventory;
 mod lists;
 mod logs;
+mod progress;
 pub mod recording;
 pub mod routes;
 mod stats;
@@ -234,6 +235,9 @@ pub(crate) async fn serve(
 ) -> Outcome<Response> {
     let standing = parts.extensions.get::<Standing>().cloned();
     let standing = standing.ok_or_else(|| Failure::internal("a stream was not looked at"))?;
+    if does == Does::Progress {
+        return progress::progress(server, call, &parts, standing).await;
+    }
     let (instance, object, called) = match object {
         None if call.kind.is_live => find_container(server, &call).await?,
         object => {
@@ -244,7 +248,7 @@ pub(crate) async fn serve(
     call.ticket.is_about(&instance.name);
     let ask = Ask { instance, object, called, call, standing, parts };
     match does {
-        Does::Docker => Err(Failure::internal("the Docker endpoint answers for itself")),
+        Does::Docker | Does::Progress => Err(Failure::internal("this answers for itself")),
         Does::Info => info::info(server, &ask).await,
         Does::Containers => lists::list(server, &ask, Sort::Containers).await,
         Does::Images => lists::list(server, &ask, Sort::Images).await,

@@ -338,11 +338,13 @@ mod tests {
         let wanted = ["dockerinstances", "operations", "registries"];
         let wanted = wanted.iter().flat_map(|plural| [(*plural).to_owned(), format!("{plural}/status")]);
         let wanted = wanted.chain(["policies", "clusterpolicies"].map(str::to_owned));
+        let mut wanted: Vec<String> = wanted.collect();
+        wanted.insert(4, "operations/progress".to_owned());
         let (live, named): (Vec<_>, Vec<_>) = names.into_iter().partition(|name: &Value| {
             name.as_str()
                 .is_some_and(|name| name.starts_with("dockerinstances/") && name != "dockerinstances/status")
         });
-        assert_eq!(named, wanted.collect::<Vec<_>>());
+        assert_eq!(named, wanted);
         for name in ["containers", "df", "events", "logs", "exec", "docker"] {
             let name = Value::from(format!("dockerinstances/{name}"));
             assert_eq!(live.iter().filter(|known| **known == name).count(), 1, "{name}");

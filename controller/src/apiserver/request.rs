@@ -73,6 +73,7 @@ impl Call {
                             | "recording"
                             | "events"
                             | "archive"
+                            | "progress"
                     )
                 ) =>
             {

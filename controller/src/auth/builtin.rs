@@ -143,6 +143,7 @@ fn viewer() -> Vec<PolicyRule> {
                 "dockerinstances/df",
                 "dockerinstances/events",
                 "dockerinstances/top",
+                "operations/progress",
             ],
             &["get"],
         ),

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use gantry_api::agent_v1::{OperationReport, OperationState};
+use gantry_api::agent_v1::{OperationReport, OperationState, PullProgress};
+use gantry_api::v1alpha1::{LayerProgress, Progress};
 use prost::Message;
 use uuid::Uuid;
 
@@ -73,6 +74,25 @@ pub(crate) fn order(report: &OperationReport) -> (u32, u8, u64) {
         OperationState::Tombstone => 4,
     };
     (report.attempt, state, report.journal_sequence)
+}
+
+/// What an agent tells of a pull, as statuses have it.
+pub(crate) fn progress(pull: &PullProgress) -> Progress {
+    let is_done = |status: &str| matches!(status, "Pull complete" | "Already exists");
+    Progress {
+        layers_done: pull.layers.iter().filter(|layer| is_done(&layer.status)).count() as u32,
+        layers_total: pull.layers.len() as u32,
+        layers: pull
+            .layers
+            .iter()
+            .map(|layer| LayerProgress {
+                id: layer.id.clone(),
+                status: layer.status.clone(),
+                current_bytes: layer.current_bytes,
+                total_bytes: layer.total_bytes,
+            })
+            .collect(),
+    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) async fn events(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Respons
     let share = server.limits().of_watch()?;
     let opened = tokio::time::timeout(PATIENCE, open(server, &ask.instance, question)).await;
     let opened = opened.map_err(|_| Failure::timeout("the engine did not answer in time"))??;
-    let counted = Counted::in_gauge(server.metrics().live_streams.with_label_values(&["events"]));
+    let counted = Counted::of(server, "events");
     let form = Form { wants_events, last: last.unwrap_or_default(), ..Form::default() };
     let (sender, receiver) = mpsc::channel(1);
     let (standing, stopping) = (ask.standing, server.stopping().clone());
@@ -71,10 +71,11 @@ fn seconds(nanos: i64) -> String {
 }
 
 /// Counted as open as long as it is held.
-struct Counted(IntGauge);
+pub(super) struct Counted(IntGauge);
 
 impl Counted {
-    fn in_gauge(gauge: IntGauge) -> Self {
+    pub(super) fn of(server: &ApiServer, kind: &str) -> Self {
+        let gauge = server.metrics().live_streams.with_label_values(&[kind]);
         gauge.inc();
         Self(gauge)
     }

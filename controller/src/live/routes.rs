@@ -1,4 +1,4 @@
-//! The subresources of a DockerInstance that its agent answers.
+//! The subresources that agents answer: of a DockerInstance, of the Pods that are its containers, of the Operations that it runs.
 
 use gantry_api::names::GROUP;
 use http::Method;
@@ -57,6 +57,8 @@ pub enum Does {
     DiskUsage,
     /// What happens on the host.
     Events,
+    /// How far an Operation has come.
+    Progress,
 }
 
 fn all() -> Vec<LiveRoute> {
@@ -106,6 +108,13 @@ fn all() -> Vec<LiveRoute> {
 pub fn of(kind: &Kind) -> Vec<LiveRoute> {
     match (&*kind.group, &*kind.plural) {
         (GROUP, "dockerinstances") => all(),
+        (GROUP, "operations") => vec![LiveRoute {
+            method: Method::GET,
+            path: "progress",
+            subresource: "progress",
+            verb: "get",
+            does: Does::Progress,
+        }],
         ("", "pods") => of_pods(),
         _ => Vec::new(),
     }

@@ -195,7 +195,8 @@ async fn reviews_say_what_the_authoriser_would() {
           "dockerinstances/stats",
           "dockerinstances/df",
           "dockerinstances/events",
-          "dockerinstances/top"
+          "dockerinstances/top",
+          "operations/progress"
         ],
         "verbs": [
           "get"

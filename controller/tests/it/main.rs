@@ -35,6 +35,7 @@ mod live_hosts;
 mod live_inventories;
 mod live_logs;
 mod live_policies;
+mod live_progress;
 mod live_recordings;
 mod live_terminals;
 mod open_streams;

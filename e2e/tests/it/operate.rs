@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use gantry_e2e::eventually;
 use gantry_e2e::manifest::{image_operation, operation};
+use gantry_e2e::proxy::{Link, Proxy};
 use gantry_e2e::registry::Registry;
+use gantry_e2e::rest::{OPERATIONS, Rest};
 use gantry_e2e::world::World;
+use http_body_util::BodyExt as _;
 use serde_json::Value;
+use tokio::time::timeout;
 
 async fn completes(world: &World, name: &str, manifest: &str) -> anyhow::Result<Value> {
     world.kubectl().apply(manifest).await?;
@@ -313,5 +317,46 @@ async fn a_finished_operation_is_deleted_after_its_time() -> anyhow::Result<()> 
     })
     .await?;
     assert_eq!(world.host("nuc-01")?.engine.state("web").await, "exited");
+    Ok(())
+}
+
+#[tokio::test]
+async fn how_far_a_pull_is_is_told_layer_by_layer_while_it_runs_and_how_it_ended() -> anyhow::Result<()> {
+    let mut world = World::new().await?;
+    let registry = Registry::start(&world.path("registry")).await?;
+    let road = Proxy::start(registry.name().parse()?).await?;
+    world.enroll("nuc-01", Some(&road.address().to_string())).await?;
+    world.becomes_healthy("nuc-01", "Online").await?;
+    let reference = format!("{}/big:1", road.address());
+    world.host("nuc-01")?.engine.publish(&reference, 20_000_000).await?;
+    let path = format!("{OPERATIONS}/pull/progress");
+
+    road.set(Link::Slow);
+    world.kubectl().apply(&image_operation("pull", "nuc-01", "Pull", &reference, "")).await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    let request = http::Request::get(&path).body(kube::client::Body::from(Vec::new()))?;
+    let mut body = rest.client().send(request).await?.into_body();
+    let (mut text, mut far) = (String::new(), 0);
+    while let Some(frame) = timeout(Duration::from_secs(60), body.frame()).await? {
+        text.push_str(std::str::from_utf8(&frame?.into_data().unwrap_or_default())?);
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let layers = lines.filter_map(|line| Some(line["layers"].as_array()?.first()?.clone()));
+        far = layers.filter(|layer| layer["status"] == "Downloading").count();
+        // Under way twice, so it is told while it comes; then it may be quick.
+        if far >= 2 {
+            road.set(Link::Up);
+        }
+    }
+
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let last = lines.last().context("nothing was told")?;
+    ensure!(far >= 2 && lines.len() > 3, "{text}");
+    assert_eq!(
+        (&last["phase"], &last["layersDone"], &last["layersTotal"]),
+        (&"Succeeded".into(), &1.into(), &1.into())
+    );
+    // Who comes after the end is told how it was, and kubectl reads it too.
+    let again = world.kubectl().get_raw(&path).await?;
+    assert_eq!(serde_json::from_str::<Value>(&again)?, *last);
     Ok(())
 }

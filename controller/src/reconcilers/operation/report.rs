@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use gantry_api::agent_v1::{OperationReport, OperationState, Outcome as Ended, Token};
 use gantry_api::condition::{OperationCondition as Condition, OperationReason as Reason};
-use gantry_api::v1alpha1::{
-    Dispatch, LayerProgress, Operation, OperationError, OperationStatus, Phase, Progress, PullCredentials,
-};
+use gantry_api::v1alpha1::{Dispatch, Operation, OperationError, OperationStatus, Phase, PullCredentials};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -21,6 +19,7 @@ use super::plan::{Ending, Observed, Step, until_deadline};
 use super::roster::SLOTS;
 use super::{Context, reference, wire};
 use crate::gateway::link::LinkError;
+use crate::gateway::reports;
 use crate::reconcilers::conditions::{Conditions, difference};
 use crate::reconcilers::machine::ReconcileError;
 
@@ -264,7 +263,7 @@ fn take_facts(status: &mut OperationStatus, report: &OperationReport) {
         status.start_time = Some(started);
     }
     if let Some(pull) = &report.pull {
-        status.progress = Some(progress(pull));
+        status.progress = Some(reports::progress(pull));
     }
     if report.error.is_empty() {
         if report.state() == OperationState::Finished {
@@ -275,24 +274,6 @@ fn take_facts(status: &mut OperationStatus, report: &OperationReport) {
             message: crate::reconcilers::conditions::shorten(&report.error, 8192),
             docker_status: (report.docker_status != 0).then_some(report.docker_status),
         });
-    }
-}
-
-fn progress(pull: &gantry_api::agent_v1::PullProgress) -> Progress {
-    let is_done = |status: &str| matches!(status, "Pull complete" | "Already exists");
-    Progress {
-        layers_done: pull.layers.iter().filter(|layer| is_done(&layer.status)).count() as u32,
-        layers_total: pull.layers.len() as u32,
-        layers: pull
-            .layers
-            .iter()
-            .map(|layer| LayerProgress {
-                id: layer.id.clone(),
-                status: layer.status.clone(),
-                current_bytes: layer.current_bytes,
-                total_bytes: layer.total_bytes,
-            })
-            .collect(),
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use gantry_api::agent_v1::{
-    EngineCall, FollowInventoryRequest, InfoResponse, InventoryUpdate, OperationReport, OperationState,
-    Outcome, Policy, RefreshInventoryResponse, RegistryAuth, SubmitRequest, Target, TargetKind, Token,
+    EngineCall, FollowInventoryRequest, InfoResponse, InventoryUpdate, Layer, OperationReport,
+    OperationState, Outcome, Policy, PullProgress, RefreshInventoryResponse, RegistryAuth, SubmitRequest,
+    Target, TargetKind, Token,
 };
 use gantry_controller::gateway::link::{
     AgentLink, DuplicateRefusal, Exchange, InstanceUid, InventoryUpdates, LinkError, LinkEvent, Piece,
@@ -123,6 +124,25 @@ impl Agents {
     /// What came with each submission of a pull.
     pub fn shown(&self) -> Vec<Option<RegistryAuth>> {
         self.state.lock().shown.clone()
+    }
+
+    /// An agent tells how far a pull is: of each layer the bytes so far, of a hundred.
+    pub fn pulls(&self, instance: InstanceUid, operation: Uuid, layers: &[(&str, u64)]) {
+        let layer = |(id, current_bytes): &(&str, u64)| Layer {
+            id: (*id).to_owned(),
+            status: if *current_bytes == 100 { "Pull complete" } else { "Downloading" }.to_owned(),
+            current_bytes: *current_bytes,
+            total_bytes: 100,
+        };
+        let report = OperationReport {
+            uid: operation.to_string(),
+            attempt: 1,
+            state: OperationState::Started.into(),
+            pull: Some(PullProgress { layers: layers.iter().map(layer).collect() }),
+            ..OperationReport::default()
+        };
+        self.state.lock().reports.insert(operation, report);
+        let _ = self.events.send(LinkEvent::Reported(instance, operation));
     }
 
     /// As after a restart: what was accepted and not started has lost its credentials, and says so.
