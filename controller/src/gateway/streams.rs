@@ -83,6 +83,22 @@ pub trait AgentStreams: Send + Sync + 'static {
     }
 }
 
+/// The calls in which something is talked with. They differ in the names of their messages alone.
+macro_rules! talk {
+    ($gateway:ident.$call:ident($instance:ident, $start:ident, $inputs:ident): $input:ident::$Input:ident, $output:ident::$Output:ident) => {{
+        let mut client = calls::streams($gateway.contact($instance).ok_or(LinkError::Away)?.grpc());
+        let said = |input| $Input { input: Some(input) };
+        let start = said($input::Input::Start($start));
+        let requests = conversation(start, $inputs, move |input| said($input::Input::Process(input)));
+        let heard = |output: $Output| match output.output? {
+            $output::Output::Begin(begin) => Some(Heard::Begin(begin)),
+            $output::Output::Process(output) => Some(Heard::Said(output)),
+        };
+        let opened = async move { Ok(client.$call(requests).await?.into_inner()) };
+        converse(opened.boxed(), heard).await
+    }};
+}
+
 #[async_trait]
 impl AgentStreams for Gateway {
     async fn logs(
@@ -106,18 +122,7 @@ impl AgentStreams for Gateway {
         start: ExecStart,
         inputs: mpsc::Receiver<ProcessInput>,
     ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
-        use exec_input::Input;
-        use exec_output::Output;
-        let mut client = calls::streams(self.contact(instance).ok_or(LinkError::Away)?.grpc());
-        let said = |input| ExecInput { input: Some(input) };
-        let requests =
-            conversation(said(Input::Start(start)), inputs, move |input| said(Input::Process(input)));
-        let heard = |output: ExecOutput| match output.output? {
-            Output::Begin(begin) => Some(Heard::Begin(begin)),
-            Output::Process(output) => Some(Heard::Said(output)),
-        };
-        let opened = async move { Ok(client.exec(requests).await?.into_inner()) };
-        converse(opened.boxed(), heard).await
+        talk!(self.exec(instance, start, inputs): exec_input::ExecInput, exec_output::ExecOutput)
     }
 
     async fn attach(
@@ -126,18 +131,7 @@ impl AgentStreams for Gateway {
         start: AttachStart,
         inputs: mpsc::Receiver<ProcessInput>,
     ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
-        use attach_input::Input;
-        use attach_output::Output;
-        let mut client = calls::streams(self.contact(instance).ok_or(LinkError::Away)?.grpc());
-        let said = |input| AttachInput { input: Some(input) };
-        let requests =
-            conversation(said(Input::Start(start)), inputs, move |input| said(Input::Process(input)));
-        let heard = |output: AttachOutput| match output.output? {
-            Output::Begin(begin) => Some(Heard::Begin(begin)),
-            Output::Process(output) => Some(Heard::Said(output)),
-        };
-        let opened = async move { Ok(client.attach(requests).await?.into_inner()) };
-        converse(opened.boxed(), heard).await
+        talk!(self.attach(instance, start, inputs): attach_input::AttachInput, attach_output::AttachOutput)
     }
 
     async fn forward(
@@ -146,18 +140,7 @@ impl AgentStreams for Gateway {
         start: ForwardStart,
         inputs: mpsc::Receiver<ProcessInput>,
     ) -> Result<(ProcessBegin, FromAgent<ProcessOutput>), LinkError> {
-        use forward_input::Input;
-        use forward_output::Output;
-        let mut client = calls::streams(self.contact(instance).ok_or(LinkError::Away)?.grpc());
-        let said = |input| ForwardInput { input: Some(input) };
-        let requests =
-            conversation(said(Input::Start(start)), inputs, move |input| said(Input::Process(input)));
-        let heard = |output: ForwardOutput| match output.output? {
-            Output::Begin(begin) => Some(Heard::Begin(begin)),
-            Output::Process(output) => Some(Heard::Said(output)),
-        };
-        let opened = async move { Ok(client.forward(requests).await?.into_inner()) };
-        converse(opened.boxed(), heard).await
+        talk!(self.forward(instance, start, inputs): forward_input::ForwardInput, forward_output::ForwardOutput)
     }
 
     async fn stats(
