@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use gantry_api::TERMINAL_IDLE;
 use gantry_api::agent_v1::Policy;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
@@ -56,7 +57,7 @@ impl Default for Limits {
             processes: 128,
             connections: 256,
             figures: 512,
-            idle: Duration::from_secs(30 * 60),
+            idle: TERMINAL_IDLE,
             restart: Duration::from_secs(3),
             look: Duration::from_millis(200),
             start: Duration::from_secs(10),

@@ -14,6 +14,14 @@
 //! Feature `resources` has the kinds and their schemas, `protocol` the agent's gRPC services. The agent builds without the
 //! first, the CLI without the second.
 
+/// For which nothing goes either way until a terminal is closed, whichever door it was opened by.
+#[cfg(feature = "protocol")]
+pub const TERMINAL_IDLE: std::time::Duration = std::time::Duration::from_secs(30 * 60);
+/// What is said of it then.
+#[cfg(feature = "protocol")]
+pub const TERMINAL_WAS_IDLE: &str =
+    "nothing was typed or shown for thirty minutes, so the connection was closed";
+
 #[cfg(feature = "protocol")]
 pub mod codec;
 pub mod condition;

@@ -158,6 +158,7 @@ async fn perform(
     let execs = server.live().execs();
     let starts =
         (request.route.id == "ExecStart").then(|| execs.find(instance.uid, request.object())).flatten();
+    let falls_idle = can_be_typed_to(&request, parsed.as_ref(), starts.as_ref());
     let mut parameters = record::parameters(&request, facts.as_ref());
     record::tell_command(&mut parameters, made.as_ref().or(starts.as_ref()));
     ticket.asks_engine(request.route.action(), parameters);
@@ -191,6 +192,7 @@ async fn perform(
         standing,
         stopping: server.stopping().clone(),
         sees_environment,
+        falls_idle,
         visit,
         check,
         made: made.map(|made| (made, Arc::clone(execs))),
@@ -199,6 +201,23 @@ async fn perform(
     // Not this request's own task: when the client leaves, that is dropped, and the end would not be recorded.
     server.live().tasks().spawn(carrier.run(call, upstream, head));
     answered.await.unwrap_or_else(|_| Err(Failure::internal("the engine's answer was lost")))
+}
+
+/// True of what somebody sits at, or should: a process that their client can type to. What is only read is quiet for as long as it likes.
+fn can_be_typed_to(request: &Request, parsed: Option<&Parsed>, starts: Option<&Made>) -> bool {
+    match (request.route.id, parsed) {
+        ("ContainerAttach", _) => request.query("stdin").is_some_and(is_true),
+        // Made through another replica, it is known by its terminal alone.
+        ("ExecStart", Some(Parsed::ExecStart(start))) => {
+            starts.map_or(start.tty.unwrap_or_default(), |made| made.has_input)
+        }
+        _ => false,
+    }
+}
+
+/// As an engine reads it.
+fn is_true(value: &str) -> bool {
+    !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "no" | "false" | "none")
 }
 
 /// True if values of environments are shown to the caller.

@@ -26,6 +26,7 @@ mod api_tables;
 mod api_watches;
 mod api_writes;
 mod docker_endpoint;
+mod docker_terminals;
 mod gateway_enrollment;
 mod gateway_replicas;
 mod gateway_sessions;

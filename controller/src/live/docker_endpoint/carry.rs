@@ -60,6 +60,8 @@ pub(super) struct Carrier {
     pub standing: Standing,
     pub stopping: CancellationToken,
     pub sees_environment: bool,
+    /// Ends where nothing goes either way for long.
+    pub falls_idle: bool,
     pub visit: Visit,
     /// Looks at the archive that is copied.
     pub check: Option<Check>,
@@ -232,7 +234,7 @@ impl Carrier {
         if head.send(response).is_err() {
             return End::ClientLeft;
         }
-        raw::converse(upgrade, exchange.bytes, sent, &self.visit, self.over()).await
+        raw::converse(upgrade, exchange.bytes, sent, &self.visit, self.falls_idle, self.over()).await
     }
 }
 

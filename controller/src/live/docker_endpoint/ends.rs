@@ -21,6 +21,8 @@ pub(super) enum End {
     Stopping,
     /// The engine did not answer in time.
     Silent,
+    /// Nothing went either way for too long.
+    Idle,
     /// It is recorded, and that cannot be any more.
     Unrecorded,
     /// What is copied is no archive that may be unpacked.
@@ -39,6 +41,7 @@ impl End {
             Self::RightLost(_) => "RightLost",
             Self::Stopping => "Stopping",
             Self::Silent => "Timeout",
+            Self::Idle => "Idle",
             Self::Unrecorded => "Unrecorded",
             Self::Unfit(_) => "Unfit",
             Self::Agent(_) => "AgentFailed",
@@ -60,7 +63,7 @@ impl End {
             }
             Self::RightLost(lost) => lost.clone(),
             Self::Stopping => Failure::unavailable("this server is stopping: try again"),
-            Self::Silent => Failure::timeout("the engine did not answer in time"),
+            Self::Silent | Self::Idle => Failure::timeout("the engine did not answer in time"),
             Self::Unrecorded => recording::unrecorded(),
             Self::Unfit(Unfit::TooLarge(limit)) => archive::too_large(*limit),
             Self::Unfit(Unfit::Entry(why)) => Failure::bad_request(why.clone()),

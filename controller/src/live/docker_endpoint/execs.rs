@@ -29,6 +29,8 @@ pub(super) struct Made {
     pub command: Vec<String>,
     pub user: String,
     pub privileged: bool,
+    /// It can be typed to.
+    pub has_input: bool,
 }
 
 impl Made {
@@ -42,6 +44,7 @@ impl Made {
             command: words.iter().take(MOST_WORDS).map(|word| Record::column(word)).collect(),
             user: Record::column(&facts.user),
             privileged: facts.privileged,
+            has_input: body.attach_stdin.unwrap_or_default(),
         })
     }
 

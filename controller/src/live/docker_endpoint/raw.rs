@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use gantry_api::{TERMINAL_IDLE, TERMINAL_WAS_IDLE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::carry::{FAREWELL, UNREAD_PATIENCE};
 use super::ends::End;
@@ -22,13 +24,15 @@ const TURNED_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
 
-/// Until the engine has said all, the client is gone, or it is `over`. When the client types no more the engine is told so, and may go on
-/// speaking. A client that loses its right is told which, where what it sees has a place for that.
+/// Until the engine has said all, the client is gone, it is `over`, or where it `falls_idle` nothing went either way for long. When the
+/// client types no more the engine is told so, and may go on speaking. A client that loses its right or falls idle is told so, where what
+/// it sees has a place for that.
 pub(super) async fn converse(
     upgrade: OnUpgrade,
     bytes: BoxStream<'static, Result<Bytes, LinkError>>,
     sent: mpsc::Sender<Piece>,
     visit: &Visit,
+    falls_idle: bool,
     over: impl Future<Output = End>,
 ) -> End {
     let mut over = std::pin::pin!(over);
@@ -38,16 +42,22 @@ pub(super) async fn converse(
     };
     let Ok(Ok(upgraded)) = upgraded else { return End::ClientLeft };
     let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+    let last = Mutex::new(Instant::now());
     // What is said into the middle of a piece would be taken for a part of it.
     let is_amid = AtomicBool::new(false);
     let end = tokio::select! {
-        end = down(bytes, &mut write, visit, &is_amid) => end,
-        end = typed(read, sent, visit) => end,
+        end = down(bytes, &mut write, visit, &last, &is_amid) => end,
+        end = typed(read, sent, visit, &last) => end,
+        () = idle(&last), if falls_idle => End::Idle,
         end = over => end,
     };
-    if let End::RightLost(lost) = &end
-        && !is_amid.load(Ordering::Relaxed)
-        && let Some(words) = visit.words(&lost.to_string())
+    let farewell = match &end {
+        End::RightLost(lost) => Some(lost.to_string()),
+        End::Idle => Some(format!("gantry: {TERMINAL_WAS_IDLE}")),
+        _ => None,
+    };
+    if !is_amid.load(Ordering::Relaxed)
+        && let Some(words) = farewell.and_then(|farewell| visit.words(&farewell))
     {
         let said = async {
             write.write_all(&words).await?;
@@ -59,11 +69,24 @@ pub(super) async fn converse(
     end
 }
 
+/// Returns once nothing went either way for long.
+async fn idle(last: &Mutex<Instant>) {
+    loop {
+        let until = *last.lock() + TERMINAL_IDLE;
+        if Instant::now() >= until {
+            return;
+        }
+        sleep_until(until).await;
+    }
+    end
+}
+
 /// Passes on what the engine says.
 async fn down(
     mut bytes: BoxStream<'static, Result<Bytes, LinkError>>,
     write: &mut (impl AsyncWrite + Unpin),
     visit: &Visit,
+    last: &Mutex<Instant>,
     is_amid: &AtomicBool,
 ) -> End {
     while let Some(bytes) = bytes.next().await {
@@ -71,6 +94,7 @@ async fn down(
             Ok(bytes) => bytes,
             Err(error) => return End::Agent(error),
         };
+        *last.lock() = Instant::now();
         is_amid.store(true, Ordering::Relaxed);
         visit.shown(&bytes).await;
         let written = timeout(UNREAD_PATIENCE, async {
@@ -90,13 +114,19 @@ async fn down(
 }
 
 /// Passes on what is typed. Returns only where the connection broke.
-async fn typed(mut read: impl AsyncRead + Unpin, sent: mpsc::Sender<Piece>, visit: &Visit) -> End {
+async fn typed(
+    mut read: impl AsyncRead + Unpin,
+    sent: mpsc::Sender<Piece>,
+    visit: &Visit,
+    last: &Mutex<Instant>,
+) -> End {
     let mut buffer = BytesMut::with_capacity(CHUNK);
     loop {
         buffer.reserve(CHUNK);
         match read.read_buf(&mut buffer).await {
             Ok(0) => break,
             Ok(_) => {
+                *last.lock() = Instant::now();
                 let bytes = buffer.split().freeze();
                 visit.typed(&bytes).await;
                 if sent.send(Piece::Bytes(bytes)).await.is_err() {

@@ -35,10 +35,7 @@ impl Frames {
         let line = format!("\r\n{words}\r\n").into_bytes();
         match self {
             Self::Raw => Some(line),
-            Self::Between => {
-                let length = u32::try_from(line.len()).ok()?.to_be_bytes();
-                Some([&[STDERR, 0, 0, 0], length.as_slice(), &line].concat())
-            }
+            Self::Between => Some(frame(STDERR, &line)),
             Self::Empty | Self::Head(_) | Self::Body(_) => None,
         }
     }
@@ -81,6 +78,12 @@ impl Frames {
     }
 }
 
+/// Data of a stream.
+fn frame(stream: u8, data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[stream, 0, 0, 0], length.as_slice(), data].concat()
+}
+
 /// True of a head, and of the beginning of one.
 fn could_be_head(head: &[u8]) -> bool {
     head.first().is_none_or(|stream| *stream <= 2) && head.iter().skip(1).take(3).all(|byte| *byte == 0)
@@ -89,11 +92,6 @@ fn could_be_head(head: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn frame(stream: u8, data: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(data.len()).expect("short").to_be_bytes();
-        [&[stream, 0, 0, 0], length.as_slice(), data].concat()
-    }
 
     #[test]
     fn output_is_found_in_frames_however_they_are_cut() {

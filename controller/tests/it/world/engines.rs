@@ -97,13 +97,18 @@ impl Engines {
         if status == 201 {
             body = br#"{"Id":"e1"}"#.to_vec();
         }
+        if is_upgrade {
+            body = b"\x01\0\0\0\0\0\0\x05begun".to_vec();
+        }
         if let Some((told, said)) = self.answers.lock().get(&*route) {
             (status, body) = (*told, said.clone());
         }
-        if is_upgrade {
-            (status, body) = (101, b"\x01\0\0\0\0\0\0\x05begun".to_vec());
-        }
         let first = futures::stream::iter([Ok(Bytes::from(body))]);
+        if is_upgrade {
+            status = 101;
+            // Takes what is typed, and has no more to say.
+            tokio::spawn(async move { while sent.recv().await.is_some() {} });
+        }
         let bytes = match route.as_str() {
             route if is_upgrade || self.endless.lock().contains(&route) => {
                 first.chain(futures::stream::pending()).boxed()
