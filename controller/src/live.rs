@@ -50,6 +50,7 @@ use inventory::{Inventories, Sort};
 use recording::Extent;
 use recording::windows::Windows;
 use routes::Does;
+use terminal::Returns;
 pub(crate) use usage::usage;
 use visit::Rooms;
 
@@ -59,6 +60,7 @@ pub struct Live {
     link: Arc<OnceLock<Arc<dyn AgentLink>>>,
     inventories: Inventories,
     rooms: Arc<Rooms>,
+    returns: Arc<Returns>,
     /// Of terminals, in every namespace.
     least_recorded: Extent,
     archive_limit: u64,
@@ -78,6 +80,7 @@ impl Live {
             link: Arc::default(),
             inventories: Inventories::new(entropy),
             rooms: Arc::default(),
+            returns: Arc::new(Returns::new(entropy)),
             least_recorded: Extent::None,
             archive_limit: archive::LIMIT,
             execs: Arc::default(),
@@ -137,6 +140,10 @@ impl Live {
 
     fn windows(&self) -> &Arc<Windows> {
         &self.windows
+    }
+
+    fn returns(&self) -> &Arc<Returns> {
+        &self.returns
     }
 
     fn rooms(&self) -> &Rooms {

@@ -13,9 +13,14 @@ use super::terminal::{self, Start};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::Outcome;
 
-/// `stdin=true&stdout=true&stderr=true`, as Kubernetes has it. Whether there is a terminal is the container's.
+/// `stdin=true&stdout=true&stderr=true`, as Kubernetes has it. Whether there is a terminal is the container's. `resumable` and `resume` as of
+/// exec.
 pub(crate) async fn attach(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response> {
     let params = &ask.call.params;
+    if params.is_set("resume") {
+        judge_visit(server, &ask, PolicyAction::Attach).await?;
+        return terminal::resume(server, ask).await;
+    }
     let start = AttachStart {
         container: ask.object.to_string(),
         stdin: params.is_set("stdin"),

@@ -17,6 +17,8 @@ pub(super) const STDOUT: u8 = 1;
 pub(super) const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
+/// Ours alone, and only with who asks for it: what it takes to come back.
+const SESSION: u8 = 5;
 const CLOSE: u8 = 255;
 
 /// What a client says.
@@ -25,8 +27,24 @@ pub(super) enum Said {
     Stdin(Bytes),
     StdinEnd,
     Resize(TerminalSize),
+    /// That it was here before.
+    Return(Wanted),
     /// What means nothing, or nothing here.
     Nothing,
+}
+
+/// Where somebody wants to come back to.
+#[derive(PartialEq, Deserialize)]
+pub(super) struct Wanted {
+    pub token: String,
+    /// Bytes of output that it has seen.
+    pub output: Option<u64>,
+}
+
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Wanted").field("output", &self.output).finish_non_exhaustive()
+    }
 }
 
 /// Reads a message; only the fifth version can close a channel.
@@ -46,6 +64,7 @@ pub(super) fn said(message: &Bytes, is_v5: bool) -> Said {
             }
             Err(_) => Said::Nothing,
         },
+        Some((&SESSION, wanted)) => serde_json::from_slice(wanted).map_or(Said::Nothing, Said::Return),
         Some((&CLOSE, [STDIN, ..])) if is_v5 => Said::StdinEnd,
         _ => Said::Nothing,
     }
@@ -57,6 +76,15 @@ pub(super) fn message(channel: u8, data: &[u8]) -> Bytes {
     message.put_u8(channel);
     message.extend_from_slice(data);
     message.freeze()
+}
+
+/// What it takes to come back, how much input was taken, and where the output that follows begins.
+pub(super) fn session(token: Option<&str>, input: u64, output: u64) -> Bytes {
+    let mut session = json!({"input": input, "output": output});
+    if let (Some(token), Some(fields)) = (token, session.as_object_mut()) {
+        fields.insert("token".to_owned(), token.into());
+    }
+    message(SESSION, session.to_string().as_bytes())
 }
 
 /// That all is well, or that the process has exited with another code than 0.
@@ -95,6 +123,9 @@ mod tests {
         assert_eq!(read(b"\x04{\"Width\":80,\"Height\":24}"), Said::Resize(size));
         assert_eq!(read(b"\x04{\"width\":80,\"height\":24}\n"), Said::Resize(size));
         assert_eq!(read(b"\xff\0"), Said::StdinEnd);
+        let wanted = |output| Said::Return(Wanted { token: "t".to_owned(), output });
+        assert_eq!(read(b"\x05{\"token\":\"t\",\"output\":7}"), wanted(Some(7)));
+        assert_eq!(read(b"\x05{\"token\":\"t\"}"), wanted(None));
         for nothing in [
             &b""[..],
             b"\0",
@@ -104,10 +135,22 @@ mod tests {
             b"\x04{\"Width\":-1,\"Height\":1}",
             b"\xff\x01",
             b"\xff",
+            b"\x05",
+            b"\x05{}",
+            b"\x05{\"token\":\"t\",\"output\":-1}",
         ] {
             assert_eq!(read(nothing), Said::Nothing, "{nothing:?}");
         }
         assert_eq!(said(&Bytes::from_static(b"\xff\0"), false), Said::Nothing);
+    }
+
+    #[test]
+    fn t28_a_token_is_said_to_whose_it_is_and_shown_to_nobody() {
+        let told = session(Some("secret"), 3, 0);
+        assert_eq!(told, message(5, br#"{"input":3,"output":0,"token":"secret"}"#));
+        assert_eq!(session(None, 3, 9), message(5, br#"{"input":3,"output":9}"#));
+        let back = said(&Bytes::from_static(b"\x05{\"token\":\"secret\"}"), true);
+        assert!(!format!("{back:?}").contains("secret"));
     }
 
     #[test]

@@ -12,9 +12,14 @@ use super::terminal::{self, Start};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
 
-/// `command=…&stdin=true&stdout=true&stderr=true&tty=true`, as Kubernetes has it. Without a command it is a shell.
+/// `command=…&stdin=true&stdout=true&stderr=true&tty=true`, as Kubernetes has it. Without a command it is a shell. Whoever wants to come
+/// back when the connection breaks says `resumable=true`, and then `resume=true` alone.
 pub(crate) async fn exec(server: &Arc<ApiServer>, ask: Ask) -> Outcome<Response> {
     let params = &ask.call.params;
+    if params.is_set("resume") {
+        judge_visit(server, &ask, PolicyAction::Exec).await?;
+        return terminal::resume(server, ask).await;
+    }
     let start = ExecStart {
         container: ask.object.to_string(),
         command: params.all("command").map(str::to_owned).collect(),

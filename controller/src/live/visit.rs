@@ -11,6 +11,7 @@ use prometheus::IntGauge;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::Ask;
 use super::recording::{self, Extent, Recorder};
@@ -21,7 +22,7 @@ use crate::storage::audit::Record;
 
 /// Logs that are open at once, on this replica. Half a megabyte each where its client does not read.
 const MOST_LOGS: usize = 2_000;
-/// Terminals at once; a megabyte each where its client does not read.
+/// Terminals at once; a megabyte each where its client does not read, and one or two more where it may come back.
 const MOST_TERMINALS: usize = 1_000;
 /// Clients that connect to ports, at once; half a megabyte each for every connection that is not read.
 const MOST_FORWARDS: usize = 500;
@@ -127,6 +128,8 @@ impl Passage {
 
 /// One visit. Its end is recorded when it is dropped, however that comes about.
 pub(crate) struct Visit {
+    /// As the audit log has it; nil of what that does not have.
+    id: Uuid,
     pub passage: Passage,
     known: Mutex<Known>,
     record: Option<Account>,
@@ -171,13 +174,14 @@ impl Visit {
             Kind::Terminal => recording::extent(server, &ask.call.key("").namespace).await?,
             Kind::Logs | Kind::Forward | Kind::Figures => Extent::None,
         };
-        let mut recorder = None;
+        let (mut recorder, mut visit) = (None, Uuid::nil());
         if let Some(Account { ticket, sink, .. }) = &record {
             let id = server.entropy().uuid();
             if extent > Extent::None {
                 parameters.insert("recording".to_owned(), id.to_string().into());
             }
             let opened = ticket.of_engine(at(&parameters, "open"), None, audit::Outcome::Success, "");
+            visit = opened.id;
             if extent > Extent::None {
                 recorder = Some(Recorder::open(server, id, &opened, extent).await?);
             }
@@ -191,7 +195,12 @@ impl Visit {
         let gauge = server.metrics().live_streams.with_label_values(&[label]);
         gauge.inc();
         let known = Mutex::new(Known { parameters, ended: Ended::ClientLeft });
-        Ok(Self { passage: Passage::default(), known, record, recorder, gauge, _room: room })
+        Ok(Self { id: visit, passage: Passage::default(), known, record, recorder, gauge, _room: room })
+    }
+
+    /// What the audit log calls it.
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Output, before its client sees it.

@@ -174,6 +174,34 @@ async fn t31_the_audit_log_leads_to_the_recording_and_has_its_digest_and_who_rea
 }
 
 #[tokio::test]
+async fn t31_who_comes_back_to_a_terminal_is_in_the_one_recording_of_it() {
+    let host = recorded("all").await;
+    let port = host.serves(Caller::authenticated("ada", [])).await;
+    let query = "exec?command=cat&stdin=1&stdout=1";
+    let mut socket = opened(&port, &format!("{query}&resumable=1"), V5).await;
+    let Some(Message::Binary(session)) = next(&mut socket).await else { panic!("no session") };
+    let session: Value = serde_json::from_slice(&session[1..]).expect("JSON");
+    next(&mut socket).await;
+    says(&mut socket, 0, b"before ").await;
+    assert_eq!(next(&mut socket).await, Some(Message::Binary(Bytes::from_static(b"\x01before "))));
+    drop(socket);
+
+    let mut socket = opened(&port, "exec?resume=1", V5).await;
+    let wanted = json!({"token": session["token"], "output": 0}).to_string();
+    says(&mut socket, 5, wanted.as_bytes()).await;
+    says(&mut socket, 0, b"after").await;
+    says(&mut socket, 255, &[0]).await;
+    while next(&mut socket).await.is_some() {}
+
+    let lines = host.plays(&host.session("Complete").await).await;
+    // What is shown again was shown.
+    assert_eq!(
+        (told(&lines, "o"), told(&lines, "i")),
+        ("before after".to_owned(), "before after".to_owned())
+    );
+}
+
+#[tokio::test]
 async fn t31_a_terminal_whose_recording_is_lost_ends() {
     let host = recorded("output").await;
     let before = host.api.database.moment();

@@ -33,7 +33,7 @@ async fn host() -> Host {
 }
 
 /// Opens a WebSocket; the status of the answer where it is none.
-async fn open(port: &Port, what: &str, headers: &[(&'static str, &str)]) -> Result<Socket, u16> {
+pub async fn open(port: &Port, what: &str, headers: &[(&'static str, &str)]) -> Result<Socket, u16> {
     let url = format!("ws://{}{INSTANCES}/nuc-01/containers/web/{what}", port.address);
     let mut request = url.into_client_request().unwrap();
     for (name, value) in headers {

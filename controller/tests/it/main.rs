@@ -38,6 +38,7 @@ mod live_logs;
 mod live_policies;
 mod live_progress;
 mod live_recordings;
+mod live_resumes;
 mod live_terminals;
 mod open_streams;
 mod reconcile_garbage;
