@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 /// Longest piece of input: the controller takes 32 KiB, hosts 8.
-const PIECE: usize = 8 << 10;
+pub(crate) const PIECE: usize = 8 << 10;
 
 /// A terminal that passes on every key, until this is dropped.
 pub(crate) struct Raw(Termios);

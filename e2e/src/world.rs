@@ -144,6 +144,16 @@ impl World {
         value.with_context(|| format!("no {series} in:\n{said}"))?.parse().context("it is no whole number")
     }
 
+    /// A kubeconfig of the admin that reaches the controller by that proxy.
+    pub fn kubeconfig_through(&self, proxy: &Proxy) -> anyhow::Result<PathBuf> {
+        let direct = std::fs::read_to_string(self.controller.kubeconfig())?;
+        let (here, there) = (self.controller.address().to_string(), proxy.address().to_string());
+        ensure!(direct.contains(&here), "no {here} in the kubeconfig");
+        let path = self.path("kubeconfig-through");
+        std::fs::write(&path, direct.replace(&here, &there))?;
+        Ok(path)
+    }
+
     /// The host of that name.
     pub fn host(&self, name: &str) -> anyhow::Result<&Host> {
         self.hosts.get(name).with_context(|| format!("no host {name}"))

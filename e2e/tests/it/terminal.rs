@@ -1,11 +1,13 @@
 //! What `gantry` is on a terminal: the terminal is `script`'s, its keys come from here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use gantry_e2e::eventually;
 use gantry_e2e::process::{run, workspace_binary};
+use gantry_e2e::proxy::{Link, Proxy};
 use gantry_e2e::registry::Registry;
 use gantry_e2e::world::World;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,6 +28,10 @@ struct Terminal {
 
 impl Terminal {
     fn open(world: &World, line: &str) -> anyhow::Result<Self> {
+        Self::open_at(world, &world.controller.kubeconfig(), line)
+    }
+
+    fn open_at(world: &World, kubeconfig: &Path, line: &str) -> anyhow::Result<Self> {
         let name = world.path("terminal");
         // The directory of the programs comes first, so that `gantry` is the one that was built.
         let programs = workspace_binary("gantry")?.parent().context("it lies in a directory")?.to_owned();
@@ -37,7 +43,7 @@ impl Terminal {
             .arg(format!("tty > '{}'; stty rows 20 cols 70; {line}", name.display()))
             .arg("/dev/null")
             .env("PATH", path)
-            .env("KUBECONFIG", world.controller.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -134,6 +140,66 @@ async fn the_keys_that_leave_a_terminal_let_the_command_go_on() -> anyhow::Resul
     assert_eq!(code, Some(0), "{seen}");
     assert!(seen.contains("left nuc-01/shell; it goes on"), "{seen}");
     assert_eq!(engine.state("shell").await, "running");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_terminal_goes_on_after_its_connection_broke() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let proxy = Proxy::start(world.controller.address()).await?;
+    let kubeconfig = world.kubeconfig_through(&proxy)?;
+    let mut terminal = Terminal::open_at(
+        &world,
+        &kubeconfig,
+        "gantry exec -it nuc-01/web -- sh; code=$?; stty -a | grep -o ' icanon'; exit $code",
+    )?;
+    terminal.types("kept=6; echo here-$((40 + 1))\n").await?;
+    terminal.shows("here-41").await?;
+
+    for number in [7, 8] {
+        // What is said while nobody is there is told to who comes back, and what they type meanwhile arrives.
+        terminal.types(&format!("(sleep 0.5; echo said-$(({number} * 11))) &\n")).await?;
+        terminal.types(&format!("echo asked-$(({number} + 0))\n")).await?;
+        terminal.shows(&format!("asked-{number}")).await?;
+        proxy.set(Link::Silent);
+        proxy.reset();
+        terminal.shows("the connection to nuc-01/web broke").await?;
+        terminal.types(&format!("echo kept-$((kept * {number}))\n")).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        proxy.set(Link::Up);
+        terminal.shows("back at nuc-01/web").await?;
+        terminal.shows(&format!("said-{}", number * 11)).await?;
+        terminal.shows(&format!("kept-{}", 6 * number)).await?;
+    }
+    terminal.types("exit 3\n").await?;
+
+    let (seen, code) = terminal.ends().await?;
+    assert_eq!(code, Some(3), "{seen}");
+    assert!(seen.contains(" icanon"), "the terminal is as it was: {seen}");
+    eventually("nothing to be kept", PATIENCE, async || {
+        let open = world.metric("gantry_live_streams{kind=\"terminal\"}").await?;
+        ensure!(open == 0, "{open}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_terminal_that_the_controller_does_not_hold_any_more_is_given_up() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let mut terminal = Terminal::open(&world, "gantry exec -it nuc-01/web -- sh")?;
+    terminal.types("echo here-$((40 + 1))\n").await?;
+    terminal.shows("here-41").await?;
+
+    world.controller.kill().await?;
+    terminal.shows("the connection to nuc-01/web broke").await?;
+    world.controller.resume().await?;
+
+    let (seen, code) = terminal.ends().await?;
+    assert_eq!(code, Some(3), "{seen}");
+    assert!(seen.contains("the connection broke off before its end was told"), "{seen}");
     Ok(())
 }
 
