@@ -1,15 +1,22 @@
 //! `gantry logs`: what containers write, of several at once line by line.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::pin::Pin;
 
 use anyhow::Context as _;
-use futures::TryStreamExt as _;
-use http::Request;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
+use http::{Request, Response};
 use http_body_util::BodyExt as _;
+use kube::client::Body;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::io::StreamReader;
+
+mod follow;
+
+use follow::{Ended, Followed};
 
 use super::exec;
 use super::targets::{self, Target};
@@ -41,7 +48,7 @@ pub(crate) async fn run(reach: &Reach, options: &LogsArgs) -> anyhow::Result<()>
         let mut log = open(&controller, only, options).await?;
         let mut piece = vec![0; 32 << 10];
         loop {
-            match log.read(&mut piece).await.map_err(|_| broken(only))? {
+            match log.read(&mut piece).await.map_err(|error| broken(only, error))? {
                 0 => return Ok(()),
                 length => out::bytes(piece.get(..length).unwrap_or_default())?,
             }
@@ -61,7 +68,7 @@ pub(crate) async fn run(reach: &Reach, options: &LogsArgs) -> anyhow::Result<()>
         let (controller, options, lines) = (controller.clone(), options.clone(), lines.clone());
         readers.spawn(async move {
             let log = open(&controller, &target, &options).await?;
-            copy(log, &prefix, is_terminal, &lines).await.map_err(|_| broken(&target))
+            copy(log, &prefix, is_terminal, &lines).await.map_err(|error| broken(&target, error))
         });
     }
     drop(lines);
@@ -79,7 +86,11 @@ pub(crate) async fn run(reach: &Reach, options: &LogsArgs) -> anyhow::Result<()>
     failed.map_or(Ok(()), Err)
 }
 
-fn broken(target: &Target) -> anyhow::Error {
+fn broken(target: &Target, error: std::io::Error) -> anyhow::Error {
+    // Who follows a log knows better.
+    if let Ok(Ended(error)) = error.downcast() {
+        return error;
+    }
     Hinted::new(Ends::Unreachable, format!("{}: the log broke off", target.shown()))
         .hint("`gantry ls` says how the hosts are")
         .into()
@@ -89,7 +100,7 @@ async fn open(
     controller: &Controller,
     target: &Target,
     options: &LogsArgs,
-) -> anyhow::Result<BufReader<impl AsyncRead + Unpin + use<>>> {
+) -> anyhow::Result<BufReader<Pin<Box<dyn AsyncRead + Send>>>> {
     let tail = options.tail.map(|tail| tail.to_string());
     let mut query: Vec<(&str, &str)> = Vec::new();
     query.extend(tail.as_deref().map(|tail| ("tail", tail)));
@@ -97,11 +108,27 @@ async fn open(
     query.extend(options.until.as_deref().map(|until| ("until", until)));
     query.extend(Some(("follow", "true")).filter(|_| options.follow));
     query.extend(Some(("timestamps", "true")).filter(|_| options.timestamps));
-    let path =
-        format!("{}/logs?{}", exec::path(controller, target), client::query(query).trim_start_matches('&'));
-    let response = controller.patient()?.open(Request::get(path).body(Vec::new())?, &target.shown()).await?;
-    let body = Box::pin(response.into_body().into_data_stream().map_err(std::io::Error::other));
-    Ok(BufReader::new(StreamReader::new(body)))
+    let (path, query) = (format!("{}/logs", exec::path(controller, target)), client::query(query));
+    let query = query.trim_start_matches('&').to_owned();
+    if options.follow {
+        let followed = Followed {
+            controller: controller.clone(),
+            shown: target.shown(),
+            path,
+            query,
+            has_since: options.since.is_some(),
+            timestamps: options.timestamps,
+        };
+        return Ok(BufReader::new(Box::pin(StreamReader::new(Box::pin(follow::written(followed))))));
+    }
+    let request = Request::get(format!("{path}?{query}")).body(Vec::new())?;
+    let response = controller.patient()?.open(request, &target.shown()).await?;
+    Ok(BufReader::new(Box::pin(StreamReader::new(Box::pin(body(response))))))
+}
+
+/// What is answered, as it comes.
+fn body(response: Response<Body>) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+    response.into_body().into_data_stream().map_err(std::io::Error::other)
 }
 
 /// Passes lines on until the log ends.

@@ -10,7 +10,7 @@ use gantry_e2e::process::{run, workspace_binary};
 use gantry_e2e::proxy::{Link, Proxy};
 use gantry_e2e::registry::Registry;
 use gantry_e2e::world::World;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -200,6 +200,42 @@ async fn a_terminal_that_the_controller_does_not_hold_any_more_is_given_up() -> 
     let (seen, code) = terminal.ends().await?;
     assert_eq!(code, Some(3), "{seen}");
     assert!(seen.contains("the connection broke off before its end was told"), "{seen}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_goes_on_without_loss_or_repeats() -> anyhow::Result<()> {
+    let mut world = World::with_hosts(["nuc-01"]).await?;
+    let script = "n=0; while true; do n=$((n + 1)); echo line $n; echo error $n >&2; sleep 0.02; done";
+    let engine = &world.host("nuc-01")?.engine;
+    engine.docker(["run", "-d", "--network=none", "--name", "counts", "demo:1", "sh", "-c", script]).await?;
+    let proxy = Proxy::start(world.controller.address()).await?;
+    let mut command = Command::new(workspace_binary("gantry")?);
+    command
+        .args(["logs", "-f", "--tail", "10000", "nuc-01/counts"])
+        .env("KUBECONFIG", world.kubeconfig_through(&proxy)?)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let mut follows = command.spawn()?;
+    let mut lines = BufReader::new(follows.stdout.take().context("it has an output")?).lines();
+
+    let (mut out, mut errors) = (0, 0);
+    for breaks in 0..4 {
+        for _ in 0..200 {
+            let line = timeout(PATIENCE, lines.next_line()).await.context("the log stands still")??;
+            let line = line.context("the log ended")?;
+            let (word, number) = line.split_once(' ').with_context(|| format!("{line:?}"))?;
+            let count = if word == "line" { &mut out } else { &mut errors };
+            *count += 1;
+            ensure!(number.parse() == Ok(*count), "{line:?} where {count} was expected");
+        }
+        if breaks == 2 {
+            world.controller.stop().await?;
+            world.controller.resume().await?;
+        } else {
+            proxy.reset();
+        }
+    }
     Ok(())
 }
 
