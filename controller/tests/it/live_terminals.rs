@@ -351,6 +351,38 @@ async fn t25_a_message_that_is_too_long_closes_the_terminal() {
     assert_eq!(recorded(&host, "container_exec", 2).await[1]["reason"], "Misspoken");
 }
 
+async fn ten_seconds() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    // Whoever was woken does what there is to do.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+}
+
+#[tokio::test]
+async fn t25_a_client_is_asked_whether_it_is_there_and_let_go_of_if_it_does_not_say() {
+    let host = host().await;
+    let port = host.serves(Caller::system("test")).await;
+    let mut socket = opened(&port, "exec?command=cat&stdin=1&stdout=1", V5).await;
+    next(&mut socket).await;
+
+    for _ in 0..5 {
+        ten_seconds().await;
+        while !matches!(socket.next().await, Some(Ok(Message::Ping(_)))) {}
+        // The answer goes out with that.
+        socket.flush().await.unwrap();
+    }
+    says(&mut socket, 0, b"here").await;
+    assert_eq!(next(&mut socket).await, Some(Message::Binary(Bytes::from_static(b"\x01here"))));
+
+    // What is not read is not answered.
+    for _ in 0..5 {
+        ten_seconds().await;
+    }
+    host.is_left_alone().await;
+    assert_eq!(recorded(&host, "container_exec", 2).await[1]["reason"], "ClientLeft");
+}
+
 /// kube-rs knows execs of Pods alone; what it asks for is led to our paths.
 pub(crate) fn pods(port: &Port) -> kube::Api<Pod> {
     let config = kube::Config::new(format!("http://{}", port.address).parse().unwrap());

@@ -189,6 +189,54 @@ async fn logs_of_real_containers_are_whole_and_go_on_over_a_restart() -> anyhow:
 }
 
 #[tokio::test]
+async fn a_log_is_told_in_events_to_go_on_from_and_binary_ones_byte_by_byte() -> anyhow::Result<()> {
+    let (world, rest) = host().await?;
+    let engine = &world.host("nuc-01")?.engine;
+    run(engine, "counts", "", "for n in 1 2 3 4 5; do echo $n; done").await?;
+    // The usual driver keeps text alone.
+    run(engine, "binary", "--log-driver local", "busybox printf '\\001\\377\\376\\000end'").await?;
+
+    let too_many = rest.get(&path("containers/counts/logs?tail=10001")).await?;
+    ensure!(
+        too_many.code == 400 && too_many.body.to_string().contains("follow the log"),
+        "{:?}",
+        too_many.body
+    );
+    let events = async |last: &str| -> anyhow::Result<Vec<(String, String)>> {
+        let request = Request::get(path("containers/counts/logs")).header("accept", "text/event-stream");
+        let request = request.header("last-event-id", last).body(Body::from(Vec::new()))?;
+        let Value::String(text) = rest.ask(request).await?.body else { anyhow::bail!("no text") };
+        let of = |event: &str, field: &str| {
+            event.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default().to_owned()
+        };
+        Ok(text.split("\n\n").map(|event| (of(event, "id: "), of(event, "data: "))).collect())
+    };
+    let seen = async |last: &str, expected: &[&str]| -> anyhow::Result<Vec<(String, String)>> {
+        let all = events(last).await?;
+        let lines: Vec<&(String, String)> = all.iter().filter(|(id, _)| !id.is_empty()).collect();
+        ensure!(lines.len() == expected.len(), "{all:?}");
+        for ((_, data), line) in lines.iter().zip(expected) {
+            ensure!(data.contains(&format!("{{\"log\":\"{line}\\n\"")), "{data}");
+        }
+        Ok(all)
+    };
+    let all = eventually("five lines", PATIENCE, async || seen("", &["1", "2", "3", "4", "5"]).await).await?;
+    seen(&all[2].0, &["4", "5"]).await?;
+    seen(&all[4].0, &[]).await?;
+
+    eventually("all bytes", PATIENCE, async || {
+        let mut log = follow(&rest, "containers/binary/logs").await?;
+        let mut seen = Vec::new();
+        while let Some(more) = timeout(PATIENCE, log.recv()).await? {
+            seen.extend(more);
+        }
+        ensure!(seen == b"\x01\xff\xfe\0end", "{seen:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn t25_logs_that_nobody_reads_keep_nobody_from_the_host() -> anyhow::Result<()> {
     let (world, rest) = host().await?;
     let engine = &world.host("nuc-01")?.engine;
@@ -280,6 +328,15 @@ async fn commands_run_in_real_containers_with_input_terminal_and_exit_code() -> 
     let (_, status) = shell.rest().await?;
     assert_eq!(status["details"]["causes"][0]["message"], "3", "{status}");
 
+    let bash = "printf '#!/bin/sh\\necho i am bash\\n' > /bin/bash; busybox chmod +x /bin/bash";
+    engine.docker(["exec", "web", "sh", "-c", bash]).await?;
+    let (out, status) = Terminal::open(&rest, "containers/web/exec?stdout=1").await?.rest().await?;
+    assert_eq!((out, &status["status"]), (b"i am bash\n".to_vec(), &json!("Success")));
+    engine.docker(["exec", "web", "busybox", "rm", "/bin/bash", "/bin/sh"]).await?;
+    let (_, status) = Terminal::open(&rest, "containers/web/exec?stdout=1").await?.rest().await?;
+    let words = "container `web` has no shell: name a command that it has, as `exec web -- PROGRAM`";
+    assert_eq!((&status["code"], &status["message"]), (&json!(409), &json!(words)));
+
     engine.docker(["pause", "web"]).await?;
     let (_, status) =
         Terminal::open(&rest, "containers/web/exec?command=true&stdout=1").await?.rest().await?;
@@ -289,6 +346,27 @@ async fn commands_run_in_real_containers_with_input_terminal_and_exit_code() -> 
     let (_, status) =
         Terminal::open(&rest, "containers/web/exec?command=true&stdout=1").await?.rest().await?;
     assert_eq!(status["message"], "container `web` does not run");
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_terminals_are_open_in_one_container_at_once() -> anyhow::Result<()> {
+    let (world, rest) = host().await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    let mut terminals = Vec::new();
+    for _ in 0..40 {
+        terminals.push(Terminal::open(&rest, "containers/web/exec?command=cat&stdin=1&stdout=1").await?);
+    }
+
+    for (number, terminal) in terminals.iter().enumerate() {
+        terminal.say(0, format!("to {number}\n").as_bytes()).await?;
+    }
+
+    for (number, mut terminal) in terminals.into_iter().enumerate() {
+        assert_eq!(terminal.until("\n").await?, format!("to {number}\n"));
+        terminal.say(255, &[0]).await?;
+        assert_eq!(terminal.rest().await?.1["status"], "Success");
+    }
     Ok(())
 }
 
@@ -329,6 +407,26 @@ async fn real_containers_are_attached_to_and_have_figures() -> anyhow::Result<()
     ensure!(number(&busy, "cpuPercent") > number(&deaf, "cpuPercent"), "{busy} {deaf}");
     ensure!(number(&busy, "cpuPercent") > 1.0 && number(&busy, "cpuTotalNano") > 0.0, "{busy}");
     ensure!(number(&busy, "memoryBytes") > 0.0 && number(&busy, "pids") >= 1.0, "{busy}");
+    // Sixty-four megabytes of files that the kernel keeps for as long as it likes are nobody's memory.
+    run(engine, "writes", "", "busybox dd if=/dev/zero of=/big bs=1M count=64; sleep 1000").await?;
+    eventually("a cache of what was written", PATIENCE, async || {
+        let engine_s = rest.get(&path("docker/v1.41/containers/writes/stats?stream=false")).await?;
+        let usage = engine_s.body["memory_stats"]["usage"].as_u64().unwrap_or_default();
+        ensure!(usage > 60 << 20, "the engine says {usage}");
+        let figures = rest.get(&path("containers/writes/stats")).await?.body;
+        ensure!(number(&figures, "memoryBytes") < f64::from(40 << 20), "{figures}");
+        Ok(())
+    })
+    .await?;
+    let mut followed =
+        follow(&rest, "stats?container=busy&container=deaf&container=writes&stream=true").await?;
+    let mut told = String::new();
+    while !["busy", "deaf", "writes"]
+        .iter()
+        .all(|name| told.matches(&format!("\"name\":\"{name}\"")).count() > 1)
+    {
+        told.push_str(&until(&mut followed, "}\n").await?);
+    }
     let mut followed = follow(&rest, "containers/busy/stats?stream=true").await?;
     for _ in 0..3 {
         until(&mut followed, "}\n").await?;
