@@ -95,8 +95,8 @@ pub enum Call {
     RemoveContainer { id: String, force: bool, volumes: bool },
     /// Rename a container.
     Rename { id: String, new_name: String },
-    /// Remove an image.
-    RemoveImage { id: String, force: bool },
+    /// Remove an image; where it was called by a reference, that reference, and the image with its last one.
+    RemoveImage { id: String, reference: Option<ImageReference>, force: bool },
     /// Give an image one more reference.
     Tag { id: String, reference: ImageReference },
 }

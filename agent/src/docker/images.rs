@@ -61,9 +61,10 @@ fn repo_digest(facts: &ImageFacts, name: &str) -> String {
 
 pub(super) async fn call(one: &Connection, call: &Call) -> Result<(), Error> {
     match call {
-        Call::RemoveImage { id, force } => {
+        Call::RemoveImage { id, reference, force } => {
             let options = RemoveImageOptionsBuilder::default().force(*force).build();
-            one.docker.remove_image(id, Some(options), None).await.map(drop)
+            let name = reference.as_ref().map_or_else(|| id.clone(), ImageReference::to_string);
+            one.docker.remove_image(&name, Some(options), None).await.map(drop)
         }
         Call::Tag { id, reference } => {
             let options = TagImageOptionsBuilder::default()

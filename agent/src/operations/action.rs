@@ -100,7 +100,9 @@ impl Action {
             Wire::ContainerRename(rename) => {
                 return Err(invalid(format!("`{}` is not a name a container can have", rename.new_name)));
             }
-            Wire::ImageRemove(remove) => Call::RemoveImage { id, force: remove.force },
+            Wire::ImageRemove(remove) => {
+                Call::RemoveImage { reference: called(&target.name, &id), id, force: remove.force }
+            }
             Wire::ImageTag(tag) => {
                 let reference = ImageReference::parse(&tag.reference)?;
                 if reference.digest().is_some() {
@@ -167,6 +169,13 @@ impl Call {
             | Self::Tag { id, .. } => id,
         }
     }
+}
+
+/// The reference by which an image was called; `None` where that was its id or the beginning of it, as Docker tells them apart.
+fn called(name: &str, id: &str) -> Option<ImageReference> {
+    let hex = |text: &str| text.strip_prefix("sha256:").unwrap_or(text).to_owned();
+    let is_id = hex(id).starts_with(&hex(name));
+    ImageReference::parse(name).ok().filter(|_| !is_id)
 }
 
 /// A signal's name without `SIG`, whichever way it is written; SIGKILL where none is.

@@ -182,6 +182,9 @@ impl Inner {
                 format!("`{name}` ({id}) does not exist: it was already removed"),
             );
         }
+        if let (Some(now), Some(asked)) = (sight.other_image(action), &request.target) {
+            return end(Outcome::TargetChanged, format!("`{}` is {now} and not {}", asked.name, asked.id));
+        }
         if let (Some(container), Some(asked)) = (&sight.container, &request.target) {
             if container.id != asked.id {
                 return end(

@@ -17,7 +17,7 @@ pub(crate) struct Sight {
     pub(crate) container: Option<ContainerFacts>,
     /// What the target id of an image action means now.
     pub(crate) image: Option<ImageFacts>,
-    /// What the reference that is pulled or tagged means now.
+    /// What the reference that is pulled, tagged or removed means now.
     pub(crate) named: Option<ImageFacts>,
     /// True only if this is surely the run of the engine that was asked.
     pub(crate) is_same_run: bool,
@@ -54,7 +54,12 @@ pub(crate) fn weigh(action: &Action, before: &PreImage, now: &Sight) -> Verdict 
             _ if now.image.is_none() => Verdict::Unknowable("the image is gone"),
             _ => Verdict::Untouched,
         },
-        Action::Call(Call::RemoveImage { .. }) => match now.image {
+        Action::Call(Call::RemoveImage { id, reference: Some(_), .. }) => match &now.named {
+            None => Verdict::Done("nothing is called so any more"),
+            Some(image) if image.id == *id => Verdict::Untouched,
+            Some(_) => Verdict::Unknowable("another image is called so by now"),
+        },
+        Action::Call(Call::RemoveImage { reference: None, .. }) => match now.image {
             None => Verdict::Done("the image is gone"),
             Some(_) => Verdict::Untouched,
         },
@@ -222,6 +227,7 @@ pub(crate) fn is_already_so(action: &Action, now: &Sight) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::ImageReference;
 
     fn before(running: bool, auto_remove: bool) -> PreImage {
         let container = Observed {
@@ -316,6 +322,25 @@ mod tests {
         }
         let pause = Action::Call(Call::Pause { id: id() });
         assert!(is_unknowable(&weigh(&pause, &before(true, false), &there(false, "then"))));
+    }
+
+    #[test]
+    fn a_reference_is_removed_once_it_means_nothing_whatever_else_the_image_is_called() {
+        let by = |reference: Option<&str>| {
+            let reference = reference.map(|text| ImageReference::parse(text).unwrap());
+            Action::Call(Call::RemoveImage { id: "1".to_owned(), reference, force: false })
+        };
+        let image = |id: &str| Some(ImageFacts { id: id.to_owned(), ..ImageFacts::default() });
+        let sight = |image, named| Sight { image, named, is_same_run: true, ..Sight::default() };
+        let before = PreImage::default();
+
+        assert!(is_done(&weigh(&by(Some("app:1")), &before, &sight(image("1"), None))));
+        assert_eq!(weigh(&by(Some("app:1")), &before, &sight(image("1"), image("1"))), Verdict::Untouched);
+        let moved = sight(image("1"), image("2"));
+        assert!(is_unknowable(&weigh(&by(Some("app:1")), &before, &moved)));
+        assert_eq!(moved.other_image(&by(Some("app:1"))), Some("2"));
+        assert_eq!(weigh(&by(None), &before, &sight(image("1"), None)), Verdict::Untouched);
+        assert!(is_done(&weigh(&by(None), &before, &sight(None, None))));
     }
 
     #[test]

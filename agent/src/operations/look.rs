@@ -31,7 +31,12 @@ pub(super) async fn look(engine: &dyn Engine, action: &Action) -> Result<Look, D
             sight.image = engine.image(id).await?;
             sight.named = engine.image(&reference.to_string()).await?;
         }
-        Action::Call(Call::RemoveImage { id, .. }) => sight.image = engine.image(id).await?,
+        Action::Call(Call::RemoveImage { id, reference, .. }) => {
+            sight.image = engine.image(id).await?;
+            if let Some(reference) = reference {
+                sight.named = engine.image(&reference.to_string()).await?;
+            }
+        }
         Action::Call(call) => sight.container = engine.container(call.id()).await?,
     }
     let incarnation = match action {
@@ -76,6 +81,9 @@ impl Sight {
             Action::Pull(pull) => {
                 self.named.as_ref().map(|image| images::target(image, &pull.reference.to_string()))
             }
+            Action::Call(Call::RemoveImage { reference: Some(reference), .. }) => {
+                self.named.as_ref().map(|image| images::target(image, &reference.to_string()))
+            }
             Action::Call(Call::Tag { .. } | Call::RemoveImage { .. }) => self
                 .image
                 .as_ref()
@@ -88,8 +96,15 @@ impl Sight {
     pub(super) fn is_gone(&self, action: &Action) -> bool {
         match action {
             Action::Pull(_) => false,
+            Action::Call(Call::RemoveImage { reference: Some(_), .. }) => self.named.is_none(),
             Action::Call(Call::Tag { .. } | Call::RemoveImage { .. }) => self.image.is_none(),
             Action::Call(_) => self.container.is_none(),
         }
+    }
+
+    /// The image that a reference means which is to be taken from another one.
+    pub(super) fn other_image(&self, action: &Action) -> Option<&str> {
+        let Action::Call(Call::RemoveImage { id, reference: Some(_), .. }) = action else { return None };
+        self.named.as_ref().map(|image| image.id.as_str()).filter(|now| now != id)
     }
 }

@@ -214,7 +214,7 @@ pub enum Action {
     Unpause,
     /// Send a signal to a container.
     Kill,
-    /// Remove a container or an image.
+    /// Remove a container or an image. Of an image that is called by one of its references, that reference; it goes with the last.
     Remove,
     /// Give a container another name.
     Rename,

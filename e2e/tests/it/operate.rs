@@ -224,13 +224,16 @@ async fn an_image_is_pulled_from_a_real_registry_with_progress_tagged_and_remove
     completes(&world, "tag", &image_operation("tag", "nuc-01", "Tag", &reference, tag)).await?;
     engine.docker(["image", "inspect", "demo:two"]).await?;
 
-    completes(
-        &world,
-        "rmi",
-        &image_operation("rmi", "nuc-01", "Remove", "demo:two", "  parameters: {force: true}"),
-    )
-    .await?;
+    completes(&world, "rmi", &image_operation("rmi", "nuc-01", "Remove", "demo:two", "")).await?;
     ensure!(engine.docker(["image", "inspect", "demo:two"]).await.is_err(), "demo:two is still there");
+    let id = engine.docker(["image", "inspect", "--format", "{{.Id}}", &reference]).await?;
+    engine.docker(["tag", &reference, "demo:three"]).await?;
+    let failed = fails(&world, "by-id", &image_operation("by-id", "nuc-01", "Remove", &id, "")).await?;
+    assert_eq!(reason(&failed, "Failed"), "DockerError", "of an image with two names");
+    for (name, called) in [("last-but-one", "demo:three"), ("last", &reference)] {
+        completes(&world, name, &image_operation(name, "nuc-01", "Remove", called, "")).await?;
+    }
+    ensure!(engine.docker(["image", "inspect", &id]).await.is_err(), "the image is still there");
 
     let absent = format!("{}/absent:1", registry.name());
     let failed = fails(&world, "absent", &image_operation("absent", "nuc-01", "Pull", &absent, "")).await?;

@@ -55,8 +55,20 @@ impl FakeEngine {
             return Err(lost());
         }
         match call {
-            Call::RemoveImage { id, .. } => {
-                state.images.remove(id).ok_or_else(|| refused(404, format!("No such image: {id}")))?;
+            Call::RemoveImage { id, reference, .. } => {
+                let gone = || refused(404, format!("No such image: {id}"));
+                let image = state.images.get_mut(id).ok_or_else(gone)?;
+                let references = image.references.len();
+                if let Some(reference) = reference {
+                    image.references.retain(|known| *known != reference.to_string());
+                }
+                let (is_by_id, is_last) = (reference.is_none(), image.references.is_empty());
+                if !is_by_id && image.references.len() == references {
+                    return Err(gone());
+                }
+                if is_by_id || is_last {
+                    state.images.remove(id);
+                }
                 self.checker.has_effect(errand, id, "remove image");
             }
             Call::Tag { id, reference } => {
