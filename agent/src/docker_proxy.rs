@@ -10,7 +10,7 @@ use std::io;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::{EngineAnswer, EngineCall, EnginePair, Policy};
-use gantry_api::engine_api::{Answer, Body, Level, OLDEST, Request, Route};
+use gantry_api::engine_api::{Body, Level, OLDEST, Request, Route};
 use http::{HeaderMap, HeaderName, StatusCode};
 use tonic::{Code, Status};
 
@@ -57,7 +57,7 @@ pub async fn exchange(
     };
     let version = spoken(engine, &request).await.map_err(Refusal::from)?;
     let io = engine.dial().await.map_err(Refusal::from)?;
-    let upgrade = wants_upgrade && request.route.answer == Answer::Upgrade;
+    let upgrade = wants_upgrade && request.route.protocol().is_some();
     let sending = match (request.route.body, body) {
         (Body::Tar, _) => wire::Sending::Archive(sent),
         (_, Some(body)) => wire::Sending::Json { body, typed: upgrade.then_some(sent) },

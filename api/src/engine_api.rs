@@ -140,6 +140,10 @@ impl Request {
         if self.route.id == "ContainerAttach" && self.query("logs") == Some("1") {
             rights.push(Right::Logs);
         }
+        // Files of an image go to whoever builds, as with `save`.
+        if self.route.id == "ImageBuild" && self.query("outputs").is_some() {
+            rights.push(Right::Export);
+        }
         rights
     }
 

@@ -106,11 +106,11 @@ fn outgoing(
         let mut value =
             HeaderValue::from_str(value).map_err(|_| Status::invalid_argument("a header is no text"))?;
         value.set_sensitive(true);
-        headers.insert(*name, value);
+        headers.append(*name, value);
     }
-    if upgrades {
+    if let Some(protocol) = request.route.protocol().filter(|_| upgrades) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+        headers.insert(UPGRADE, HeaderValue::from_static(protocol));
     }
     Ok(outgoing)
 }

@@ -145,7 +145,8 @@ impl Json {
             Self::ContainerCreate => Parsed::ContainerCreate(typed(bytes)?),
             Self::ContainerUpdate => Parsed::ContainerUpdate(typed(bytes)?),
             Self::CommitConfig => Parsed::CommitConfig(Some(typed(bytes)?)),
-            Self::ExecCreate => Parsed::ExecCreate(typed(bytes)?),
+            // docker-py repeats here what the path names, which alone counts.
+            Self::ExecCreate => Parsed::ExecCreate(ExecCreate { container: None, ..typed(bytes)? }),
             Self::ExecStart => Parsed::ExecStart(typed(bytes)?),
             Self::NetworkCreate => Parsed::NetworkCreate(typed(bytes)?),
             Self::NetworkConnect => Parsed::NetworkConnect(typed(bytes)?),

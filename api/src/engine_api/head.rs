@@ -1,10 +1,13 @@
 //! Headers: those that say two things at once are refused, and few are passed on.
 
 use super::refusal::{Refusal, Why};
-use super::route::{Answer, Body, Route};
+use super::route::{Body, Route};
+use super::table::GRPC_METHOD;
 
 /// Longest header that is passed on: credentials of many registries.
 const LONGEST: usize = 32 << 10;
+/// Most times one may come that may come again.
+const MOST_REPEATS: usize = 64;
 
 /// Checks what came, and keeps what an engine is to see.
 pub(super) fn read<'a>(
@@ -20,12 +23,13 @@ pub(super) fn read<'a>(
                 return Err(Refusal::header(name, "this encoding is not taken"));
             }
             "transfer-encoding" => is_chunked = true,
-            "upgrade"
-                if route.answer != Answer::Upgrade || upgrades || !value.eq_ignore_ascii_case(b"tcp") =>
-            {
-                return Err(Refusal::header(name, "there is nothing to upgrade to here"));
+            "upgrade" => {
+                let is_ours = |protocol: &str| value.eq_ignore_ascii_case(protocol.as_bytes());
+                if upgrades || !route.protocol().is_some_and(is_ours) {
+                    return Err(Refusal::header(name, "there is nothing to upgrade to here"));
+                }
+                upgrades = true;
             }
-            "upgrade" => upgrades = true,
             "content-encoding" => return Err(Refusal::header(name, "bodies are taken as they are")),
             "content-type" => content_type(route, value)?,
             _ => kept.push((name, value)),
@@ -48,11 +52,15 @@ pub(super) fn allowed<'a>(
         let Some(known) = route.headers.iter().find(|known| **known == name) else {
             return Err(Refusal::new(Why::Header, "a header is not known here"));
         };
-        let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
-        if value.len() > LONGEST || !value.iter().all(is_base64) {
-            return Err(Refusal::header(known, "it is no base64, or too long"));
+        let is_method = *known == GRPC_METHOD;
+        let is_taken = |byte: &u8| {
+            byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte) || (is_method && *byte == b'.')
+        };
+        if value.len() > LONGEST || !value.iter().all(is_taken) {
+            return Err(Refusal::header(known, "it has letters that do not belong there, or is too long"));
         }
-        if kept.iter().any(|(given, _)| given == known) {
+        let repeats = kept.iter().filter(|(given, _)| given == known).count();
+        if repeats > 0 && (!is_method || repeats >= MOST_REPEATS) {
             return Err(Refusal::header(known, "it comes more than once"));
         }
         kept.push((known, String::from_utf8_lossy(value).into_owned()));

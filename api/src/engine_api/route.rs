@@ -56,6 +56,10 @@ pub enum Value {
     Platforms,
     /// This and nothing else.
     Only(&'static str),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A JSON list of what a build gives to its client.
+    JsonOutputs,
 }
 
 /// What a request sends.
@@ -76,8 +80,8 @@ pub enum Answer {
     Short,
     /// As long as it takes.
     Stream,
-    /// Raw bytes both ways where the client asks for it, else a stream.
-    Upgrade,
+    /// Raw bytes both ways in that protocol where the client asks for it, else a stream.
+    Upgrade(&'static str),
 }
 
 /// What the host's owner must allow, as `--policy` of the agent says it.
@@ -236,6 +240,14 @@ impl Route {
         action
     }
 
+    /// What the connection becomes where the client asks for it.
+    pub fn protocol(&self) -> Option<&'static str> {
+        match self.answer {
+            Answer::Upgrade(protocol) => Some(protocol),
+            Answer::Short | Answer::Stream => None,
+        }
+    }
+
     /// True if nothing but looking is asked for.
     pub fn is_read(&self) -> bool {
         self.right == Right::Read
@@ -298,8 +310,8 @@ impl Route {
         Self { answer: Answer::Stream, ..self }
     }
 
-    pub(super) const fn upgrade(self) -> Self {
-        Self { answer: Answer::Upgrade, ..self }
+    pub(super) const fn upgrade(self, protocol: &'static str) -> Self {
+        Self { answer: Answer::Upgrade(protocol), ..self }
     }
 
     pub(super) const fn headers(self, headers: &'static [&'static str]) -> Self {

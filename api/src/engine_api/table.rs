@@ -2,13 +2,17 @@
 
 use super::body::Json;
 use super::route::Value::{
-    Filters, Flag, Int, JsonMap, JsonTexts, JsonUlimits, Only, Platform, Platforms, Prose, Proses, Text,
-    Texts,
+    Filters, Flag, Int, JsonMap, JsonOutputs, JsonTexts, JsonUlimits, OneOf, Only, Platform, Platforms,
+    Prose, Proses, Text, Texts,
 };
 use super::route::{Right, Route, Value};
 
 const AUTH: &[&str] = &["x-registry-auth"];
 const CONFIG: &[&str] = &["x-registry-config"];
+/// Which session it is, and what the engine may ask of its client in it.
+const SESSION: &[&str] = &["x-docker-expose-session-uuid", "x-docker-expose-session-sharedkey", GRPC_METHOD];
+/// Names a method for each time it comes.
+pub(super) const GRPC_METHOD: &str = "x-docker-expose-session-grpc-method";
 const FILTERS: &[(&str, Value)] = &[("filters", Filters)];
 const ATTACH: &[(&str, Value)] = &[
     ("detachKeys", Text),
@@ -21,6 +25,7 @@ const ATTACH: &[(&str, Value)] = &[
 const SIZE: &[(&str, Value)] = &[("h", Int), ("w", Int)];
 const BUILD: &[(&str, Value)] = &[
     ("buildargs", JsonMap),
+    ("buildid", Text),
     ("cachefrom", JsonTexts),
     ("cgroupparent", Text),
     ("cpuperiod", Int),
@@ -37,18 +42,22 @@ const BUILD: &[(&str, Value)] = &[
     ("memswap", Int),
     ("networkmode", Text),
     ("nocache", Flag),
+    ("outputs", JsonOutputs),
     ("platform", Platform),
     ("pull", Flag),
     ("q", Flag),
+    // From the client's session, or from another request of its; never from an address, which would have the host fetch it.
+    ("remote", OneOf(&["client-session", "upload-request"])),
     ("rm", Flag),
     ("securityopt", Texts),
+    ("session", Text),
     ("shmsize", Int),
     ("squash", Flag),
     ("t", Texts),
     ("target", Text),
     ("ulimits", JsonUlimits),
-    // The classic builder; the other one wants a session.
-    ("version", Only("1")),
+    // The classic builder, or BuildKit, which wants a session.
+    ("version", OneOf(&["1", "2"])),
 ];
 
 const fn get(id: &'static str, path: &'static str) -> Route {
@@ -76,8 +85,8 @@ const fn never(method: &'static str, id: &'static str, path: &'static str, why: 
 const SWARM: &str = "Swarm is not supported here: no rule would see what it runs";
 const PLUGINS: &str = "plugins are not supported here: they run as root on the host";
 const CHECKPOINTS: &str = "checkpoints are not supported here: they read and write folders of the host";
-const SESSIONS: &str =
-    "BuildKit sessions are not supported here: build with DOCKER_BUILDKIT=0, or on another machine and push";
+const BUILDKIT: &str = "BuildKit's own API is not supported here, since no rule would see what it builds: build with DOCKER_BUILDKIT=0, \
+    which docker does by itself here, or with DOCKER_BUILDKIT=1 and a docker that needs no buildx";
 const OLD: &str = "this part of the Docker Engine API is gone since 1.24";
 const SOCKETS: &str = "WebSockets are not supported here, since any page could open one: attach by POST";
 
@@ -99,6 +108,8 @@ pub static ROUTES: &[Route] = &[
         ("since", Text),
         ("before", Text),
         ("filters", Filters),
+        // Of docker-py, and long without a meaning.
+        ("trunc_cmd", Flag),
     ]),
     post("ContainerCreate", "/containers/create", Right::Create)
         .query(&[("name", Text), ("platform", Platform)])
@@ -132,7 +143,7 @@ pub static ROUTES: &[Route] = &[
     post("ContainerRename", "/containers/{id}/rename", Right::Rename).query(&[("name", Text)]),
     post("ContainerPause", "/containers/{id}/pause", Right::Pause),
     post("ContainerUnpause", "/containers/{id}/unpause", Right::Unpause),
-    post("ContainerAttach", "/containers/{id}/attach", Right::Attach).query(ATTACH).upgrade(),
+    post("ContainerAttach", "/containers/{id}/attach", Right::Attach).query(ATTACH).upgrade("tcp"),
     post("ContainerWait", "/containers/{id}/wait", Right::Read).query(&[("condition", Text)]).stream(),
     delete("ContainerDelete", "/containers/{id}", &[("v", Flag), ("force", Flag), ("link", Flag)]),
     Route::new("HEAD", "ContainerPathStat", "/containers/{id}/archive", Right::CopyOut)
@@ -143,12 +154,13 @@ pub static ROUTES: &[Route] = &[
         .tar(),
     // Commands in containers.
     post("ContainerExec", "/containers/{id}/exec", Right::Exec).json(Json::ExecCreate),
-    post("ExecStart", "/exec/{id}/start", Right::Exec).json(Json::ExecStart).upgrade(),
+    post("ExecStart", "/exec/{id}/start", Right::Exec).json(Json::ExecStart).upgrade("tcp"),
     post("ExecResize", "/exec/{id}/resize", Right::Exec).query(SIZE),
     get("ExecInspect", "/exec/{id}/json"),
     // Images.
     get("ImageList", "/images/json").query(&[
         ("all", Flag),
+        ("only_ids", Flag),
         ("filters", Filters),
         ("shared-size", Flag),
         ("digests", Flag),
@@ -156,6 +168,8 @@ pub static ROUTES: &[Route] = &[
         ("identity", Flag),
     ]),
     post("ImageBuild", "/build", Right::Build).query(BUILD).headers(CONFIG).tar(),
+    // The engine asks in it, for files and secrets, and can be asked for nothing: HTTP/2 with the client as the server.
+    post("Session", "/session", Right::Build).headers(SESSION).upgrade("h2c"),
     post("BuildPrune", "/build/prune", Right::Remove).query(&[
         ("keep-storage", Int),
         ("reserved-space", Int),
@@ -229,8 +243,7 @@ pub static ROUTES: &[Route] = &[
     get("PluginList", "/plugins").query(FILTERS),
     // Known, and never forwarded.
     never("PUT", "VolumeUpdate", "/volumes/{id}", SWARM),
-    never("POST", "Session", "/session", SESSIONS),
-    never("POST", "Grpc", "/grpc", SESSIONS),
+    never("POST", "Grpc", "/grpc", BUILDKIT),
     never("GET", "ContainerAttachWebsocket", "/containers/{id}/attach/ws", SOCKETS),
     never("POST", "ContainerCopy", "/containers/{id}/copy", OLD),
     never("GET", "CheckpointList", "/containers/{id}/checkpoints", CHECKPOINTS),

@@ -237,7 +237,8 @@ fn canonical(kind: Value, text: &str) -> Result<Option<String>, &'static str> {
         }
         Value::Text | Value::Texts | Value::Prose | Value::Proses => text.to_owned(),
         Value::Only(only) if only == text => text.to_owned(),
-        Value::Only(_) => return Err("this value is not served"),
+        Value::OneOf(known) if known.contains(&text) => text.to_owned(),
+        Value::Only(_) | Value::OneOf(_) => return Err("this value is not served"),
         Value::Platform | Value::Platforms if !text.starts_with('{') => {
             let is_platform = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-()+ ".contains(&byte);
             if !text.bytes().all(is_platform) {
@@ -269,7 +270,20 @@ fn canonical(kind: Value, text: &str) -> Result<Option<String>, &'static str> {
             }
             value.to_string()
         }
-        Value::JsonUlimits => body::ulimits(&json(text)?).ok_or("it is no list of limits")?,
+        Value::JsonOutputs => {
+            let value = json(text)?;
+            if outputs(&value)? == 0 {
+                return Ok(None);
+            }
+            value.to_string()
+        }
+        Value::JsonUlimits => {
+            let value = json(text)?;
+            if value.is_null() {
+                return Ok(None);
+            }
+            body::ulimits(&value).ok_or("it is no list of limits")?
+        }
     };
     Ok(Some(value))
 }
@@ -295,6 +309,30 @@ fn filters(value: &Json) -> Result<Json, &'static str> {
         all.insert(name.clone(), values.into());
     }
     Ok(all.into())
+}
+
+/// How many outputs: a tree of files or an archive of it, sent to the client, which alone knows where it puts that. Others have names,
+/// which policies judge where they stand in `t`.
+fn outputs(value: &Json) -> Result<usize, &'static str> {
+    const NONE: &str = "of outputs, `local` and `tar` are served";
+    let is_known = |output: &Json| {
+        let mut members = output.as_object().into_iter().flatten();
+        let is_typed =
+            output.get("Type").and_then(Json::as_str).is_some_and(|kind| ["local", "tar"].contains(&kind));
+        is_typed
+            && members.all(|(name, value)| match name.as_str() {
+                "Type" => true,
+                // Where it goes is the client's affair, but for its standard output docker says so.
+                "Attrs" => {
+                    let mut settings = value.as_object().into_iter().flatten();
+                    let is_plain = |(name, value): (&String, &Json)| name == "dest" && value == "-";
+                    (value.is_null() || value.is_object()) && settings.all(is_plain)
+                }
+                _ => false,
+            })
+    };
+    let all = value.as_array().filter(|all| all.iter().all(is_known)).ok_or(NONE)?;
+    Ok(all.len())
 }
 
 fn platform(value: &Json) -> Result<Json, &'static str> {

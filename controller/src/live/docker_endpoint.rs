@@ -176,7 +176,7 @@ async fn perform(
     let call = request.call(json, upgrade.is_some());
     let share = match request.route.answer {
         Answer::Short => None,
-        Answer::Stream | Answer::Upgrade => Some(server.limits().of_watch()?),
+        Answer::Stream | Answer::Upgrade(_) => Some(server.limits().of_watch()?),
     };
     let (head, answered) = oneshot::channel();
     let upstream = match (archive, upgrade) {
@@ -238,7 +238,7 @@ fn upgrade(request: &Request, parts: &mut Parts) -> Option<OnUpgrade> {
     let connection = parts.headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
     let wants =
         connection.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
-    let is_wanted = wants && parts.headers.contains_key(UPGRADE) && request.route.answer == Answer::Upgrade;
+    let is_wanted = wants && parts.headers.contains_key(UPGRADE) && request.route.protocol().is_some();
     is_wanted.then(|| parts.extensions.remove()).flatten()
 }
 

@@ -19,6 +19,7 @@ object! {
 object! {
     /// A command in a container.
     ExecCreate {
+        "Container" container: String,
         "User" user: String,
         "Privileged" privileged: bool,
         "Tty" tty: bool,

@@ -153,3 +153,10 @@ proptest! {
         let _ = Json::ContainerCreate.read(&bytes);
     }
 }
+
+#[test]
+fn t14_a_command_runs_in_the_container_of_the_path_whatever_its_body_names() {
+    let parsed = Json::ExecCreate.read(br#"{"Container":"other","Cmd":["sh"]}"#).unwrap();
+
+    assert_eq!(parsed.write(), br#"{"Cmd":["sh"]}"#);
+}

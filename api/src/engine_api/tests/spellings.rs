@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::plain;
 use crate::engine_api::route::Value;
 use crate::engine_api::table::ROUTES;
-use crate::engine_api::{Answer, Level, Request, Right, Route, Why, parse};
+use crate::engine_api::{Level, Request, Right, Route, Why, parse};
 
 /// A path of that route.
 fn path(route: &Route) -> String {
@@ -164,7 +164,7 @@ fn t13a_what_opens_a_terminal_or_takes_things_away_is_no_reading() {
         assert_eq!(plain("GET", target).unwrap().route.right.verb(), verb, "{target}");
     }
     assert_eq!(plain("GET", "/containers/c1/attach/ws").unwrap_err().why, Why::NotServed);
-    for route in ROUTES.iter().filter(|route| route.answer == Answer::Upgrade) {
+    for route in ROUTES.iter().filter(|route| route.protocol().is_some()) {
         assert_eq!(route.right.verb(), "create", "{}", route.id);
     }
     let rights = plain("GET", "/containers/c1/top?ps_args=auxe").unwrap().rights();
@@ -195,8 +195,13 @@ fn t13b_keys_of_the_query_are_known_single_and_of_their_type() {
         ("POST", "/images/create?fromImage=a&FromImage=b"),
         ("POST", "/images/create?fromImage=a&%66romImage=b"),
         ("POST", "/build?remote=http://example.com"),
-        ("POST", "/build?version=2"),
-        ("POST", "/build?outputs=[]"),
+        ("POST", "/build?version=3"),
+        ("POST", "/build?remote=client-session&remote=http://example.com"),
+        ("POST", "/build?outputs={}"),
+        ("POST", "/build?outputs=[{\"Attrs\":null}]"),
+        ("POST", "/build?outputs=[{\"Type\":\"image\",\"Attrs\":{\"name\":\"a\",\"push\":\"true\"}}]"),
+        ("POST", "/build?outputs=[{\"Type\":\"local\",\"Attrs\":{\"dest\":\"/etc\"}}]"),
+        ("POST", "/build?outputs=[{\"Type\":\"local\",\"type\":\"image\"}]"),
         ("POST", "/build?buildargs={\"a\":1}"),
         ("POST", "/build?buildargs={\"a\":\"1\",\"a\":\"2\"}"),
         ("DELETE", "/containers/c1?force=maybe"),
@@ -255,6 +260,47 @@ fn t12_headers_that_say_two_things_are_refused() {
     let kept =
         parse("POST", pull, [("x-registry-auth", b"e30=".as_slice()), ("cookie", b"a")]).unwrap().headers;
     assert_eq!(kept, [("x-registry-auth", "e30=".to_owned())]);
+}
+
+#[test]
+fn a_build_with_buildkit_is_a_session_of_its_client_and_no_more() {
+    let method = "x-docker-expose-session-grpc-method";
+    let session = |headers: &[(&str, &str)]| {
+        parse("POST", "/session", headers.iter().map(|(name, value)| (*name, value.as_bytes())))
+    };
+    let sent = [
+        ("connection", "Upgrade"),
+        ("upgrade", "h2c"),
+        ("x-docker-expose-session-uuid", "r5bf2xq"),
+        ("x-docker-expose-session-name", "a folder \u{e9}"),
+        ("x-docker-expose-session-sharedkey", "0a1b"),
+        (method, "/moby.filesync.v1.FileSync/DiffCopy"),
+        (method, "/moby.buildkit.secrets.v1.Secrets/GetSecret"),
+    ];
+
+    let request = session(&sent).unwrap();
+
+    // The name tells nobody anything, and may be any text.
+    let kept: Vec<&str> = request.headers.iter().map(|(name, _)| *name).collect();
+    assert_eq!(kept.iter().filter(|name| **name == method).count(), 2, "{kept:?}");
+    assert!(!kept.contains(&"x-docker-expose-session-name") && kept.len() == 4, "{kept:?}");
+    assert_eq!(Request::of_call(request.call(Vec::new(), true)).unwrap(), request);
+    assert_eq!((request.route.right, request.route.level), (Right::Build, Level::Full));
+    for wrong in [("upgrade", "tcp"), (method, "a b"), ("x-docker-expose-session-uuid", "a.b")] {
+        assert_eq!(session(&[wrong]).unwrap_err().why, Why::Header, "{wrong:?}");
+    }
+    assert_eq!(session(&[sent[2], sent[2]]).unwrap_err().why, Why::Header);
+    assert_eq!(session(&[(method, "/a.B/c"); 65]).unwrap_err().why, Why::Header);
+    assert_eq!(plain("POST", "/grpc").unwrap_err().why, Why::NotServed);
+
+    let build = "/v1.41/build?buildid=b&remote=client-session&session=r5bf2xq&version=2";
+    let request = plain("POST", build).unwrap();
+    assert_eq!((request.target(Some(41)).as_str(), request.rights()), (build, vec![Right::Build]));
+    let local = plain("POST", "/build?version=2&outputs=[{\"Type\":\"local\",\"Attrs\":{}}]").unwrap();
+    assert_eq!(local.rights(), [Right::Build, Right::Export]);
+    let piped = "/build?version=2&ulimits=null&outputs=[{\"Type\":\"tar\",\"Attrs\":{\"dest\":\"-\"}}]";
+    assert_eq!(plain("POST", piped).unwrap().query("ulimits"), None);
+    assert_eq!(plain("POST", "/build?version=2&outputs=[]").unwrap().rights(), [Right::Build]);
 }
 
 #[test]

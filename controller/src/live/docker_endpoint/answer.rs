@@ -53,13 +53,13 @@ pub(super) fn of_engine(request: &Request, answer: &EngineAnswer, body: Body) ->
             headers.insert(HeaderName::from_static(known), value);
         }
     }
-    // BuildKit would want a session, which is not served: clients shall build in the classic way.
+    // BuildKit's own API is not served, by which newer clients would build: they shall build in the classic way unless told otherwise.
     if let Some(builder) = headers.get_mut("builder-version") {
         *builder = HeaderValue::from_static("1");
     }
     if is_upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+        headers.insert(UPGRADE, HeaderValue::from_static(request.route.protocol().unwrap_or("tcp")));
     } else if !is_empty {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
