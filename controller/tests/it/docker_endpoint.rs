@@ -482,6 +482,12 @@ async fn a_stream_is_recorded_when_its_client_leaves_with_what_flowed() {
 async fn t13_a_container_that_a_policy_forbids_is_not_asked_of_the_engine_in_any_spelling() {
     let (api, agents) = world().await;
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policies");
+    let rule = json!({"name": "ours", "message": "images are called as ours are",
+        "expression": "!has(request.newImage) || request.newImage.server != 'evil.example'"});
+    let named =
+        json!({"metadata": {"name": "names"}, "spec": {"match": {"actions": ["Build"]}, "rules": [rule]}});
+    let made = api.post("/apis/gantry.dev/v1alpha1/namespaces/default/policies", &named).await;
+    assert_eq!(made.code, 201, "{made:?}");
     for name in ["no-privileged", "no-host-root", "only-registries"] {
         let text = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).expect("an example");
         let policy: Value = gantry_api::yaml::read_manifest(&text).expect("YAML");
@@ -519,6 +525,8 @@ async fn t13_a_container_that_a_policy_forbids_is_not_asked_of_the_engine_in_any
             json!({"Name": "v", "DriverOpts": {"type": "none", "o": "bind", "device": "/"}}).to_string(),
         ),
         ("/images/create?fromImage=evil.example/app&tag=1", String::new()),
+        ("/build?t=registry.example/app:1&t=evil.example/app:1", String::new()),
+        ("/build?version=2&session=s&remote=client-session&networkmode=host", String::new()),
         ("/containers/create", json!({"Image": "evil.example/app:1"}).to_string()),
     ] {
         let answer = docker(&admin, "POST", path, &body).await;

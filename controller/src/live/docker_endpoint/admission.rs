@@ -39,12 +39,25 @@ pub(super) async fn judge(
     };
     let of_command = made.as_ref().map(Made::facts);
     let name = made.as_ref().map_or(request.object(), |made| &made.container).to_owned();
-    let (what, target) = (request.route.action(), Target { kind, name });
-    let (who, place) = ((caller, ticket), (namespace, &*instance.name));
-    admission::judge(server, who, place, (&what, action, target), |base| {
-        filled(base, request, facts.or(of_command.as_ref()))
-    })
-    .await
+    let facts = facts.or(of_command.as_ref());
+    let (what, who, place) = (request.route.action(), (caller, ticket), (namespace, &*instance.name));
+    for image in new_images(request) {
+        let target = Target { kind, name: name.clone() };
+        admission::judge(server, who, place, (&what, action, target), |base| filled(base, request, facts, image))
+            .await?;
+    }
+    Ok(())
+}
+
+/// The references that an image gets, each of which is judged; one `None` where it gets none.
+fn new_images(request: &Request) -> Vec<Option<String>> {
+    let query = |key: &str| request.query(key).filter(|value| !value.is_empty());
+    if let Some(repository) = query("repo") {
+        return vec![Some(named(repository, query("tag")))];
+    }
+    let is_tag = |pair: &&(&str, String)| pair.0 == "t" && request.route.id == "ImageBuild";
+    let tags: Vec<_> = request.query.iter().filter(is_tag).map(|(_, tag)| Some(tag.clone())).collect();
+    if tags.is_empty() { vec![None] } else { tags }
 }
 
 /// What a command is and where it runs, of the engine where nothing here knows; `None` where nobody judges it.
@@ -118,12 +131,9 @@ fn judged(request: &Request) -> Option<(PolicyAction, TargetKind)> {
     Some((action, kind))
 }
 
-fn filled(base: Subject, request: &Request, facts: Option<&Facts>) -> Subject {
+fn filled(base: Subject, request: &Request, facts: Option<&Facts>, made: Option<String>) -> Subject {
     let query = |key: &str| request.query(key).filter(|value| !value.is_empty());
     let is_set = |key: &str| query(key) == Some("1");
-    let made = query("repo")
-        .map(|repository| named(repository, query("tag")))
-        .or_else(|| query("t").map(str::to_owned));
     let image = match request.route.id {
         "ImagePull" => query("fromImage").map(|from| named(from, query("tag"))),
         "ImagePush" => Some(named(request.object(), query("tag"))),
@@ -184,6 +194,18 @@ mod tests {
         ] {
             assert_eq!(named(name, tag), expected);
         }
+    }
+
+    #[test]
+    fn every_name_that_a_build_gives_is_judged() {
+        let made = |target: &str| new_images(&gantry_api::engine_api::parse("POST", target, []).expect("known"));
+        let some = |name: &str| Some(name.to_owned());
+
+        assert_eq!(made("/build?t=a:1&version=2&t=evil.example/b"), [some("a:1"), some("evil.example/b")]);
+        assert_eq!(made("/build?q=1"), [None]);
+        assert_eq!(made("/commit?container=c1&repo=a&tag=2"), [some("a:2")]);
+        // Seconds to wait.
+        assert_eq!(made("/containers/c1/stop?t=5"), [None]);
     }
 
     #[test]
