@@ -7,6 +7,7 @@ use gantry_agent::app::{self, AppError};
 use gantry_agent::config::{ConfigError, Flags};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,15 +28,15 @@ fn main() -> anyhow::Result<ExitCode> {
         let stop = CancellationToken::new();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let running = app::run(config, stop.clone());
-        let mut running = std::pin::pin!(running);
+        // A task like all others: between this thread and those of the runtime every call would go to and fro.
+        let mut running = AbortOnDropHandle::new(tokio::spawn(app::run(config, stop.clone())));
         tokio::select! {
-            outcome = &mut running => return Ok::<_, anyhow::Error>(outcome?),
+            outcome = &mut running => return Ok::<_, anyhow::Error>(outcome??),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         stop.cancel();
-        Ok(running.await?)
+        Ok(running.await??)
     });
     let Err(error) = outcome else { return Ok(ExitCode::SUCCESS) };
     eprintln!("error: {error:#}");

@@ -1,16 +1,20 @@
 //! HTTP/1.1 to the engine: one request on one connection, which ends with the answer.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use futures::future::{BoxFuture, Fuse};
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use gantry_api::engine_api::Request;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -50,6 +54,7 @@ pub(super) async fn send(
     version: u16,
     sending: Sending,
 ) -> Result<Said, Status> {
+    let is_brief = matches!(sending, Sending::Json { typed: None, .. } | Sending::Nothing { typed: None });
     let (body, typed) = match sending {
         Sending::Archive(bytes) => {
             (StreamBody::new(bytes.map(|bytes| bytes.map(Frame::data))).boxed_unsync(), None)
@@ -61,8 +66,13 @@ pub(super) async fn send(
     let outgoing = outgoing(request, version, body, upgrades)?;
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(CHUNK).handshake(TokioIo::new(io)).await.map_err(broken)?;
-    let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.with_upgrades().await) }));
-    let mut answer = sender.send_request(outgoing).await.map_err(broken)?;
+    let connection = async move { drop(connection.with_upgrades().await) };
+    let mut driver = if is_brief {
+        Driver::Here(connection.boxed().fuse())
+    } else {
+        Driver::Task(AbortOnDropHandle::new(tokio::spawn(connection)))
+    };
+    let mut answer = driver.beside(sender.send_request(outgoing)).await.map_err(broken)?;
     let (status, headers) = (answer.status(), answer.headers().clone());
     let bytes = match typed {
         Some(typed) if status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -75,6 +85,30 @@ pub(super) async fn send(
         _ => of_body(answer.into_body(), driver),
     };
     Ok(Said { status, headers, bytes })
+}
+
+/// What moves a connection on. Dropped, it closes that.
+enum Driver {
+    /// A task: what is sent goes on while nobody reads the answer.
+    Task(#[expect(dead_code, reason = "owned")] AbortOnDropHandle<()>),
+    /// Whoever waits for the answer, so that this takes no way through another thread.
+    Here(Fuse<BoxFuture<'static, ()>>),
+}
+
+impl Driver {
+    /// Waits for something of the connection.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            let Self::Here(connection) = self else { return Poll::Pending };
+            let _ = connection.poll_unpin(context);
+            work.as_mut().poll(context)
+        })
+        .await
+    }
 }
 
 fn outgoing(
@@ -120,13 +154,14 @@ fn full(body: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
 }
 
 /// The body of an answer; the connection lives as long as it.
-fn of_body(
-    body: hyper::body::Incoming,
-    driver: AbortOnDropHandle<()>,
-) -> BoxStream<'static, Result<Bytes, Status>> {
-    let frames = futures::stream::unfold((body, driver), async |(mut body, driver)| {
+fn of_body(body: hyper::body::Incoming, driver: Driver) -> BoxStream<'static, Result<Bytes, Status>> {
+    let frames = futures::stream::unfold((body, driver), async |(mut body, mut driver)| {
         loop {
-            match body.frame().await? {
+            // Known before the connection says so, where the answer has a length.
+            if body.is_end_stream() {
+                return None;
+            }
+            match driver.beside(body.frame()).await? {
                 Ok(frame) => {
                     if let Ok(data) = frame.into_data() {
                         return Some((Ok(data), (body, driver)));
@@ -143,7 +178,7 @@ fn of_body(
 fn raw(
     io: impl AsyncRead + AsyncWrite + Send + 'static,
     mut typed: Sent,
-    driver: AbortOnDropHandle<()>,
+    driver: Driver,
 ) -> BoxStream<'static, Result<Bytes, Status>> {
     let (read, mut write) = tokio::io::split(io);
     let typing = AbortOnDropHandle::new(tokio::spawn(async move {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gantry_api::agent_v1::EngineCall;
@@ -34,6 +34,8 @@ use crate::live::archive::Check;
 const WAITING: usize = 8;
 /// How long an engine may take to answer what only reads.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
+/// An answer that is soon over goes to its client in one piece up to so many bytes, so that it is one packet and not three.
+const ONE_PIECE: usize = 64 << 10;
 /// How long a client may leave what it asked for unread.
 pub(super) const UNREAD_PATIENCE: Duration = Duration::from_secs(300);
 /// How long a client is told that its answer breaks off.
@@ -84,7 +86,11 @@ impl Carrier {
         let counts = Arc::clone(&self.visit.counts);
         let (mut typing, mut upload): (Option<(OnUpgrade, mpsc::Sender<Piece>)>, Option<Upload>) =
             match upstream {
-                Upstream::Nothing => (None, None),
+                Upstream::Nothing => {
+                    // The agent is told at once that nothing follows.
+                    drop(sent);
+                    (None, None)
+                }
                 Upstream::Archive(body) => {
                     (None, Some(Box::pin(upload(body, sent, counts, self.check.clone()))))
                 }
@@ -159,7 +165,7 @@ impl Carrier {
         &self,
         exchange: Exchange,
         mut upload: Option<Upload>,
-        head: oneshot::Sender<Outcome<Response>>,
+        mut head: oneshot::Sender<Outcome<Response>>,
     ) -> End {
         let Exchange { answer, mut bytes } = exchange;
         if !self.sees_environment && answer.status == 200 && answer::has_values(&self.request) {
@@ -183,14 +189,32 @@ impl Carrier {
             bytes = futures::stream::iter([Ok(Bytes::from(answered))]).boxed();
         }
         let (sender, receiver) = mpsc::channel(WAITING);
-        let body = Body::from_stream(ReceiverStream::new(receiver));
+        let (mut body, mut is_whole) = (Body::from_stream(ReceiverStream::new(receiver)), false);
+        if self.request.route.answer == Answer::Short && upload.is_none() {
+            let gathered = tokio::select! {
+                gathered = gather(&mut bytes) => gathered,
+                end = self.over() => Err(end),
+                () = head.closed() => Err(End::ClientLeft),
+            };
+            match gathered {
+                Ok((whole, true)) => {
+                    self.visit.shown(&whole).await;
+                    (body, is_whole, bytes) = (Body::from(whole), true, futures::stream::empty().boxed());
+                }
+                Ok((part, false)) => bytes = futures::stream::iter([Ok(part)]).chain(bytes).boxed(),
+                Err(end) => {
+                    head.send(Err(end.failure(|error| self.instance.failed(error)))).ok();
+                    return end;
+                }
+            }
+        }
         let response = answer::of_engine(&self.request, &answer, body);
         let has_body =
             response.as_ref().is_ok_and(|response| !http_body::Body::is_end_stream(response.body()));
         if head.send(response).is_err() {
             return End::ClientLeft;
         }
-        if !has_body {
+        if is_whole || !has_body {
             return End::Complete;
         }
         let end = {
@@ -296,6 +320,16 @@ async fn down(
         }
     }
     End::Complete
+}
+
+/// An answer up to [`ONE_PIECE`], and whether that is all of it.
+async fn gather(bytes: &mut BoxStream<'static, Result<Bytes, LinkError>>) -> Result<(Bytes, bool), End> {
+    let mut whole = BytesMut::new();
+    while whole.len() < ONE_PIECE {
+        let Some(piece) = bytes.next().await else { return Ok((whole.freeze(), true)) };
+        whole.extend_from_slice(&piece.map_err(End::Agent)?);
+    }
+    Ok((whole.freeze(), false))
 }
 
 /// All of an answer that is read before it is passed on.
