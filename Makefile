@@ -27,7 +27,7 @@ test: ## Everything that proves it: real Postgres, real Docker Engines, the real
 	cargo test --locked --doc --workspace
 	cargo nextest run --locked --workspace
 	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
-	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
+	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive) | test(everyday_commands) | test(/^docker_clients/))'; \
 	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi
 	@$(MAKE) --no-print-directory conformance
 	@$(MAKE) --no-print-directory simulate

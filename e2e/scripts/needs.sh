@@ -17,6 +17,8 @@ need ip "iproute2"
 need iptables "iptables"
 need faketime "faketime"
 need npm "npm"
+need script "bsdutils"
+need ssh-keygen "openssh-client"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("python3-venv")
 [ -c /dev/net/tun ] || missing+=("/dev/net/tun (modprobe tun)")
 if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then

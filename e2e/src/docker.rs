@@ -77,7 +77,9 @@ impl Docker {
         Ok(docker)
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
+    /// The same with that variable in its surroundings.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -100,6 +102,83 @@ impl Docker {
             .with_context(|| format!("`{line}` did not end"))??;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Said { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+}
+
+/// The same lines at an engine's socket and through the endpoint.
+#[derive(Debug)]
+pub struct Beside {
+    /// How many there were.
+    pub lines: usize,
+    /// How many of them failed at the socket.
+    pub failed: usize,
+    differences: Vec<String>,
+}
+
+impl Beside {
+    /// Runs each line of a script by itself, first all of them at the socket: each begins where the last one ended. Lines with a `#` are for
+    /// the reader.
+    pub async fn run(script: &str, socket: &Docker, endpoint: &Docker) -> anyhow::Result<Self> {
+        let lines: Vec<&str> =
+            script.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let mut direct = Vec::new();
+        for line in &lines {
+            direct.push(socket.says(line).await?.plain());
+        }
+        let mut differences = Vec::new();
+        for (line, direct) in lines.iter().zip(&direct) {
+            let through = endpoint.says(line).await?.plain();
+            if through != *direct {
+                differences.push(format!("{line}\nat the socket: {direct:?}\nthrough:       {through:?}"));
+            }
+        }
+        let failed = direct.iter().filter(|said| said.code != Some(0)).count();
+        Ok(Self { lines: lines.len(), failed, differences })
+    }
+
+    /// One line that says many things, compared thing by thing. Counts lines of what is said, and one as failed where it failed at the socket.
+    pub async fn of_script(
+        line: &str,
+        socket: &Docker,
+        endpoint: &Docker,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        let direct = socket.says_within(line, patience).await?.plain();
+        let through = endpoint.says_within(line, patience).await?.plain();
+        let said = |said: &Said| -> Vec<String> {
+            let told = said.stdout.lines().chain(said.stderr.lines()).map(str::to_owned);
+            told.chain([format!("exit code {:?}", said.code)]).collect()
+        };
+        let (one, other) = (said(&direct), said(&through));
+        let lines = one.len().max(other.len());
+        let of = |all: &[String], number: usize| all.get(number).cloned().unwrap_or_default();
+        let differences = (0..lines).filter(|number| one.get(*number) != other.get(*number)).map(|number| {
+            format!("at the socket: {}\nthrough:       {}", of(&one, number), of(&other, number))
+        });
+        Ok(Self { lines, failed: usize::from(direct.code != Some(0)), differences: differences.collect() })
+    }
+
+    /// An error that names every line with another outcome.
+    pub fn is_same(self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.differences.is_empty(), "{}", self.differences.join("\n\n"));
+        Ok(())
+    }
+}
+
+impl Said {
+    /// Without ids, which differ from one run to the next and mean nothing.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        let is_id = |word: &str| word.len() >= 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let words = |text: String| -> String {
+            let mut all = String::new();
+            for piece in text.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
+                let word = piece.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
+                if is_id(word) { all.push_str(&piece.replace(word, "ID")) } else { all.push_str(piece) }
+            }
+            all
+        };
+        Self { code: self.code, stdout: words(self.stdout), stderr: words(self.stderr) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Three replicas of the controller on one Postgres, behind a balancer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -83,6 +83,11 @@ impl Fleet {
         self.hosts.push((engine, agent));
         self.links.push(link);
         Ok(())
+    }
+
+    /// A place for what a test needs.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// Waits until that replica shows every host Online.

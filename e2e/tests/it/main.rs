@@ -10,6 +10,7 @@ mod chaos;
 mod dev;
 mod docker_bytes;
 mod docker_cli;
+mod docker_clients;
 mod enroll;
 mod examples;
 mod inventory;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use gantry_e2e::docker::{Beside, Docker};
 use gantry_e2e::eventually;
 use gantry_e2e::figures::tell;
-use gantry_e2e::fleet::Fleet;
+use gantry_e2e::fleet::{Fleet, HOSTS};
 use nix::sys::signal::Signal;
 
 #[tokio::test]
@@ -62,5 +63,24 @@ async fn f02_a_leader_that_slept_while_another_led_does_nothing_more() -> anyhow
     }
     tell("F02", "a leader that slept: effects, of 9 asked for", "9", stops)?;
     ensure!(stops == 9, "something was done twice: {stops} stops");
+    Ok(())
+}
+
+/// Two of the three pass the calls on to the one that holds the host's session.
+#[tokio::test]
+async fn docker_says_through_every_replica_what_it_says_at_the_socket() -> anyhow::Result<()> {
+    let fleet = Fleet::start().await?;
+    let (engine, _) = fleet.hosts.first().context("there is no host")?;
+    for (number, controller) in fleet.controllers.iter().enumerate() {
+        fleet.all_online(controller).await?;
+        let socket = Docker::at(&engine.host(), &fleet.path(&format!("socket-{number}")))?;
+        let endpoint = Docker::through(controller, HOSTS[0], &fleet.path(&format!("endpoint-{number}")))?;
+
+        let commands = include_str!("../../docker-clients/replicas.txt");
+        let beside = Beside::run(commands, &socket, &endpoint).await?;
+
+        ensure!(beside.failed == 1, "{} fail at the socket", beside.failed);
+        beside.is_same().with_context(|| format!("through replica {number}"))?;
+    }
     Ok(())
 }
