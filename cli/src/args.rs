@@ -10,7 +10,9 @@ mod reach;
 mod sessions;
 mod values;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsStr;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use act::{
     HostArgs, KillArgs, PlainArgs, PullArgs, RemoveArgs, RemoveImageArgs, StopArgs, TargetArgs, WaitArgs,
@@ -20,7 +22,7 @@ pub(crate) use dev::{DevArgs, InstallArgs, TokenArgs};
 pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, PsArgs};
 pub(crate) use live::{
     AttachArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, StatsArgs,
-};
+    };
 pub(crate) use objects::{
     ApplyArgs, ArchiveArgs, AuthCommand, CanIArgs, CompletionArgs, ContextCommand, DeleteArgs, DescribeArgs,
     DiffArgs, EventsArgs, FilesArgs, ManPagesArgs, Shell, WaitForArgs,
@@ -36,8 +38,10 @@ Examples:
   gantry ps -l com.docker.compose.project=web
   gantry get operations -w
 
-Exit codes: 0 done, 1 refused or failed, 2 not understood, 3 the controller or the host cannot be reached, 4 not allowed,
-5 not found, 6 not so in time; of what runs elsewhere, its own.";
+Exit codes: 0 done, 1 refused or failed, 2 not understood, 3 the controller or the host cannot be reached, 4 not allowed, \
+5 not found, 6 not so in time; of what runs elsewhere, its own.
+
+NO_COLOR: where it is set nothing is coloured.";
 
 /// Docker hosts and their containers, of a whole fleet.
 ///
@@ -50,6 +54,36 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// As what kubectl finds this program for `kubectl gantry`.
+const PLUGIN: &str = "kubectl-gantry";
+
+/// All that may be typed.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// What was typed. Help, and what makes no sense, ends the process.
+pub(crate) fn parse(program: &OsStr) -> Cli {
+    let command = if program == PLUGIN { as_plugin(command()) } else { command() };
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// The same for those who type `kubectl gantry`: in usage and in examples.
+fn as_plugin(command: clap::Command) -> clap::Command {
+    fn examples(command: clap::Command) -> clap::Command {
+        let text = command.get_after_help().map(|text| {
+            let text = text.to_string().replace("gantry ", "kubectl gantry ");
+            text.replace("kubectl kubectl ", "kubectl ")
+        });
+        let command = match text {
+            Some(text) => command.after_help(text),
+            None => command,
+        };
+        command.mut_subcommands(examples)
+    }
+    examples(command).bin_name("kubectl gantry")
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,7 +186,6 @@ pub(crate) enum AgentCommand {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
     use insta::assert_snapshot;
 
     use super::*;
@@ -195,8 +228,69 @@ mod tests {
             ["--outcome", "maybe"],
             ["-An", "shop"],
         ] {
-            assert!(Cli::try_parse_from(["gantry", "audit"].iter().chain(&wrong)).is_err(), "{wrong:?}");
+            assert!(
+                Cli::try_parse_from(["gantry", "audit"].iter().chain(&wrong)).is_err(),
+                "{wrong:?}"
+            );
         }
+    }
+
+    /// Every command that does something itself, with what is typed for it.
+    fn commands() -> Vec<(String, clap::Command)> {
+        let mut open = vec![("gantry".to_owned(), command())];
+        let mut found = Vec::new();
+        while let Some((path, command)) = open.pop() {
+            let inner: Vec<_> = command.get_subcommands().cloned().collect();
+            if inner.is_empty() {
+                found.push((path, command));
+            } else {
+                open.extend(inner.into_iter().map(|inner| (format!("{path} {}", inner.get_name()), inner)));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for (path, command) in commands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(text.starts_with("Example") && text.contains(&path), "{path}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn every_example_is_understood() {
+        let mut number = 0;
+        for (path, command) in commands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines().filter_map(|line| line.strip_prefix("  gantry ")) {
+                // What a shell makes of a line, and what stands beside it.
+                let line = line.split("   ").next().unwrap_or_default();
+                if line.contains(['|', '$', '>', '\'', '…', '{']) {
+                    continue;
+                }
+                number += 1;
+                let words = std::iter::once("gantry").chain(line.split_whitespace());
+                let read = Cli::try_parse_from(words);
+                assert!(
+                    read.is_ok(),
+                    "{path}: {line}: {}",
+                    read.err().map(|error| error.to_string()).unwrap_or_default()
+                );
+            }
+        }
+        assert!(number > 50, "only {number}");
+    }
+
+    #[test]
+    fn kubectl_s_plugin_is_typed_as_kubectl_has_it() {
+        let mut plugin = as_plugin(command());
+        plugin.build();
+        let help = plugin.find_subcommand_mut("stop").expect("it is there").render_long_help().to_string();
+
+        assert!(help.contains("Usage: kubectl gantry stop "), "{help}");
+        assert!(help.contains("\n  kubectl gantry stop web\n"), "{help}");
+        assert!(!help.contains("kubectl kubectl"), "{help}");
     }
 
     #[test]

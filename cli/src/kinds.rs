@@ -1,13 +1,21 @@
 //! The kinds of objects that the controller serves, and the words by which they are called.
 
+use jiff::{SignedDuration, Timestamp};
 use kube::client::APIGroupDiscoveryList;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::client::{Controller, encoded};
+use crate::client::{Controller, encoded, hex};
+use crate::clock;
+use crate::context;
 use crate::output::failure::{Ends, Hinted};
 use crate::output::plain::plain;
 
+/// How long it is believed that a controller serves what it served.
+const BELIEVED: SignedDuration = SignedDuration::from_mins(10);
+
 /// One kind of objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[expect(clippy::struct_field_names, reason = "`kind` is what the API calls it")]
 pub(crate) struct Kind {
     /// Empty for the core group.
@@ -60,16 +68,60 @@ impl Kind {
     }
 }
 
+/// What the controller said not long ago, so that most commands need not ask; where `is_enough` says no of it, what it says now.
+pub(crate) async fn known(
+    controller: &Controller,
+    is_enough: impl Fn(&[Kind]) -> bool,
+) -> anyhow::Result<Vec<Kind>> {
+    let remembered = remembered(controller, clock::now());
+    match remembered.filter(|kinds| is_enough(kinds)) {
+        Some(kinds) => Ok(kinds),
+        None => discover(controller).await,
+    }
+}
+
 /// All of them, those of the core group first.
 pub(crate) async fn discover(controller: &Controller) -> anyhow::Result<Vec<Kind>> {
     let what = "the kinds of objects cannot be listed";
-    let core = controller.client.list_core_api_versions_aggregated().await;
-    let core = core.map_err(|error| controller.explain(error, what))?;
-    let others = controller.client.list_api_groups_aggregated().await;
-    let others = others.map_err(|error| controller.explain(error, what))?;
-    let mut kinds = read(core);
-    kinds.extend(read(others));
-    Ok(kinds)
+    let (core, others) = tokio::join!(
+        controller.client.list_core_api_versions_aggregated(),
+        controller.client.list_api_groups_aggregated()
+    );
+    let mut kinds = read(core.map_err(|error| controller.explain(error, what))?);
+    kinds.extend(read(others.map_err(|error| controller.explain(error, what))?));
+    let memory = Memory { at: clock::now(), kinds };
+    if let (Some(file), Ok(text)) = (memory_of(controller), serde_json::to_string(&memory)) {
+        // Whoever cannot write there asks each time.
+        let _ = context::replace(&file, &text);
+    }
+    Ok(memory.kinds)
+}
+
+/// What is kept between commands.
+#[derive(Deserialize, Serialize)]
+struct Memory {
+    at: Timestamp,
+    kinds: Vec<Kind>,
+}
+
+/// One file for each controller, whatever it is called in kubeconfigs.
+fn memory_of(controller: &Controller) -> Option<std::path::PathBuf> {
+    let mut hash = Sha256::new();
+    hash.update(controller.url.as_bytes());
+    hash.update(controller.ca_hash.as_deref().unwrap_or_default().as_bytes());
+    hash.update(env!("CARGO_PKG_VERSION").as_bytes());
+    Some(context::cache_dir().ok()?.join("kinds").join(format!("{}.json", hex(&hash.finalize()))))
+}
+
+/// Nothing where it is too old, from the future, or cannot be read.
+fn remembered(controller: &Controller, now: Timestamp) -> Option<Vec<Kind>> {
+    believed(&std::fs::read_to_string(memory_of(controller)?).ok()?, now)
+}
+
+fn believed(text: &str, now: Timestamp) -> Option<Vec<Kind>> {
+    let memory: Memory = serde_json::from_str(text).ok()?;
+    let age = now.duration_since(memory.at);
+    (!age.is_negative() && age < BELIEVED).then_some(memory.kinds)
 }
 
 /// Of each group the first version, which is the one that is preferred.
@@ -221,6 +273,17 @@ mod tests {
         );
         assert!(meant(&["op/a", "b"]).is_err());
         assert!(meant(&["op/"]).is_err());
+    }
+
+    #[test]
+    fn what_was_said_long_ago_or_by_another_clock_is_not_believed() {
+        let at: Timestamp = "2026-05-01T10:00:00Z".parse().expect("a time");
+        let text = serde_json::to_string(&Memory { at, kinds: kinds() }).expect("JSON");
+        let after = |seconds| believed(&text, at + SignedDuration::from_secs(seconds));
+
+        assert_eq!(after(599), Some(kinds()));
+        assert_eq!((after(600), after(-1)), (None, None));
+        assert_eq!(believed("{", at), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod clock;
 mod commands;
+mod complete;
 mod context;
 mod kinds;
 mod manifests;
@@ -12,20 +13,33 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use gantry_api::v1alpha1::Action;
 
-use crate::args::{AgentCommand, AuthCommand, Cli, Command, ContextCommand, SessionsCommand, TokenCommand};
+use crate::args::{
+    AgentCommand, AuthCommand, Cli, Command, ContextCommand, SessionsCommand, TokenCommand,
+};
 
-/// One thread: the children of `gantry dev` are told of its death through the thread that started them.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    let program = complete::program();
+    if complete::answered(&program) {
+        return ExitCode::SUCCESS;
+    }
+    let cli = args::parse(&program);
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("error: another TLS provider was installed first");
         return ExitCode::FAILURE;
     }
-    match run(cli).await {
+    // One thread: the children of `gantry dev` are told of its death through the thread that started them.
+    let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(cli));
+            // A thread that reads a terminal ends with the next key, and nobody waits for it.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(error.into()),
+    };
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprint!("{}", output::failure::render(&error));

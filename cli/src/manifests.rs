@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::args::FilesArgs;
 use crate::client::{Controller, encoded};
-use crate::kinds::Kind;
+use crate::kinds::{self, Kind};
 use crate::output::failure::{Ends, Hinted};
 use crate::output::plain::plain;
 
@@ -33,25 +33,35 @@ impl Manifest {
     }
 }
 
-/// Everything that is meant, in the order of files.
-pub(crate) fn read(
+/// Everything that is meant, in the order of files; and the kinds there are.
+pub(crate) async fn read(
     controller: &Controller,
-    kinds: &[Kind],
     files: &FilesArgs,
-) -> anyhow::Result<Vec<Manifest>> {
-    let mut found = Vec::new();
-    for (place, text) in texts(files)? {
-        let wrong = |what: String| Hinted::new(Ends::Misunderstood, format!("{}: {what}", place.display()));
-        let objects: Vec<Value> =
-            yaml::read_manifests(&text).map_err(|error| wrong(plain(&error.to_string())))?;
-        for object in objects.into_iter().flat_map(items).filter(|object| !object.is_null()) {
-            found.push(place_of(controller, kinds, object).map_err(wrong)?);
-        }
+) -> anyhow::Result<(Vec<Manifest>, Vec<Kind>)> {
+    let mut objects = Vec::new();
+    for (place, text) in texts(files).await? {
+        let read: Vec<Value> =
+            yaml::read_manifests(&text).map_err(|error| wrong(&place, &plain(&error.to_string())))?;
+        let read = read.into_iter().flat_map(items).filter(|object| !object.is_null());
+        objects.extend(read.map(|object| (place.clone(), object)));
     }
-    if found.is_empty() {
+    if objects.is_empty() {
         return Err(Hinted::new(Ends::Misunderstood, "there are no objects in what -f names").into());
     }
-    Ok(found)
+    let are_known =
+        |kinds: &[Kind]| objects.iter().all(|(_, object)| place_of(controller, kinds, object).is_ok());
+    let kinds = kinds::known(controller, are_known).await?;
+    let found = objects.into_iter().map(|(place, object)| {
+        let (kind, name, path) =
+            place_of(controller, &kinds, &object).map_err(|what| wrong(&place, &what))?;
+        Ok(Manifest { object, kind, name, path })
+    });
+    let found = found.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok((found, kinds))
+}
+
+fn wrong(place: &Path, what: &str) -> anyhow::Error {
+    Hinted::new(Ends::Misunderstood, format!("{}: {what}", place.display())).into()
 }
 
 /// A list is its items.
@@ -63,7 +73,12 @@ fn items(mut object: Value) -> Vec<Value> {
     }
 }
 
-fn place_of(controller: &Controller, kinds: &[Kind], object: Value) -> Result<Manifest, String> {
+/// Its kind, its name, and the path of the object itself.
+fn place_of(
+    controller: &Controller,
+    kinds: &[Kind],
+    object: &Value,
+) -> Result<(Kind, String, String), String> {
     let text = |field: &str| object.pointer(field).and_then(Value::as_str);
     let (Some(version), Some(kind)) = (text("/apiVersion"), text("/kind")) else {
         return Err("an object says no apiVersion or no kind".to_owned());
@@ -81,11 +96,11 @@ fn place_of(controller: &Controller, kinds: &[Kind], object: Value) -> Result<Ma
     })?;
     let namespace = text("/metadata/namespace").unwrap_or(&controller.namespace);
     let path = format!("{}/{}", known.path(Some(namespace)), encoded(&name));
-    Ok(Manifest { kind: known, name, path, object })
+    Ok((known, name, path))
 }
 
 /// The files that are meant, with what is in them.
-fn texts(files: &FilesArgs) -> anyhow::Result<Vec<(PathBuf, String)>> {
+async fn texts(files: &FilesArgs) -> anyhow::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for file in &files.files {
         if file.as_os_str() == "-" {
@@ -145,20 +160,20 @@ mod tests {
         assert_eq!(items(json!({"kind": "Shelf", "items": [1]})), [json!({"kind": "Shelf", "items": [1]})]);
     }
 
-    #[test]
-    fn files_of_a_directory_are_read_in_the_order_of_their_names() {
+    #[tokio::test]
+    async fn files_of_a_directory_are_read_in_the_order_of_their_names() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("a")).expect("made");
         for name in ["b.yaml", "a/c.yml", "a.json", "notes.txt"] {
             std::fs::write(dir.path().join(name), name).expect("written");
         }
-        let read = |recursive: bool| {
+        let read = async |recursive: bool| {
             let files = FilesArgs { files: vec![dir.path().to_owned()], recursive };
-            let found = texts(&files).expect("they are read");
+            let found = texts(&files).await.expect("they are read");
             found.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ")
         };
 
-        assert_eq!(read(false), "a.json b.yaml");
-        assert_eq!(read(true), "a/c.yml a.json b.yaml");
+        assert_eq!(read(false).await, "a.json b.yaml");
+        assert_eq!(read(true).await, "a/c.yml a.json b.yaml");
     }
 }

@@ -1,21 +1,28 @@
 //! What may be typed to have something done on hosts.
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use crate::complete;
 
 /// Which containers are meant.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct TargetArgs {
     /// Containers: NAME or INSTANCE/NAME, or the beginning of an id.
-    #[arg(value_name = "CONTAINER", required_unless_present = "selector", conflicts_with = "selector")]
+    #[arg(
+        value_name = "CONTAINER",
+        required_unless_present = "selectors",
+        add = ArgValueCompleter::new(complete::containers)
+    )]
     pub(crate) targets: Vec<String>,
 
     /// On this instance; may be given several times. Without it a name must be on one host only.
-    #[arg(long = "instance", short, value_name = "NAME")]
+    #[arg(long = "instance", short, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instances: Vec<String>,
 
-    /// All containers with these labels, as `tier=batch`.
-    #[arg(long, short = 'l', value_name = "LABELS")]
-    pub(crate) selector: Option<String>,
+    /// All containers with these labels too, as `tier=batch`; may be given several times.
+    #[arg(long = "selector", short = 'l', value_name = "LABELS")]
+    pub(crate) selectors: Vec<String>,
 }
 
 /// What is done once it was asked for.
@@ -28,6 +35,10 @@ pub(crate) struct WaitArgs {
 
 /// Options of `gantry start`, `pause` and `unpause`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry start nuc-01/web
+  gantry pause -l tier=batch -l tier=report
+  gantry unpause nuc-01/web nuc-02/db --no-wait")]
 pub(crate) struct PlainArgs {
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
@@ -38,6 +49,10 @@ pub(crate) struct PlainArgs {
 
 /// Options of `gantry stop` and `gantry restart`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry stop web
+  gantry restart -t 5 nuc-01/web nuc-02/db -l tier=batch
+  gantry stop --no-wait $(gantry ps -q -l tier=batch)")]
 pub(crate) struct StopArgs {
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
@@ -52,6 +67,9 @@ pub(crate) struct StopArgs {
 
 /// Options of `gantry kill`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry kill nuc-01/web
+  gantry kill --signal HUP -l tier=front")]
 pub(crate) struct KillArgs {
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
@@ -66,6 +84,9 @@ pub(crate) struct KillArgs {
 
 /// Options of `gantry rm`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry rm nuc-01/job
+  gantry rm -f -v -l com.docker.compose.project=trial")]
 pub(crate) struct RemoveArgs {
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
@@ -87,7 +108,7 @@ pub(crate) struct RemoveArgs {
 #[group(required = true, multiple = false)]
 pub(crate) struct HostArgs {
     /// On this instance; may be given several times.
-    #[arg(long = "instance", short, value_name = "NAME")]
+    #[arg(long = "instance", short, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instances: Vec<String>,
 
     /// On all instances with these labels, as `site=berlin`.
@@ -122,9 +143,12 @@ pub(crate) struct PullArgs {
 
 /// Options of `gantry rmi`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry rmi demo:1 -i nuc-03
+  gantry rmi registry.example/app:1 registry.example/app:2 -l site=berlin")]
 pub(crate) struct RemoveImageArgs {
     /// References or ids.
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, add = ArgValueCompleter::new(complete::images))]
     pub(crate) images: Vec<String>,
 
     #[command(flatten)]

@@ -1,11 +1,15 @@
 //! What may be typed after `gantry audit`.
 
 use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
 
 use super::values::{parse_limit, parse_moment};
+use crate::complete;
 
 /// Options of `gantry audit`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry audit -A --user ada --outcome denied -o wide")]
 pub(crate) struct AuditArgs {
     /// Events of all namespaces, and those of none, as of a ClusterRole or a path.
     #[arg(long, short = 'A', conflicts_with = "namespace")]
@@ -28,7 +32,7 @@ pub(crate) struct AuditArgs {
     pub(crate) name: Option<String>,
 
     /// Only what is about this DockerInstance.
-    #[arg(long)]
+    #[arg(long, add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instance: Option<String>,
 
     /// Only what ended so.

@@ -10,6 +10,9 @@ use super::values::{parse_controller, parse_ttl};
 
 /// Options of `gantry dev`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry dev
+  gantry dev --listen 0.0.0.0:7443           also for agents on other hosts")]
 pub(crate) struct DevArgs {
     /// Where everything is kept; `$XDG_DATA_HOME/gantry` or `~/.local/share/gantry` where absent.
     #[arg(long, value_name = "DIR")]
@@ -43,6 +46,8 @@ pub(crate) struct DevArgs {
 
 /// Options of `gantry token create`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:
+  gantry token create -n shop --uses 20 --ttl 2h")]
 pub(crate) struct TokenArgs {
     /// How long it can be used, as `90s`, `1h` or `2d`; 30 days at most.
     #[arg(long, default_value = "1h", value_parser = parse_ttl)]
@@ -55,6 +60,8 @@ pub(crate) struct TokenArgs {
 
 /// Options of `gantry agent install-command`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:
+  gantry agent install-command --instance nuc-03 --controller https://gantry.example:7443")]
 pub(crate) struct InstallArgs {
     /// Name of its DockerInstance; the host's own name where absent.
     #[arg(long, value_name = "NAME")]

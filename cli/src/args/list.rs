@@ -1,7 +1,9 @@
 //! What may be typed to see what there is.
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use crate::complete;
 use crate::output::form::Form;
 
 /// How objects are shown.
@@ -20,7 +22,7 @@ pub(crate) struct OutputArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct FleetArgs {
     /// Only of this instance; may be given several times.
-    #[arg(long = "instance", short, value_name = "NAME")]
+    #[arg(long = "instance", short, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instances: Vec<String>,
 
     /// Only with these labels, as `tier=web,!old`.
@@ -101,7 +103,7 @@ pub(crate) struct ImagesArgs {
   gantry get secrets -o jsonpath='{.items[*].metadata.name}'")]
 pub(crate) struct GetArgs {
     /// `KIND`, `KIND NAME…`, `KIND/NAME…`, or several kinds with commas between; `gantry api-resources` lists them.
-    #[arg(required = true, value_name = "WHAT")]
+    #[arg(required = true, value_name = "WHAT", add = ArgValueCompleter::new(complete::objects))]
     pub(crate) what: Vec<String>,
 
     /// Only with these labels, as `tier=web,!old`.
@@ -130,6 +132,9 @@ pub(crate) struct GetArgs {
 
 /// Options of `gantry api-resources`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry api-resources
+  gantry api-resources --api-group docker.gantry.dev")]
 pub(crate) struct ApiResourcesArgs {
     /// Only of this group, as `gantry.dev`.
     #[arg(long, value_name = "GROUP")]

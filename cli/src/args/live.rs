@@ -1,9 +1,11 @@
 //! What may be typed to look into containers.
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 use super::act::TargetArgs;
 use super::values::{parse_moment, parse_tail};
+use crate::complete;
 
 /// Options of `gantry logs`.
 #[derive(Clone, Debug, Args)]
@@ -61,10 +63,11 @@ pub(crate) struct ExecArgs {
     pub(crate) keys: KeysArgs,
 
     /// The instance, where it is not said with the container.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instance: Option<String>,
 
     /// NAME or INSTANCE/NAME, or the beginning of an id.
+    #[arg(add = ArgValueCompleter::new(complete::containers))]
     pub(crate) container: String,
 
     /// The command; bash or else sh where absent.
@@ -74,7 +77,11 @@ pub(crate) struct ExecArgs {
 
 /// Options of `gantry attach`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Ctrl-P Ctrl-Q leaves a container that has a terminal; it goes on.")]
+#[command(after_help = "Examples:
+  gantry attach nuc-01/shell
+  gantry attach --no-stdin --detach-keys ctrl-x,q nuc-01/shell
+
+Ctrl-P Ctrl-Q leaves a container that has a terminal; it goes on.")]
 pub(crate) struct AttachArgs {
     /// Does not pass standard input on.
     #[arg(long)]
@@ -84,10 +91,11 @@ pub(crate) struct AttachArgs {
     pub(crate) keys: KeysArgs,
 
     /// The instance, where it is not said with the container.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instance: Option<String>,
 
     /// NAME or INSTANCE/NAME, or the beginning of an id.
+    #[arg(add = ArgValueCompleter::new(complete::containers))]
     pub(crate) container: String,
 }
 
@@ -101,13 +109,21 @@ pub(crate) struct KeysArgs {
 
 /// Options of `gantry stats`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry stats                                all that run, on every host of the namespace
+  gantry stats -l tier=front
+  gantry stats --no-stream nuc-01/web")]
 pub(crate) struct StatsArgs {
     /// Containers: NAME or INSTANCE/NAME; all that run where there is none.
-    #[arg(value_name = "CONTAINER", conflicts_with = "selector")]
+    #[arg(
+        value_name = "CONTAINER",
+        conflicts_with = "selector",
+        add = ArgValueCompleter::new(complete::containers)
+    )]
     pub(crate) targets: Vec<String>,
 
     /// On this instance; may be given several times.
-    #[arg(long = "instance", short, value_name = "NAME")]
+    #[arg(long = "instance", short, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instances: Vec<String>,
 
     /// All running containers with these labels.
@@ -121,6 +137,9 @@ pub(crate) struct StatsArgs {
 
 /// Options of `gantry inspect`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry inspect nuc-01/web
+  gantry inspect -l tier=front | jq '.[].State.Status'")]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) targets: TargetArgs,
@@ -136,6 +155,7 @@ pub(crate) struct InspectArgs {
 The exit code is docker's. The rules of docs/docker-endpoint.md hold: rights, policies, and the audit log.")]
 pub(crate) struct DockerArgs {
     /// The host.
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instance: String,
 
     /// What docker is given.
@@ -145,9 +165,12 @@ pub(crate) struct DockerArgs {
 
 /// Options of `gantry docker-context`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "In another terminal: docker --context nuc-03 ps")]
+#[command(after_help = "Examples:
+  gantry docker-context nuc-03               in another terminal: docker --context nuc-03 ps
+  gantry docker-context nuc-03 --name bar")]
 pub(crate) struct DockerContextArgs {
     /// The host.
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instance: String,
 
     /// Name of the context; the instance's where absent.

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
 use jiff::SignedDuration;
 
 use super::list::OutputArgs;
 use super::values::parse_duration;
+use crate::complete;
 
 /// Which manifests are meant.
 #[derive(Clone, Debug, Default, Args)]
@@ -45,9 +47,10 @@ pub(crate) struct ApplyArgs {
 
 /// Options of `gantry diff`.
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Ends with 0 where nothing would change, with 1 where something would, and with 2 or more for an error."
-)]
+#[command(after_help = "Examples:
+  gantry diff -f fleet/ -R
+
+Ends with 0 where nothing would change, with 1 where something would, and with 2 or more for an error.")]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     pub(crate) files: FilesArgs,
@@ -65,7 +68,7 @@ pub(crate) struct DiffArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ObjectsArgs {
     /// `KIND NAME…`, `KIND/NAME…`, or a kind with -l.
-    #[arg(value_name = "WHAT", required = true)]
+    #[arg(value_name = "WHAT", required = true, add = ArgValueCompleter::new(complete::objects))]
     pub(crate) what: Vec<String>,
 
     /// All of that kind with these labels.
@@ -81,7 +84,12 @@ pub(crate) struct ObjectsArgs {
   gantry delete -f fleet/")]
 pub(crate) struct DeleteArgs {
     /// `KIND NAME…`, `KIND/NAME…`, or a kind with -l or --all.
-    #[arg(value_name = "WHAT", required_unless_present = "files", conflicts_with = "files")]
+    #[arg(
+        value_name = "WHAT",
+        required_unless_present = "files",
+        conflicts_with = "files",
+        add = ArgValueCompleter::new(complete::objects)
+    )]
     pub(crate) what: Vec<String>,
 
     /// What a file of YAML or JSON, a directory of such files, or `-` for standard input names.
@@ -126,6 +134,9 @@ pub(crate) struct WaitForArgs {
 
 /// Options of `gantry describe`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry describe dockerinstance nuc-03
+  gantry describe operations -l gantry.dev/batch=abc")]
 pub(crate) struct DescribeArgs {
     #[command(flatten)]
     pub(crate) objects: ObjectsArgs,
@@ -133,6 +144,9 @@ pub(crate) struct DescribeArgs {
 
 /// Options of `gantry events`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry events --for operation/stop-web
+  gantry events -A --types Warning -w")]
 pub(crate) struct EventsArgs {
     /// Only of this object, as `operation/stop-web`.
     #[arg(long = "for", value_name = "KIND/NAME")]
@@ -159,6 +173,8 @@ pub(crate) enum AuthCommand {
     /// May I do this? Ends with 1 where not.
     CanI(CanIArgs),
     /// Who the controller takes me for.
+    #[command(after_help = "Example:
+  gantry auth whoami --context elsewhere")]
     Whoami,
 }
 
@@ -193,19 +209,27 @@ pub(crate) struct CanIArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
     /// The contexts of the kubeconfig.
+    #[command(after_help = "Example:
+  gantry context ls")]
     Ls,
     /// Make another context the current one.
+    #[command(after_help = "Example:
+  gantry context use gantry.example")]
     Use {
         /// Its name.
+        #[arg(add = ArgValueCompleter::new(complete::contexts))]
         name: String,
     },
 }
 
 /// Options of `gantry archive` and `unarchive`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry archive nuc-03 nuc-04
+  gantry unarchive nuc-03")]
 pub(crate) struct ArchiveArgs {
     /// The hosts.
-    #[arg(value_name = "INSTANCE", required = true)]
+    #[arg(value_name = "INSTANCE", required = true, add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instances: Vec<String>,
 }
 
@@ -213,7 +237,11 @@ pub(crate) struct ArchiveArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   gantry completion bash > /etc/bash_completion.d/gantry
-  source <(gantry completion zsh)")]
+  source <(gantry completion zsh)
+  gantry completion fish > ~/.config/fish/completions/gantry.fish
+
+Names are asked of the controller that is meant. For `kubectl gantry` links called kubectl-gantry and kubectl_complete-gantry to \
+this program on the PATH do the same.")]
 pub(crate) struct CompletionArgs {
     /// The shell.
     pub(crate) shell: Shell,
@@ -229,6 +257,8 @@ pub(crate) enum Shell {
 
 /// Options of `gantry man-pages`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:
+  gantry man-pages /usr/local/share/man/man1")]
 pub(crate) struct ManPagesArgs {
     /// Where they are written.
     pub(crate) dir: PathBuf,

@@ -1,8 +1,10 @@
 //! What may be typed after `gantry sessions`.
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 
 use super::list::OutputArgs;
+use crate::complete;
 
 /// What is done with recorded terminals.
 #[derive(Clone, Debug, Subcommand)]
@@ -17,6 +19,8 @@ pub(crate) enum SessionsCommand {
 
 /// Options of `gantry sessions ls`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:
+  gantry sessions ls -A --user ada")]
 pub(crate) struct SessionsArgs {
     /// Of all namespaces.
     #[arg(long, short = 'A', conflicts_with = "namespace")]
@@ -27,7 +31,7 @@ pub(crate) struct SessionsArgs {
     pub(crate) user: Option<String>,
 
     /// Only on this DockerInstance.
-    #[arg(long, short)]
+    #[arg(long, short, add = ArgValueCompleter::new(complete::instances))]
     pub(crate) instance: Option<String>,
 
     #[command(flatten)]

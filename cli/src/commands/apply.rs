@@ -10,7 +10,6 @@ use similar::TextDiff;
 
 use crate::args::{ApplyArgs, DiffArgs, Reach};
 use crate::client::{self, Controller};
-use crate::kinds;
 use crate::manifests::{self, Manifest};
 use crate::output::failure::{Ends, code, render};
 use crate::output::form::obeyed;
@@ -26,8 +25,7 @@ struct Way<'a> {
 /// Applies every manifest; one that is refused does not keep the others from being applied.
 pub(crate) async fn apply(reach: &Reach, options: &ApplyArgs) -> anyhow::Result<ExitCode> {
     let controller = Controller::reach(reach).await?;
-    let kinds = kinds::discover(&controller).await?;
-    let manifests = manifests::read(&controller, &kinds, &options.files)?;
+    let (manifests, _) = manifests::read(&controller, &options.files).await?;
     let way = Way {
         is_dry: options.dry_run.is_some(),
         force: options.force_conflicts,
@@ -88,10 +86,9 @@ pub(crate) async fn diff(reach: &Reach, options: &DiffArgs) -> anyhow::Result<Ex
 
 async fn differences(reach: &Reach, options: &DiffArgs) -> anyhow::Result<String> {
     let controller = Controller::reach(reach).await?;
-    let kinds = kinds::discover(&controller).await?;
     let way = Way { is_dry: true, force: options.force_conflicts, manager: &options.field_manager };
     let mut text = String::new();
-    for manifest in manifests::read(&controller, &kinds, &options.files)? {
+    for manifest in manifests::read(&controller, &options.files).await?.0 {
         let request = Request::get(&manifest.path).body(Vec::new())?;
         let before = match controller.read::<Value>(request, &manifest.shown()).await {
             Ok(object) => Some(object),

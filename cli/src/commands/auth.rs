@@ -21,7 +21,7 @@ pub(crate) async fn can_i(reach: &Reach, options: &CanIArgs) -> anyhow::Result<E
         return Ok(ExitCode::SUCCESS);
     };
     let (word, name) = what.split_once('/').map_or((&**what, None), |(word, name)| (word, Some(name)));
-    let kinds = kinds::discover(&controller).await?;
+    let kinds = kinds::known(&controller, |kinds| word == "*" || kinds::find(kinds, word).is_ok()).await?;
     let found = kinds::find(&kinds, word);
     // Whoever asks for everything means `*`.
     let (group, plural, is_namespaced) = match found.as_deref() {

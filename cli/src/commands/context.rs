@@ -1,14 +1,8 @@
 //! `gantry context`: the contexts of the kubeconfig.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
 use anyhow::Context as _;
 
 use crate::args::Reach;
-use crate::client::hex;
-use crate::clock;
 use crate::context;
 use crate::output::out;
 use crate::output::plain::plain;
@@ -52,7 +46,7 @@ pub(crate) fn switch(reach: &Reach, name: &str) -> anyhow::Result<()> {
         text = text.or(Some((file, read)));
     }
     let (file, text) = text.context("there is no file to write it to")?;
-    replace(file, &switched(&text, name)?)?;
+    context::replace(file, &switched(&text, name)?)?;
     out::write(&format!("the current context is {}\n", plain(name)))
 }
 
@@ -86,30 +80,8 @@ fn switched(text: &str, name: &str) -> anyhow::Result<String> {
     Ok(shown)
 }
 
-/// All or nothing, and never readable for others: there are keys in it.
-fn replace(file: &Path, text: &str) -> anyhow::Result<()> {
-    let file = std::fs::canonicalize(file).with_context(|| format!("cannot find {}", file.display()))?;
-    let cannot = || format!("cannot write {}", file.display());
-    let mut name = file.file_name().with_context(cannot)?.to_owned();
-    name.push(format!(".{}", hex(&clock::random::<4>())));
-    let beside = file.with_file_name(name);
-    let mut new = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)
-        .with_context(cannot)?;
-    let written = new.write_all(text.as_bytes()).and_then(|()| new.sync_all());
-    written.and_then(|()| std::fs::rename(&beside, &file)).with_context(cannot).inspect_err(|_| {
-        // Half a file helps nobody.
-        let _ = std::fs::remove_file(&beside);
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -119,18 +91,5 @@ mod tests {
         assert_eq!(switched("contexts: []", "b").expect("text"), "contexts: []\ncurrent-context: \"b\"\n");
         let json = switched("{\"kind\": \"Config\"}", "b").expect("text");
         assert!(json.contains("\"current-context\": \"b\"") && json.contains("Config"), "{json}");
-    }
-
-    #[test]
-    fn the_file_is_replaced_as_a_whole_and_stays_private() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("config");
-        std::fs::write(&file, "current-context: a\n").expect("written");
-
-        replace(&file, "current-context: b\n").expect("replaced");
-
-        assert_eq!(std::fs::read_to_string(&file).expect("read"), "current-context: b\n");
-        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 1);
     }
 }

@@ -20,13 +20,13 @@ const POLL: Duration = Duration::from_millis(300);
 /// Deletes, and waits until they are gone.
 pub(crate) async fn run(reach: &Reach, options: &DeleteArgs) -> anyhow::Result<()> {
     let controller = Controller::reach(reach).await?;
-    let kinds = kinds::discover(&controller).await?;
     let found = if options.files.is_empty() {
+        let kinds = kinds::known(&controller, |kinds| kinds::meant(kinds, &options.what).is_ok()).await?;
         let meant = kinds::meant(&kinds, &options.what)?;
         objects::find(&controller, &meant, options.selector.as_deref(), options.all).await?
     } else {
         let files = FilesArgs { files: options.files.clone(), recursive: false };
-        let manifests = manifests::read(&controller, &kinds, &files)?.into_iter();
+        let manifests = manifests::read(&controller, &files).await?.0.into_iter();
         manifests.map(|one| Named { kind: one.kind, name: one.name, path: one.path }).collect()
     };
     let mut going = Vec::new();

@@ -22,7 +22,7 @@ const LEFT_OUT: [&str; 4] = ["managedFields", "resourceVersion", "generation", "
 /// Prints each, with its events.
 pub(crate) async fn run(reach: &Reach, options: &DescribeArgs) -> anyhow::Result<()> {
     let controller = Controller::reach(reach).await?;
-    let kinds = kinds::discover(&controller).await?;
+    let kinds = kinds::known(&controller, |kinds| kinds::meant(kinds, &options.objects.what).is_ok()).await?;
     let meant = kinds::meant(&kinds, &options.objects.what)?;
     let all = options.objects.selector.is_none();
     let mut gap = "";

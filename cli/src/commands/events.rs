@@ -11,10 +11,10 @@ pub(crate) async fn run(reach: &Reach, options: &EventsArgs) -> anyhow::Result<(
     let mut fields = Vec::new();
     if let Some(about) = &options.about {
         let controller = Controller::reach(reach).await?;
-        let kinds = kinds::discover(&controller).await?;
         let (word, name) = about.split_once('/').ok_or_else(|| {
             Hinted::new(Ends::Misunderstood, "--for wants KIND/NAME, as `operation/stop-web`")
         })?;
+        let kinds = kinds::known(&controller, |kinds| kinds::find(kinds, word).is_ok()).await?;
         let kind = kinds::find(&kinds, word)?;
         fields.extend(kind.first().map(|kind| format!("involvedObject.kind={}", kind.kind)));
         fields.push(format!("involvedObject.name={name}"));

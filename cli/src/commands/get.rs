@@ -69,7 +69,7 @@ struct Event {
 /// Prints what is meant, and goes on with what changes if that is wanted.
 pub(crate) async fn run(reach: &Reach, options: &GetArgs) -> anyhow::Result<()> {
     let controller = Controller::reach(reach).await?;
-    let kinds = kinds::discover(&controller).await?;
+    let kinds = kinds::known(&controller, |kinds| kinds::meant(kinds, &options.what).is_ok()).await?;
     let meant = kinds::meant(&kinds, &options.what)?;
     if options.watch {
         return watch(&controller, options, &meant).await;

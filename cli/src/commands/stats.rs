@@ -70,7 +70,7 @@ async fn meant(controller: &Controller, options: &StatsArgs) -> anyhow::Result<V
         let meant = TargetArgs {
             targets: options.targets.clone(),
             instances: options.instances.clone(),
-            selector: None,
+            ..TargetArgs::default()
         };
         return targets::containers(controller, &meant).await;
     }

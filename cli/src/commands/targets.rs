@@ -25,6 +25,14 @@ impl Target {
         Self { instance: instance.to_owned(), name: name.to_owned(), id: None }
     }
 
+    fn of(container: &Container) -> Self {
+        Self {
+            instance: container.instance.clone(),
+            name: container.container_name.clone(),
+            id: Some(container.id.clone()),
+        }
+    }
+
     /// `nuc-01/web`.
     pub(crate) fn shown(&self) -> String {
         format!("{}/{}", plain(&self.instance), plain(&self.name))
@@ -34,38 +42,51 @@ impl Target {
 /// The containers that are meant. Where their hosts are given nothing is asked.
 pub(crate) async fn containers(controller: &Controller, meant: &TargetArgs) -> anyhow::Result<Vec<Target>> {
     let is_known = |word: &String| word.contains('/') || !meant.instances.is_empty();
-    if meant.selector.is_none() && meant.targets.iter().all(is_known) {
-        return resolve(meant, &[]);
-    }
-    let fleet = FleetArgs {
-        instances: meant.instances.clone(),
-        selector: meant.selector.clone(),
-        ..FleetArgs::default()
+    let named = if meant.targets.iter().all(is_known) {
+        resolve(meant, &[])?
+    } else {
+        resolve(meant, &list(controller, meant, None).await?)?
     };
+    let mut targets = named;
+    for selector in &meant.selectors {
+        let found = list(controller, meant, Some(selector)).await?;
+        if found.is_empty() {
+            let what = format!("no container has the labels `{}`", plain(selector));
+            return Err(Hinted::new(Ends::NotFound, what)
+                .hint("`gantry ps -a -l …` shows which have")
+                .into());
+        }
+        targets.extend(found.iter().map(Target::of));
+    }
+    Ok(once_each(targets))
+}
+
+async fn list(
+    controller: &Controller,
+    meant: &TargetArgs,
+    selector: Option<&String>,
+) -> anyhow::Result<Vec<Container>> {
+    let fleet =
+        FleetArgs { instances: meant.instances.clone(), selector: selector.cloned(), ..FleetArgs::default() };
     let found = fleet::objects(controller, "Container", &fleet, true).await?;
-    let found: Vec<Container> =
-        found.into_iter().filter_map(|item| serde_json::from_value(item).ok()).collect();
-    resolve(meant, &found)
+    Ok(found.into_iter().filter_map(|item| serde_json::from_value(item).ok()).collect())
+}
+
+/// What is meant in two ways is meant once; that which was looked up says more.
+fn once_each(targets: Vec<Target>) -> Vec<Target> {
+    let mut all: Vec<Target> = Vec::with_capacity(targets.len());
+    for target in targets {
+        let is_same = |known: &&mut Target| known.instance == target.instance && known.name == target.name;
+        match all.iter_mut().find(is_same) {
+            Some(known) => known.id = known.id.take().or(target.id),
+            None => all.push(target),
+        }
+    }
+    all
 }
 
 /// What was typed, and what there is, put together.
 fn resolve(meant: &TargetArgs, found: &[Container]) -> anyhow::Result<Vec<Target>> {
-    let of = |container: &Container| Target {
-        instance: container.instance.clone(),
-        name: container.container_name.clone(),
-        id: Some(container.id.clone()),
-    };
-    if let Some(selector) = &meant.selector {
-        if found.is_empty() {
-            return Err(Hinted::new(
-                Ends::NotFound,
-                format!("no container has the labels `{}`", plain(selector)),
-            )
-            .hint("`gantry ps -a -l …` shows which have")
-            .into());
-        }
-        return Ok(found.iter().map(of).collect());
-    }
     let mut targets = Vec::new();
     for word in &meant.targets {
         if let Some((instance, name)) = word.split_once('/') {
@@ -81,7 +102,7 @@ fn resolve(meant: &TargetArgs, found: &[Container]) -> anyhow::Result<Vec<Target
             called = found.iter().filter(|one| one.id.starts_with(word.as_str())).collect();
         }
         match &*called {
-            [one] => targets.push(of(one)),
+            [one] => targets.push(Target::of(one)),
             [] => {
                 return Err(Hinted::new(
                     Ends::NotFound,
@@ -94,7 +115,7 @@ fn resolve(meant: &TargetArgs, found: &[Container]) -> anyhow::Result<Vec<Target
                 let hosts: Vec<_> = called.iter().map(|one| plain(&one.instance)).collect();
                 let what = format!("`{}` is on {} hosts: {}", plain(word), hosts.len(), hosts.join(", "));
                 return Err(Hinted::new(Ends::Misunderstood, what)
-                    .hint(format!("say which: `{}`, or with -i", of(first).shown()))
+                    .hint(format!("say which: `{}`, or with -i", Target::of(first).shown()))
                     .into());
             }
         }
@@ -111,7 +132,7 @@ pub(crate) async fn one(
     let meant = TargetArgs {
         targets: vec![word.to_owned()],
         instances: instance.map(str::to_owned).into_iter().collect(),
-        selector: None,
+        selectors: Vec::new(),
     };
     let found = containers(controller, &meant).await?;
     found.into_iter().next().ok_or_else(|| Hinted::new(Ends::NotFound, "there is no such container").into())
@@ -138,13 +159,9 @@ pub(crate) async fn hosts(controller: &Controller, meant: &HostArgs) -> anyhow::
 mod tests {
     use super::*;
 
-    fn resolved(words: &[&str], instances: &[&str], selector: Option<&str>) -> Result<String, String> {
+    fn resolved(words: &[&str], instances: &[&str]) -> Result<String, String> {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        let meant = TargetArgs {
-            targets: owned(words),
-            instances: owned(instances),
-            selector: selector.map(str::to_owned),
-        };
+        let meant = TargetArgs { targets: owned(words), instances: owned(instances), selectors: Vec::new() };
         let container = |instance: &str, name: &str, id: &str| Container {
             instance: instance.to_owned(),
             container_name: name.to_owned(),
@@ -164,19 +181,22 @@ mod tests {
 
     #[test]
     fn a_name_means_one_container_or_its_host_is_said() {
-        assert_eq!(resolved(&["db"], &[], None).as_deref(), Ok("nuc-01/db bb22"));
-        assert_eq!(resolved(&["cc"], &[], None).as_deref(), Ok("nuc-02/web cc33"));
-        assert_eq!(resolved(&["nuc-02/web", "db"], &[], None).as_deref(), Ok("nuc-02/web ; nuc-01/db bb22"));
-        assert_eq!(
-            resolved(&["new"], &["nuc-01", "nuc-07"], None).as_deref(),
-            Ok("nuc-01/new ; nuc-07/new ")
-        );
-        assert_eq!(
-            resolved(&[], &[], Some("tier")).as_deref(),
-            Ok("nuc-01/web aa11; nuc-01/db bb22; nuc-02/web cc33")
-        );
+        assert_eq!(resolved(&["db"], &[]).as_deref(), Ok("nuc-01/db bb22"));
+        assert_eq!(resolved(&["cc"], &[]).as_deref(), Ok("nuc-02/web cc33"));
+        assert_eq!(resolved(&["nuc-02/web", "db"], &[]).as_deref(), Ok("nuc-02/web ; nuc-01/db bb22"));
+        assert_eq!(resolved(&["new"], &["nuc-01", "nuc-07"]).as_deref(), Ok("nuc-01/new ; nuc-07/new "));
 
-        assert_eq!(resolved(&["web"], &[], None), Err("`web` is on 2 hosts: nuc-01, nuc-02".to_owned()));
-        assert_eq!(resolved(&["gone"], &[], None), Err("no host has a container `gone`".to_owned()));
+        assert_eq!(resolved(&["web"], &[]), Err("`web` is on 2 hosts: nuc-01, nuc-02".to_owned()));
+        assert_eq!(resolved(&["gone"], &[]), Err("no host has a container `gone`".to_owned()));
+    }
+
+    #[test]
+    fn what_is_meant_in_two_ways_is_meant_once() {
+        let known = Target { id: Some("aa11".to_owned()), ..Target::named("nuc-01", "web") };
+
+        let all =
+            once_each(vec![Target::named("nuc-01", "web"), Target::named("nuc-02", "web"), known.clone()]);
+
+        assert_eq!(all, [known, Target::named("nuc-02", "web")]);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) async fn run(reach: &Reach, options: &WaitForArgs) -> anyhow::Result<
     let until = Until::parse(&options.until)
         .map_err(|what| Hinted::new(Ends::Misunderstood, what).hint("`gantry wait --help` shows some"))?;
     let controller = Controller::reach(reach).await?;
-    let kinds = kinds::discover(&controller).await?;
+    let kinds = kinds::known(&controller, |kinds| kinds::meant(kinds, &options.objects.what).is_ok()).await?;
     let meant = kinds::meant(&kinds, &options.objects.what)?;
     let found = objects::find(&controller, &meant, options.objects.selector.as_deref(), false).await?;
     if found.is_empty() && until != Until::Deleted {

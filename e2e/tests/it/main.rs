@@ -35,6 +35,7 @@ mod simulate;
 mod simulated;
 mod telemetry;
 mod terminal;
+mod tool;
 mod transcripts;
 mod waiting;
 mod writes;

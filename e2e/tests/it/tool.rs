@@ -1,0 +1,149 @@
+//! What `gantry` does that a page of `docs/cli` cannot show: it watches, waits for an editor, is signalled, and completes.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use gantry_e2e::eventually;
+use gantry_e2e::process::{run, workspace_binary};
+use gantry_e2e::world::World;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `gantry`, or anything else, of somebody who has the administrator's kubeconfig and a home of his own.
+fn person(world: &World, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("KUBECONFIG", world.controller.kubeconfig())
+        .env("HOME", world.path("home"))
+        .kill_on_drop(true);
+    for name in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "KUBE_EDITOR", "VISUAL"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn gantry(world: &World, args: &[&str]) -> anyhow::Result<Command> {
+    let mut command = person(world, &workspace_binary("gantry")?);
+    command.args(args);
+    Ok(command)
+}
+
+async fn create(world: &World, name: &str) -> anyhow::Result<()> {
+    let manifest = format!(
+        "apiVersion: gantry.dev/v1alpha1\nkind: DockerInstance\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+    );
+    world.kubectl().apply(&manifest).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_what_there_is_and_goes_on_with_what_changes() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    create(&world, "nuc-01").await?;
+
+    let mut command = gantry(
+        &world,
+        &["get", "dockerinstances", "-w", "-o", "custom-columns=N:.metadata.name,D:.spec.description"],
+    )?;
+    let mut watch = command.stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(watch.stdout.take().context("piped")?).lines();
+    let mut shows = async |wanted: &str| {
+        while let Some(line) =
+            timeout(PATIENCE, lines.next_line()).await.with_context(|| format!("no {wanted}"))??
+        {
+            if line.split_whitespace().collect::<Vec<_>>().join(" ") == wanted {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("it ended without {wanted}")
+    };
+    shows("nuc-01 <none>").await?;
+    create(&world, "nuc-02").await?;
+    shows("nuc-02 <none>").await?;
+    world.kubectl().merge("dockerinstance", "nuc-01", r#"{"spec":{"description":"bar"}}"#).await?;
+    shows("nuc-01 bar").await
+}
+
+/// What bash would offer for a line.
+async fn offered(world: &World, words: &[&str]) -> anyhow::Result<Vec<String>> {
+    let programs = workspace_binary("gantry")?.parent().context("it lies in a directory")?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)))?;
+    let quoted = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let (last, at) = (words.last().copied().unwrap_or_default(), words.len() - 1);
+    let script = format!(
+        "source <(gantry completion bash); COMP_WORDS=({quoted}); COMP_CWORD={at}; COMP_TYPE=9; \
+         _clap_complete_gantry gantry '{last}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    let mut bash = person(world, Path::new("bash"));
+    bash.args(["--norc", "-c", &script]).env("PATH", path);
+    Ok(run(bash).await?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn bash_completes_what_there_is_now() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01", "nuc-02"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+    world.host("nuc-02")?.engine.runs("web").await?;
+    world.host("nuc-02")?.engine.runs("db").await?;
+    eventually("the containers", PATIENCE, async || {
+        let found = offered(&world, &["gantry", "stop", ""]).await?;
+        ensure!(found.contains(&"db".to_owned()) && found.contains(&"nuc-01/web".to_owned()), "{found:?}");
+        // Two hosts have it, so its name alone means none.
+        ensure!(!found.contains(&"web".to_owned()), "{found:?}");
+        Ok(())
+    })
+    .await?;
+
+    let all = async |words: &[&str]| offered(&world, words).await.map(|found| found.join(" "));
+    assert_eq!(all(&["gantry", "stop", "nuc-02/"]).await?, "nuc-02/db nuc-02/web");
+    assert_eq!(all(&["gantry", "stop", "-i", "nuc-01", ""]).await?, "web");
+    assert_eq!(all(&["gantry", "get", "dockerin"]).await?, "dockerinstances");
+    assert_eq!(all(&["gantry", "get", "dockerinstance", "nuc"]).await?, "nuc-01 nuc-02");
+    assert_eq!(all(&["gantry", "describe", "di/nuc-0"]).await?, "di/nuc-01 di/nuc-02");
+    assert_eq!(all(&["gantry", "docker", "nuc-0"]).await?, "nuc-01 nuc-02");
+    assert_eq!(all(&["gantry", "-n", "defau"]).await?, "default");
+    assert_eq!(all(&["gantry", "--context", "gan"]).await?, "gantry");
+    ensure!(all(&["gantry", "un"]).await?.contains("unarchive"));
+    assert_eq!(all(&["gantry", "stop", "-i", "nuc-02", ""]).await?, "db web");
+    ensure!(all(&["gantry", "stop", "--no"]).await?.contains("--no-wait"));
+    // Where nobody answers there are no names, and nothing is said.
+    let nobody = all(&["gantry", "--kubeconfig", "/nowhere", "docker", ""]).await?;
+    ensure!(!nobody.contains("nuc"), "{nobody}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn kubectl_finds_it_as_a_plugin_and_completes_it() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    create(&world, "nuc-01").await?;
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin)?;
+    for name in ["kubectl-gantry", "kubectl_complete-gantry"] {
+        symlink(workspace_binary("gantry")?, bin.join(name))?;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(&path)))?;
+    let kubectl = async |args: &[&str]| {
+        let mut command = person(&world, Path::new("kubectl"));
+        run({
+            command.args(args).env("PATH", &path);
+            command
+        })
+        .await
+    };
+
+    let listed = kubectl(&["gantry", "get", "dockerinstances", "-o", "name"]).await?;
+    assert_eq!(listed, "dockerinstance.gantry.dev/nuc-01\n");
+    let help = kubectl(&["gantry", "get", "--help"]).await?;
+    ensure!(help.contains("Usage: kubectl gantry get "), "{help}");
+    ensure!(help.contains("\n  kubectl gantry get operations -w\n"), "{help}");
+    ensure!(kubectl(&["plugin", "list"]).await?.contains("kubectl-gantry"));
+    assert_eq!(kubectl(&["__complete", "gantry", "get", "dockerinstance", ""]).await?, "nuc-01\n:4\n");
+    Ok(())
+}
