@@ -9,12 +9,16 @@ use anyhow::Context as _;
 use http::header::WARNING;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Collected};
-use kube::client::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
 use crate::args::Reach;
 use crate::context;
@@ -23,6 +27,9 @@ use crate::output::plain::plain;
 
 /// No answer within this is an error.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See [`Controller::raw`].
+pub(crate) type Raw<B> = BoxCloneSyncService<Request<B>, Response<Incoming>, BoxError>;
 
 /// A controller that can be asked.
 #[derive(Clone)]
@@ -87,9 +94,25 @@ impl Controller {
         Ok(Self { client: client(&config)?, config, ..self.clone() })
     }
 
-    /// How it is reached, for those who speak to it in another way than by single requests.
-    pub(crate) const fn config(&self) -> &kube::Config {
-        &self.config
+    /// The way to it for bodies of any kind. No connection is used twice: an answer may end it.
+    pub(crate) fn raw<B>(&self) -> anyhow::Result<Raw<B>>
+    where
+        B: hyper::body::Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let what = "the kubeconfig cannot be used";
+        let connector = self.config.rustls_https_connector().context(what)?;
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build::<_, B>(connector);
+        let service = ServiceBuilder::new()
+            .layer(self.config.base_uri_layer())
+            .option_layer(self.config.auth_layer().context(what)?)
+            .layer(self.config.extra_headers_layer().context(what)?)
+            .map_err(BoxError::from)
+            .service(client);
+        Ok(BoxCloneSyncService::new(service.map_err(BoxError::from)))
     }
 
     /// Sends a request. What is refused, or not answered, is an error in words for a person; warnings are passed on.
@@ -97,6 +120,15 @@ impl Controller {
         let response = self.client.send(request.map(Body::from)).await;
         let response = response.map_err(|error| self.explain(error, what))?;
         self.pass_on(&response);
+        self.check(response, what).await
+    }
+
+    /// What is refused becomes an error in words for a person.
+    pub(crate) async fn check<B: hyper::body::Body>(
+        &self,
+        response: Response<B>,
+        what: &str,
+    ) -> anyhow::Result<Response<B>> {
         if response.status().is_success() {
             return Ok(response);
         }
@@ -188,7 +220,9 @@ impl Controller {
 fn hint_for(status: &Status) -> Option<&'static str> {
     let mut causes = status.details.iter().flat_map(|details| &details.causes);
     match status.code {
-        401 => Some("use a context with valid credentials: `gantry context ls`"),
+        401 => Some(
+            "use a context with valid credentials: `gantry context ls`",
+        ),
         403 => Some(
             "`gantry auth can-i --list` says what you may do; the administrator of this controller can give more",
         ),

@@ -6,9 +6,11 @@ mod clock;
 mod commands;
 mod complete;
 mod context;
+mod foreground;
 mod kinds;
 mod manifests;
 mod output;
+mod place;
 mod terminal;
 
 use std::process::ExitCode;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use gantry_e2e::eventually;
-use gantry_e2e::process::{run, workspace_binary};
+use gantry_e2e::process::{Process, run, workspace_binary};
 use gantry_e2e::world::World;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -67,6 +68,30 @@ async fn a_watch_begins_with_what_there_is_and_goes_on_with_what_changes() -> an
     shows("nuc-02 <none>").await?;
     world.kubectl().merge("dockerinstance", "nuc-01", r#"{"spec":{"description":"bar"}}"#).await?;
     shows("nuc-01 bar").await
+}
+
+#[tokio::test]
+async fn t16_whoever_is_signalled_leaves_no_socket_behind() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let place = world.path(signal.as_str());
+        std::fs::create_dir(&place)?;
+        let log = world.path("docker.log");
+        let mut command = gantry(&world, &["docker", "nuc-01", "--", "events"])?;
+        command.env("XDG_RUNTIME_DIR", &place).stdin(Stdio::null());
+        let mut docker = Process::spawn("gantry docker", command, &log)?;
+        let entries = || std::fs::read_dir(&place).map(Iterator::count);
+        // docker has begun once the host has been asked; until then it may take the signal before it listens for it.
+        eventually("docker", PATIENCE, async || {
+            ensure!(entries()? == 1 && gantry_e2e::process::children(docker.pid())?.len() == 1);
+            Ok(())
+        })
+        .await?;
+        docker.signal(signal)?;
+        docker.ended(PATIENCE).await?;
+        assert_eq!(entries()?, 0, "{signal}");
+    }
+    Ok(())
 }
 
 /// What bash would offer for a line.

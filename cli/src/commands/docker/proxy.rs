@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::uri::PathAndQuery;
@@ -14,16 +13,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use kube::client::ConfigExt as _;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower::ServiceExt as _;
 
-use crate::client::Controller;
+use crate::client::{Controller, Raw};
 
 /// Connections at once; docker opens one a command, and one more where it attaches.
 const MOST: usize = 64;
@@ -33,26 +30,13 @@ const MOST: usize = 64;
 pub(super) struct Proxy {
     /// Where the endpoint is, without a slash at its end.
     root: String,
-    upstream: BoxCloneSyncService<Request<Incoming>, Response<Incoming>, BoxError>,
+    upstream: Raw<Incoming>,
 }
 
 impl Proxy {
     /// To the endpoint at that path of the controller. Nothing is sent yet.
     pub(super) fn new(controller: &Controller, root: String) -> anyhow::Result<Self> {
-        let what = "the kubeconfig cannot be used";
-        let config = controller.config();
-        let connector = config.rustls_https_connector().context(what)?;
-        // No connection is used twice: an engine's answer may end it, and docker waits for none.
-        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build::<_, Incoming>(connector);
-        let upstream = ServiceBuilder::new()
-            .layer(config.base_uri_layer())
-            .option_layer(config.auth_layer().context(what)?)
-            .layer(config.extra_headers_layer().context(what)?)
-            .map_err(BoxError::from)
-            .service(client);
-        Ok(Self { root, upstream: BoxCloneSyncService::new(upstream.map_err(BoxError::from)) })
+        Ok(Self { root, upstream: controller.raw()? })
     }
 
     /// Serves every connection, for ever; what is under way ends with this.
