@@ -17,7 +17,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub(crate) use act::{
     HostArgs, KillArgs, PlainArgs, PullArgs, RemoveArgs, RemoveImageArgs, StopArgs, TargetArgs, WaitArgs,
 };
-pub(crate) use audit::{AuditArgs, Format};
+pub(crate) use audit::{AuditArgs, AuditCommand, Format, VerifyArgs};
 pub(crate) use dev::{DevArgs, InstallArgs, TokenArgs};
 pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, PsArgs};
 pub(crate) use live::{
@@ -165,8 +165,9 @@ pub(crate) enum Command {
     /// Agents on other hosts.
     #[command(subcommand)]
     Agent(AgentCommand),
-    /// Who did what, where from, and what came of it: the audit log, the newest first.
-    Audit(AuditArgs),
+    /// Who did what, where from, and what came of it: the audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Terminals that were recorded.
     #[command(subcommand)]
     Sessions(SessionsCommand),
@@ -213,7 +214,7 @@ mod tests {
         assert_snapshot!("help_apply", help(&["apply"]));
         assert_snapshot!("help_wait", help(&["wait"]));
         assert_snapshot!("help_get", help(&["get"]));
-        assert_snapshot!("help_audit", help(&["audit"]));
+        assert_snapshot!("help_audit_ls", help(&["audit", "ls"]));
         assert_snapshot!("help_sessions_play", help(&["sessions", "play"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));
     }
@@ -229,7 +230,7 @@ mod tests {
             ["-An", "shop"],
         ] {
             assert!(
-                Cli::try_parse_from(["gantry", "audit"].iter().chain(&wrong)).is_err(),
+                Cli::try_parse_from(["gantry", "audit", "ls"].iter().chain(&wrong)).is_err(),
                 "{wrong:?}"
             );
         }

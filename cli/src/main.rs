@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use gantry_api::v1alpha1::Action;
 
 use crate::args::{
-    AgentCommand, AuthCommand, Cli, Command, ContextCommand, SessionsCommand, TokenCommand,
+    AgentCommand, AuditCommand, AuthCommand, Cli, Command, ContextCommand, SessionsCommand, TokenCommand,
 };
 
 fn main() -> ExitCode {
@@ -90,7 +90,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ManPages(options) => commands::completion::man_pages(&options)?,
         Command::ApiResources(options) => commands::api_resources::run(reach, &options).await?,
         Command::Token(TokenCommand::Create(options)) => commands::token::run(reach, &options).await?,
-        Command::Audit(options) => commands::audit::run(reach, &options).await?,
+        Command::Audit(AuditCommand::Ls(options)) => commands::audit::list(reach, &options).await?,
+        Command::Audit(AuditCommand::Verify(options)) => return commands::audit::verify(&options).await,
         Command::Sessions(SessionsCommand::Ls(options)) => commands::sessions::list(reach, &options).await?,
         Command::Sessions(SessionsCommand::Play(options)) => {
             commands::sessions::play(reach, &options).await?;

@@ -191,10 +191,10 @@ impl Controller {
         Ok(run(command).await?.trim().to_owned())
     }
 
-    /// What `gantry audit` prints.
+    /// What `gantry audit ls` prints.
     pub async fn audit(&self, flags: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(workspace_binary("gantry")?);
-        command.env("KUBECONFIG", self.kubeconfig()).arg("audit").args(flags);
+        command.env("KUBECONFIG", self.kubeconfig()).args(["audit", "ls"]).args(flags);
         run(command).await
     }
 

@@ -1,15 +1,44 @@
 //! What may be typed after `gantry audit`.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
 use super::values::{parse_limit, parse_moment};
 use crate::complete;
 
-/// Options of `gantry audit`.
+/// What is done with the audit log.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// What was recorded, the newest first.
+    Ls(AuditArgs),
+    /// Is every event what was recorded? Asks the database itself: a controller could say anything.
+    Verify(VerifyArgs),
+}
+
+/// Options of `gantry audit verify`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
-  gantry audit -A --user ada --outcome denied -o wide")]
+  GANTRY_DATABASE_URL=postgres://… gantry audit verify
+  gantry audit verify --known-head 4711:1f3a…
+
+Goes through the whole chain of events with `gantry-controller audit verify`, also while controllers run, and ends with 1 at the \
+first that was changed, removed, moved or added. Prints where the chain ends: write it down elsewhere, and give it next time.")]
+pub(crate) struct VerifyArgs {
+    /// The Postgres of the controller. Better in the environment: others can read the arguments of a process.
+    #[arg(long, env = "GANTRY_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) database_url: String,
+
+    /// What an earlier run printed: fails unless the chain still leads through it.
+    #[arg(long, value_name = "BATCH:HASH")]
+    pub(crate) known_head: Option<String>,
+}
+
+/// Options of `gantry audit ls`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry audit ls --instance nuc-03 --since 2d
+  gantry audit ls -A --user ada --outcome denied -o wide
+  gantry audit ls -A --action container_exec --since 2026-06-01T00:00:00Z --until 2026-07-01T00:00:00Z -o json")]
 pub(crate) struct AuditArgs {
     /// Events of all namespaces, and those of none, as of a ClusterRole or a path.
     #[arg(long, short = 'A', conflicts_with = "namespace")]
@@ -24,7 +53,7 @@ pub(crate) struct AuditArgs {
     pub(crate) action: Option<String>,
 
     /// Only what was done to objects of this kind, as `operations`.
-    #[arg(long)]
+    #[arg(long = "resource", alias = "resource-type", value_name = "RESOURCE")]
     pub(crate) resource_type: Option<String>,
 
     /// Only what was done to objects of this name.

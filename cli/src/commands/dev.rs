@@ -29,6 +29,7 @@ use crate::commands::token;
 use crate::context::default_data_dir;
 use crate::output::failure::{hinted, hinted_by};
 use crate::output::log::{Log, Source};
+pub(crate) use child::find;
 use child::{Child, Next};
 use data_dir::DataDir;
 
@@ -56,7 +57,7 @@ struct Setup {
 /// Runs until a signal; then both children have ended too.
 pub(crate) async fn run(options: DevArgs) -> anyhow::Result<()> {
     let path = options.data_dir.clone().map_or_else(default_data_dir, Ok)?;
-    let (controller, agent) = (child::find("gantry-controller")?, child::find("gantry-agent")?);
+    let (controller, agent) = (find("gantry-controller")?, find("gantry-agent")?);
     let instance = instance_name(options.instance.as_deref())?;
     let dir = DataDir::take(&path)?;
     check_free(options.listen, "--listen")?;

@@ -45,6 +45,7 @@ async fn run(name: &str, world: &World) -> anyhow::Result<()> {
             ("PATH", path.to_string_lossy().into_owned()),
             ("HOME", home.display().to_string()),
             ("KUBECONFIG", world.controller.kubeconfig().display().to_string()),
+            ("GANTRY_DATABASE_URL", world.postgres.url()),
             ("LC_ALL", "C.UTF-8".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -73,6 +74,11 @@ async fn what_is_said_of_looking_in_is_so() -> anyhow::Result<()> {
 #[tokio::test]
 async fn what_is_said_of_docker_is_so() -> anyhow::Result<()> {
     page("docker.md").await
+}
+
+#[tokio::test]
+async fn what_is_said_of_the_audit_log_is_so() -> anyhow::Result<()> {
+    page("audit.md").await
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ fn end_with_us(command: &mut Command) {
 }
 
 /// A program of ours: beside this one, else on the PATH.
-pub(super) fn find(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.to_owned()));
     let path = std::env::var_os("PATH").unwrap_or_default();
     find_in(beside, &path, name).ok_or_else(|| {
