@@ -25,7 +25,7 @@ pub(crate) use live::{
     };
 pub(crate) use objects::{
     ApplyArgs, ArchiveArgs, AuthCommand, CanIArgs, CompletionArgs, ContextCommand, DeleteArgs, DescribeArgs,
-    DiffArgs, EventsArgs, FilesArgs, ManPagesArgs, Shell, WaitForArgs,
+    DiffArgs, EditArgs, EventsArgs, ExplainArgs, FilesArgs, ManPagesArgs, Shell, WaitForArgs,
 };
 pub(crate) use reach::Reach;
 pub(crate) use sessions::{ExportArgs, PlayArgs, SessionsArgs, SessionsCommand};
@@ -132,8 +132,12 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// One object for reading, and what was said of it.
     Describe(DescribeArgs),
+    /// The fields of a kind, and what they are for.
+    Explain(ExplainArgs),
     /// What was said of objects in the last hour.
     Events(EventsArgs),
+    /// Change an object in your editor.
+    Edit(EditArgs),
     /// Make objects as manifests say they are to be.
     Apply(ApplyArgs),
     /// What applying manifests would change.
@@ -215,6 +219,8 @@ mod tests {
         assert_snapshot!("help_wait", help(&["wait"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit_ls", help(&["audit", "ls"]));
+        assert_snapshot!("help_edit", help(&["edit"]));
+        assert_snapshot!("help_explain", help(&["explain"]));
         assert_snapshot!("help_sessions_play", help(&["sessions", "play"]));
         assert_snapshot!("help_agent_install_command", help(&["agent", "install-command"]));
     }

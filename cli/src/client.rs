@@ -201,7 +201,7 @@ impl Controller {
             502..=504 => Ends::Unreachable,
             _ => Ends::Failed,
         };
-        let refused = Hinted::new(ends, format!("{what}: {}", plain(&status.message)));
+        let refused = Hinted::new(ends, format!("{what}: {}", plain(&status.message))).answered(status.code);
         match hint_for(&status) {
             Some(hint) => refused.hint(hint),
             None => refused,

@@ -75,6 +75,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DockerContext(options) => commands::docker::context(reach, &options).await?,
         Command::Get(options) => commands::get::run(reach, &options).await?,
         Command::Describe(options) => commands::describe::run(reach, &options).await?,
+        Command::Explain(options) => commands::explain::run(reach, &options).await?,
+        Command::Edit(options) => commands::edit::run(reach, &options).await?,
         Command::Events(options) => commands::events::run(reach, &options).await?,
         Command::Apply(options) => return commands::apply::apply(reach, &options).await,
         Command::Diff(options) => return commands::apply::diff(reach, &options).await,

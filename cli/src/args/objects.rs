@@ -132,6 +132,40 @@ pub(crate) struct WaitForArgs {
     pub(crate) timeout: SignedDuration,
 }
 
+/// Options of `gantry edit`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry edit dockerinstance nuc-03
+  EDITOR='code --wait' gantry edit policy/no-root
+
+The editor is $KUBE_EDITOR, $VISUAL or $EDITOR, else vi. What the controller refuses is put back into the file, with its reason. \
+What others have changed meanwhile stays, unless it is the same field: then the newest is shown once more.")]
+pub(crate) struct EditArgs {
+    #[command(flatten)]
+    pub(crate) objects: ObjectsArgs,
+}
+
+/// Options of `gantry explain`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry explain operations
+  gantry explain dockerinstance.spec.healthCheck
+  gantry explain operation.status --recursive
+  gantry explain events --api-version events.k8s.io/v1")]
+pub(crate) struct ExplainArgs {
+    /// `KIND`, or `KIND.FIELD…`.
+    #[arg(value_name = "WHAT", add = ArgValueCompleter::new(complete::kinds))]
+    pub(crate) what: String,
+
+    /// Names and types of all fields, however deep.
+    #[arg(long)]
+    pub(crate) recursive: bool,
+
+    /// Of this group and version, as `gantry.dev/v1alpha1`.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) api_version: Option<String>,
+}
+
 /// Options of `gantry describe`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:

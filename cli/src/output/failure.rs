@@ -27,6 +27,7 @@ pub(crate) struct Hinted {
     what: String,
     hint: Option<String>,
     ends: Ends,
+    answer: Option<u16>,
     #[source]
     cause: Option<anyhow::Error>,
 }
@@ -34,12 +35,17 @@ pub(crate) struct Hinted {
 impl Hinted {
     /// An error with that exit code.
     pub(crate) fn new(ends: Ends, what: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: None, ends, cause: None }
+        Self { what: what.into(), hint: None, ends, answer: None, cause: None }
     }
 
     /// The same, with what to do.
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same, with the code by which the controller refused it.
+    pub(crate) fn answered(self, code: u16) -> Self {
+        Self { answer: Some(code), ..self }
     }
 
     /// The same, with what lies below.
@@ -66,6 +72,11 @@ pub(crate) fn hinted_by(
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(|part| part.downcast_ref::<Hinted>()).map_or(Ends::Failed, |found| found.ends)
         as u8
+}
+
+/// The code by which the controller refused it, if it did.
+pub(crate) fn answer(error: &anyhow::Error) -> Option<u16> {
+    error.chain().find_map(|part| part.downcast_ref::<Hinted>()?.answer)
 }
 
 /// The text for a person; ends with a newline.

@@ -1,7 +1,7 @@
 //! What `gantry` does that a page of `docs/cli` cannot show: it watches, waits for an editor, is signalled, and completes.
 
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -70,6 +70,137 @@ async fn a_watch_begins_with_what_there_is_and_goes_on_with_what_changes() -> an
     shows("nuc-01 bar").await
 }
 
+/// An editor: a script that is given the file, and notes each file it is shown.
+struct Editor {
+    script: PathBuf,
+    dir: PathBuf,
+}
+
+impl Editor {
+    fn new(world: &World, name: &str, lines: &str) -> anyhow::Result<Self> {
+        let dir = world.path(name);
+        std::fs::create_dir_all(&dir)?;
+        let script = dir.join("editor");
+        let kubectl = format!(
+            "kubectl() {{ command kubectl --kubeconfig '{}' \"$@\"; }}",
+            world.controller.kubeconfig().display()
+        );
+        let text = format!(
+            "#!/bin/sh\nset -e\n{kubectl}\ncd '{}'\nn=$(($(cat n 2>/dev/null || echo 0) + 1)); echo $n > n; cp \"$1\" shown-$n\n{lines}\n",
+            dir.display()
+        );
+        std::fs::write(&script, text)?;
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+        Ok(Self { script, dir })
+    }
+
+    /// Both outputs, and whether it went well.
+    async fn edits(&self, world: &World, object: &str) -> anyhow::Result<(String, bool)> {
+        let mut command = gantry(world, &["edit", object])?;
+        let output =
+            timeout(PATIENCE, command.env("EDITOR", &self.script).stdin(Stdio::null()).output()).await??;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((String::from_utf8_lossy(&said).into_owned(), output.status.success()))
+    }
+
+    fn shown(&self, number: u32) -> anyhow::Result<String> {
+        std::fs::read_to_string(self.dir.join(format!("shown-{number}"))).context("it was not shown so often")
+    }
+}
+
+#[tokio::test]
+async fn what_an_editor_leaves_is_written_and_where_nothing_changed_nothing_is() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    create(&world, "nuc-01").await?;
+    let version = async || {
+        let object = world.kubectl().get("dockerinstance", "nuc-01").await?;
+        anyhow::Ok((object["metadata"]["resourceVersion"].clone(), object["spec"]["description"].clone()))
+    };
+    let before = version().await?;
+
+    for (name, lines) in [("idle", "true"), ("comments", "echo '# mine' >> \"$1\""), ("empty", ": > \"$1\"")]
+    {
+        let (said, is_well) =
+            Editor::new(&world, name, lines)?.edits(&world, "dockerinstance/nuc-01").await?;
+        ensure!(is_well && said.contains("nothing was changed"), "{name}: {said}");
+    }
+    assert_eq!(version().await?.0, before.0);
+
+    let editor = Editor::new(&world, "one", "echo '  description: by hand' >> \"$1\"")?;
+    let (said, is_well) = editor.edits(&world, "dockerinstance/nuc-01").await?;
+    ensure!(
+        is_well && said.contains("dockerinstance.gantry.dev/nuc-01 edited"),
+        "{said}\n{}",
+        editor.shown(1)?
+    );
+    assert_eq!(version().await?.1, "by hand");
+    ensure!(!editor.shown(1)?.contains("resourceVersion"), "{}", editor.shown(1)?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_controller_refuses_comes_back_into_the_editor_with_its_reason() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    create(&world, "nuc-01").await?;
+
+    let lines = "case $n in 1) sed -i 's/intervalSeconds: .*/intervalSeconds: -7/' \"$1\";; \
+                 2) sed -i 's/intervalSeconds: -7/intervalSeconds: {/' \"$1\";; \
+                 *) sed -i 's/intervalSeconds: .*/intervalSeconds: 77/' \"$1\";; esac";
+    let editor = Editor::new(&world, "wrong", lines)?;
+    let (said, is_well) = editor.edits(&world, "dockerinstance/nuc-01").await?;
+
+    ensure!(is_well, "{said}");
+    let (second, third) = (editor.shown(2)?, editor.shown(3)?);
+    ensure!(
+        second.starts_with("# error: dockerinstance.gantry.dev/nuc-01: ")
+            && second.contains("intervalSeconds: -7"),
+        "{second}"
+    );
+    ensure!(third.starts_with("# this cannot be read: ") && third.contains("intervalSeconds: {"), "{third}");
+    let object = world.kubectl().get("dockerinstance", "nuc-01").await?;
+    assert_eq!(object["spec"]["healthCheck"]["intervalSeconds"], 77);
+
+    // Who gives up keeps what was typed.
+    let lines = "test $n = 1 && sed -i 's/intervalSeconds: .*/intervalSeconds: -9/' \"$1\" || true";
+    let (said, is_well) = Editor::new(&world, "left", lines)?.edits(&world, "dockerinstance/nuc-01").await?;
+    ensure!(!is_well && said.contains("was not changed"), "{said}");
+    let kept = said.split("what was typed is in ").nth(1).with_context(|| said.clone())?.trim();
+    let typed = std::fs::read_to_string(kept)?;
+    std::fs::remove_file(kept)?;
+    ensure!(typed.contains("intervalSeconds: -9"), "{typed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_others_change_while_an_editor_is_open_is_not_lost() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    create(&world, "nuc-01").await?;
+
+    // Another field: both changes are kept, and nobody is asked.
+    let lines = "kubectl label dockerinstance nuc-01 site=berlin >&2; echo '  description: mine' >> \"$1\"";
+    let editor = Editor::new(&world, "beside", lines)?;
+    let (said, is_well) = editor.edits(&world, "dockerinstance/nuc-01").await?;
+    ensure!(is_well, "{said}");
+    let object = world.kubectl().get("dockerinstance", "nuc-01").await?;
+    assert_eq!(
+        (&object["spec"]["description"], &object["metadata"]["labels"]["site"]),
+        (&"mine".into(), &"berlin".into())
+    );
+    ensure!(editor.shown(2).is_err());
+
+    // The same field: the newest comes back with what was typed on top, and is written once the person says so.
+    let lines = "case $n in 1) kubectl patch dockerinstance nuc-01 --type=merge -p '{\"spec\":{\"description\":\"theirs\"}}' >&2; \
+                 sed -i 's/description: mine/description: mine again/' \"$1\";; *) sed -i '/^#/d' \"$1\";; esac";
+    let editor = Editor::new(&world, "same", lines)?;
+    let (said, is_well) = editor.edits(&world, "dockerinstance/nuc-01").await?;
+    ensure!(is_well, "{said}");
+    let second = editor.shown(2)?;
+    ensure!(second.contains("somebody else has changed .spec.description meanwhile"), "{second}");
+    let object = world.kubectl().get("dockerinstance", "nuc-01").await?;
+    assert_eq!(object["spec"]["description"], "mine again");
+    Ok(())
+}
+
 #[tokio::test]
 async fn t16_whoever_is_signalled_leaves_no_socket_behind() -> anyhow::Result<()> {
     let world = World::with_hosts(["nuc-01"]).await?;
@@ -131,6 +262,7 @@ async fn bash_completes_what_there_is_now() -> anyhow::Result<()> {
     assert_eq!(all(&["gantry", "get", "dockerin"]).await?, "dockerinstances");
     assert_eq!(all(&["gantry", "get", "dockerinstance", "nuc"]).await?, "nuc-01 nuc-02");
     assert_eq!(all(&["gantry", "describe", "di/nuc-0"]).await?, "di/nuc-01 di/nuc-02");
+    assert_eq!(all(&["gantry", "explain", "operations"]).await?, "operations");
     assert_eq!(all(&["gantry", "docker", "nuc-0"]).await?, "nuc-01 nuc-02");
     assert_eq!(all(&["gantry", "-n", "defau"]).await?, "default");
     assert_eq!(all(&["gantry", "--context", "gan"]).await?, "gantry");
