@@ -21,8 +21,9 @@ pub(crate) use audit::{AuditArgs, AuditCommand, Format, VerifyArgs};
 pub(crate) use dev::{DevArgs, InstallArgs, TokenArgs};
 pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, PsArgs};
 pub(crate) use live::{
-    AttachArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, StatsArgs,
-    };
+    AttachArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, Order, StatsArgs,
+    TopArgs, TopOf,
+};
 pub(crate) use objects::{
     ApplyArgs, ArchiveArgs, AuthCommand, CanIArgs, CompletionArgs, ContextCommand, DeleteArgs, DescribeArgs,
     DiffArgs, EditArgs, EventsArgs, ExplainArgs, FilesArgs, ManPagesArgs, Shell, WaitForArgs,
@@ -122,6 +123,8 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// What containers use.
     Stats(StatsArgs),
+    /// Which hosts, or which containers, use most.
+    Top(TopArgs),
     /// Everything a host knows of containers.
     Inspect(InspectArgs),
     /// The real docker, against a host.
@@ -219,6 +222,7 @@ mod tests {
         assert_snapshot!("help_wait", help(&["wait"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit_ls", help(&["audit", "ls"]));
+        assert_snapshot!("help_top", help(&["top"]));
         assert_snapshot!("help_edit", help(&["edit"]));
         assert_snapshot!("help_explain", help(&["explain"]));
         assert_snapshot!("help_sessions_play", help(&["sessions", "play"]));

@@ -29,4 +29,5 @@ pub(crate) mod sessions;
 pub(crate) mod stats;
 pub(crate) mod targets;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod wait;

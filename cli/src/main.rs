@@ -70,6 +70,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Exec(options) => return commands::exec::exec(reach, &options).await,
         Command::Attach(options) => return commands::exec::attach(reach, &options).await,
         Command::Stats(options) => commands::stats::run(reach, &options).await?,
+        Command::Top(options) => commands::top::run(reach, &options).await?,
         Command::Inspect(options) => commands::inspect::run(reach, &options).await?,
         Command::Docker(options) => return commands::docker::run(reach, &options).await,
         Command::DockerContext(options) => commands::docker::context(reach, &options).await?,

@@ -177,6 +177,8 @@ fn sort(word: &str) -> &'static str {
     };
     if is_age(word) {
         "AGE"
+    } else if is_figure(word) {
+        "FIGURE"
     } else if ends(&["%"]) {
         "PERCENT"
     } else if ends(&["kB", "MB", "GB", "KiB", "MiB", "GiB", "B"]) {
@@ -208,6 +210,13 @@ fn is_age(word: &str) -> bool {
         && word.starts_with(|first: char| first.is_ascii_digit())
         && word.ends_with(['s', 'm', 'h', 'd', 'y'])
         && word.bytes().all(|byte| byte.is_ascii_digit() || b".smhdy".contains(&byte))
+}
+
+/// `0.05`, with two digits behind the dot.
+fn is_figure(word: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    word.split_once('.')
+        .is_some_and(|(before, after)| is_number(before) && is_number(after) && after.len() == 2)
 }
 
 /// The name of an Operation that `gantry` made: an action, a target, and five random characters.
@@ -253,6 +262,7 @@ mod tests {
             ("image/nuc-01_0123456789abcdef", "image/nuc-01_fedcba9876543210"),
             ("sha256:0123456789abcdef", "sha256:fedcba98765432"),
             ("at 2026-05-01T10:00:00Z, 0.05%", "at 2027-05-01T10:00:00.123Z, 17%"),
+            ("nuc-01   0.05", "nuc-01   1.50"),
         ] {
             assert_eq!(plain(one), plain(other));
         }

@@ -1,6 +1,6 @@
 //! What may be typed to look into containers.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
 use super::act::TargetArgs;
@@ -112,7 +112,9 @@ pub(crate) struct KeysArgs {
 #[command(after_help = "Examples:
   gantry stats                                all that run, on every host of the namespace
   gantry stats -l tier=front
-  gantry stats --no-stream nuc-01/web")]
+  gantry stats --no-stream nuc-01/web
+
+On a terminal the table is painted anew every second; elsewhere each sample is a line.")]
 pub(crate) struct StatsArgs {
     /// Containers: NAME or INSTANCE/NAME; all that run where there is none.
     #[arg(
@@ -130,9 +132,61 @@ pub(crate) struct StatsArgs {
     #[arg(long, short = 'l', value_name = "LABELS")]
     pub(crate) selector: Option<String>,
 
-    /// Once, and not every few seconds until Ctrl-C.
+    /// Once, and not until Ctrl-C.
     #[arg(long)]
     pub(crate) no_stream: bool,
+}
+
+/// Options of `gantry top`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry top                                  hosts, by what their containers use
+  gantry top -l site=berlin --sort-by memory
+  gantry top containers -l tier=front
+
+CPUS are how many are busy, CPU and MEMORY% how much that is of what the host has, and of a container of what it may have.")]
+pub(crate) struct TopArgs {
+    /// Hosts, or containers.
+    #[arg(value_enum, default_value_t = TopOf::Instances)]
+    pub(crate) of: TopOf,
+
+    /// On this instance; may be given several times.
+    #[arg(long = "instance", short, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
+    pub(crate) instances: Vec<String>,
+
+    /// Only with these labels: of hosts where hosts are shown, else of containers.
+    #[arg(long, short = 'l', value_name = "LABELS")]
+    pub(crate) selector: Option<String>,
+
+    /// Of all namespaces.
+    #[arg(long, short = 'A', conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+
+    /// Who uses most of this comes first.
+    #[arg(long, value_enum, default_value_t = Order::Cpu)]
+    pub(crate) sort_by: Order,
+
+    /// The table without its first line.
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+}
+
+/// What `gantry top` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopOf {
+    /// Hosts, with what their running containers use together.
+    #[value(alias = "instance", alias = "di", alias = "nodes")]
+    Instances,
+    /// Containers that run.
+    #[value(alias = "container", alias = "ctr", alias = "pods")]
+    Containers,
+}
+
+/// What is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    Cpu,
+    Memory,
 }
 
 /// Options of `gantry inspect`.
