@@ -21,7 +21,7 @@ pub(crate) use audit::{AuditArgs, AuditCommand, Format, VerifyArgs};
 pub(crate) use dev::{DevArgs, InstallArgs, TokenArgs};
 pub(crate) use list::{ApiResourcesArgs, FleetArgs, GetArgs, ImagesArgs, LsArgs, PsArgs};
 pub(crate) use live::{
-    AttachArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, Order, StatsArgs,
+    AttachArgs, CpArgs, DockerArgs, DockerContextArgs, ExecArgs, InspectArgs, LogsArgs, Order, StatsArgs,
     TopArgs, TopOf,
 };
 pub(crate) use objects::{
@@ -125,6 +125,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Which hosts, or which containers, use most.
     Top(TopArgs),
+    /// Copy files into containers and out of them.
+    Cp(CpArgs),
     /// Everything a host knows of containers.
     Inspect(InspectArgs),
     /// The real docker, against a host.
@@ -222,6 +224,7 @@ mod tests {
         assert_snapshot!("help_wait", help(&["wait"]));
         assert_snapshot!("help_get", help(&["get"]));
         assert_snapshot!("help_audit_ls", help(&["audit", "ls"]));
+        assert_snapshot!("help_cp", help(&["cp"]));
         assert_snapshot!("help_top", help(&["top"]));
         assert_snapshot!("help_edit", help(&["edit"]));
         assert_snapshot!("help_explain", help(&["explain"]));

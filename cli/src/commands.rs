@@ -9,6 +9,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod completion;
 pub(crate) mod context;
+pub(crate) mod cp;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod dev;

@@ -71,6 +71,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Attach(options) => return commands::exec::attach(reach, &options).await,
         Command::Stats(options) => commands::stats::run(reach, &options).await?,
         Command::Top(options) => commands::top::run(reach, &options).await?,
+        Command::Cp(options) => commands::cp::run(reach, &options).await?,
         Command::Inspect(options) => commands::inspect::run(reach, &options).await?,
         Command::Docker(options) => return commands::docker::run(reach, &options).await,
         Command::DockerContext(options) => commands::docker::context(reach, &options).await?,

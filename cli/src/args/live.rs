@@ -1,6 +1,6 @@
 //! What may be typed to look into containers.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
 
 use super::act::TargetArgs;
@@ -187,6 +187,33 @@ pub(crate) enum TopOf {
 pub(crate) enum Order {
     Cpu,
     Memory,
+}
+
+/// Options of `gantry cp`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  gantry cp nuc-01/web:/etc/nginx/nginx.conf .
+  gantry cp site/. web:/srv                   what is in site, and not site itself
+  gantry cp -i nuc-01 web:/var/log - | tar t
+
+Where things come to be follows docker cp: into a directory that is there, else under that name. What is copied in is root's, what \
+is copied out is yours. Only where nothing else is of that name is a directory made; files are replaced.")]
+pub(crate) struct CpArgs {
+    /// `CONTAINER:PATH`, `INSTANCE/CONTAINER:PATH`, a path here, or `-` for an archive on standard input.
+    #[arg(value_name = "FROM", value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::ends))]
+    pub(crate) from: String,
+
+    /// The same, with `-` for an archive on standard output.
+    #[arg(value_name = "TO", value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(complete::ends))]
+    pub(crate) to: String,
+
+    /// What a link at FROM leads to, and not the link.
+    #[arg(long, short = 'L')]
+    pub(crate) follow_link: bool,
+
+    /// The instance, where it is not said with the container.
+    #[arg(long, short, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
+    pub(crate) instance: Option<String>,
 }
 
 /// Options of `gantry inspect`.

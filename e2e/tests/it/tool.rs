@@ -266,6 +266,7 @@ async fn bash_completes_what_there_is_now() -> anyhow::Result<()> {
     assert_eq!(all(&["gantry", "docker", "nuc-0"]).await?, "nuc-01 nuc-02");
     assert_eq!(all(&["gantry", "-n", "defau"]).await?, "default");
     assert_eq!(all(&["gantry", "--context", "gan"]).await?, "gantry");
+    ensure!(all(&["gantry", "cp", "d"]).await?.contains("db:"));
     ensure!(all(&["gantry", "un"]).await?.contains("unarchive"));
     assert_eq!(all(&["gantry", "stop", "-i", "nuc-02", ""]).await?, "db web");
     ensure!(all(&["gantry", "stop", "--no"]).await?.contains("--no-wait"));
