@@ -12,6 +12,7 @@ mod manifests;
 mod output;
 mod place;
 mod terminal;
+mod web;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Objects as people write them: files of YAML or JSON, directories of such files, standard input.
+//! Objects as people write them: files of YAML or JSON, directories of such files, URLs, standard input.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use crate::client::{Controller, encoded};
 use crate::kinds::{self, Kind};
 use crate::output::failure::{Ends, Hinted};
 use crate::output::plain::plain;
+use crate::web::Web;
 
 /// Much more than a fleet needs in one place.
 const LARGEST: u64 = 16 << 20;
@@ -110,6 +111,10 @@ async fn texts(files: &FilesArgs) -> anyhow::Result<Vec<(PathBuf, String)>> {
                 .read_to_string(&mut text)
                 .context("standard input cannot be read")?;
             found.push((PathBuf::from("standard input"), text));
+        } else if let Some(url) = file.to_str().filter(|file| file.contains("://")) {
+            let text = Web::default().get(url).await?;
+            let text = String::from_utf8(text.into()).with_context(|| format!("{url} is no text"))?;
+            found.push((file.clone(), text));
         } else if file.is_dir() {
             below(file, files.recursive, &mut found)?;
         } else {

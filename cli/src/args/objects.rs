@@ -13,7 +13,7 @@ use crate::complete;
 /// Which manifests are meant.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct FilesArgs {
-    /// A file of YAML or JSON, a directory of such files, or `-` for standard input; may be given several times.
+    /// A file of YAML or JSON, a directory of such files, an https URL, or `-` for standard input; may be given several times.
     #[arg(long = "filename", short = 'f', value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
 
@@ -27,7 +27,13 @@ pub(crate) struct FilesArgs {
 #[command(after_help = "Examples:
   gantry apply -f fleet/ -R
   gantry apply -f policy.yaml --dry-run
-  some-generator | gantry apply -f -")]
+  gantry apply -f https://example.com/fleet.yaml
+  some-generator | gantry apply -f -
+  gantry apply -f fleet/ -R --prune -l fleet=berlin --dry-run
+
+--prune deletes what an earlier apply with the same labels has made and is in no manifest any more: objects of Gantry's kinds but \
+Operations, in the namespaces of the manifests and the one that is meant, with the labels of -l, that were applied in the name of \
+--field-manager and belong to no other object. Nothing is deleted where a manifest was refused.")]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     pub(crate) files: FilesArgs,
@@ -43,12 +49,25 @@ pub(crate) struct ApplyArgs {
     /// In whose name fields are set.
     #[arg(long, value_name = "NAME", default_value = gantry_api::names::TOOL_MANAGER)]
     pub(crate) field_manager: String,
+
+    /// Deletes what was applied before with the labels of -l, and is in no manifest any more.
+    #[arg(long, requires = "selector")]
+    pub(crate) prune: bool,
+
+    /// Labels that all manifests have, as `fleet=berlin`, and by which what is pruned is found.
+    #[arg(long, short = 'l', value_name = "LABELS", requires = "prune")]
+    pub(crate) selector: Option<String>,
+
+    /// Prunes this kind, and no other that is not named so too; may be given several times.
+    #[arg(long, value_name = "KIND", requires = "prune")]
+    pub(crate) prune_allowlist: Vec<String>,
 }
 
 /// Options of `gantry diff`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   gantry diff -f fleet/ -R
+  gantry diff -f https://example.com/fleet.yaml
 
 Ends with 0 where nothing would change, with 1 where something would, and with 2 or more for an error.")]
 pub(crate) struct DiffArgs {
@@ -92,9 +111,13 @@ pub(crate) struct DeleteArgs {
     )]
     pub(crate) what: Vec<String>,
 
-    /// What a file of YAML or JSON, a directory of such files, or `-` for standard input names.
+    /// What a file of YAML or JSON, a directory of such files, an https URL, or `-` for standard input names.
     #[arg(long = "filename", short = 'f', value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+
+    /// Also directories in directories.
+    #[arg(long, short = 'R', requires = "files")]
+    pub(crate) recursive: bool,
 
     /// All of that kind with these labels.
     #[arg(long, short = 'l', value_name = "LABELS", conflicts_with = "files")]

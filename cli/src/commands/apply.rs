@@ -1,5 +1,7 @@
 //! `gantry apply` and `diff`: manifests as the controller's server-side apply takes them.
 
+mod prune;
+
 use std::process::ExitCode;
 
 use gantry_api::yaml;
@@ -14,6 +16,7 @@ use crate::manifests::{self, Manifest};
 use crate::output::failure::{Ends, code, render};
 use crate::output::form::obeyed;
 use crate::output::out;
+use prune::Prune;
 
 /// How a manifest is put before the controller.
 struct Way<'a> {
@@ -25,13 +28,14 @@ struct Way<'a> {
 /// Applies every manifest; one that is refused does not keep the others from being applied.
 pub(crate) async fn apply(reach: &Reach, options: &ApplyArgs) -> anyhow::Result<ExitCode> {
     let controller = Controller::reach(reach).await?;
-    let (manifests, _) = manifests::read(&controller, &options.files).await?;
+    let (manifests, kinds) = manifests::read(&controller, &options.files).await?;
+    let prune = Prune::of(options, &kinds, &manifests)?;
     let way = Way {
         is_dry: options.dry_run.is_some(),
         force: options.force_conflicts,
         manager: &options.field_manager,
     };
-    let only_one = manifests.len() == 1;
+    let only_one = manifests.len() == 1 && prune.is_none();
     let mut failed = 0;
     for manifest in &manifests {
         match put(&controller, manifest, &way).await {
@@ -46,6 +50,11 @@ pub(crate) async fn apply(reach: &Reach, options: &ApplyArgs) -> anyhow::Result<
                 eprint!("{}", render(&error));
             }
         }
+    }
+    match prune {
+        Some(_) if failed > 0 => eprintln!("nothing was pruned, since not everything could be applied"),
+        Some(prune) => failed += prune.run(&controller, &manifests, options).await?,
+        None => {}
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -25,7 +25,7 @@ pub(crate) async fn run(reach: &Reach, options: &DeleteArgs) -> anyhow::Result<(
         let meant = kinds::meant(&kinds, &options.what)?;
         objects::find(&controller, &meant, options.selector.as_deref(), options.all).await?
     } else {
-        let files = FilesArgs { files: options.files.clone(), recursive: false };
+        let files = FilesArgs { files: options.files.clone(), recursive: options.recursive };
         let manifests = manifests::read(&controller, &files).await?.0.into_iter();
         manifests.map(|one| Named { kind: one.kind, name: one.name, path: one.path }).collect()
     };
