@@ -22,6 +22,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
 use crate::args::Reach;
 use crate::context;
+use crate::oidc;
 use crate::output::failure::{Ends, Hinted, hinted};
 use crate::output::plain::plain;
 
@@ -81,7 +82,7 @@ impl Controller {
         let agents_url = agents_url(&url, config.tls_server_name.as_deref());
         let ca_hash =
             config.root_cert.as_ref().and_then(|certificates| certificates.last()).map(|der| ca_hash(der));
-        let client = client(&config)?;
+        let client = client(&signed_in(&config).await?)?;
         let namespace = config.default_namespace.clone();
         Ok(Self { url, agents_url, ca_hash, namespace, client, config, warned: Arc::default() })
     }
@@ -221,7 +222,7 @@ fn hint_for(status: &Status) -> Option<&'static str> {
     let mut causes = status.details.iter().flat_map(|details| &details.causes);
     match status.code {
         401 => Some(
-            "use a context with valid credentials: `gantry context ls`",
+            "use a context with valid credentials, `gantry context ls`, or sign in again, `gantry login`",
         ),
         403 => Some(
             "`gantry auth can-i --list` says what you may do; the administrator of this controller can give more",
@@ -234,6 +235,18 @@ fn hint_for(status: &Status) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The same with a token instead of the program that would give one, if that is ourselves: nothing is started for a short command.
+/// A long one has the program run, whenever the token is about to end.
+async fn signed_in(config: &kube::Config) -> anyhow::Result<kube::Config> {
+    let mut config = config.clone();
+    if let Some(options) = config.auth_info.exec.as_ref().and_then(oidc::of_exec) {
+        let (token, _) = oidc::Session::of(&options)?.token().await?;
+        config.auth_info.exec = None;
+        config.auth_info.token = Some(token.into());
+    }
+    Ok(config)
 }
 
 fn client(config: &kube::Config) -> anyhow::Result<kube::Client> {
@@ -251,7 +264,7 @@ fn agents_url(url: &str, certified: Option<&str>) -> String {
 }
 
 /// `sha256:` and the hex of the hash of a certificate in DER.
-fn ca_hash(der: &[u8]) -> String {
+pub(crate) fn ca_hash(der: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(der)))
 }
 

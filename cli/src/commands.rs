@@ -22,6 +22,7 @@ pub(crate) mod fleet;
 pub(crate) mod get;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod objects;

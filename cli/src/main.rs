@@ -9,6 +9,7 @@ mod context;
 mod foreground;
 mod kinds;
 mod manifests;
+mod oidc;
 mod output;
 mod place;
 mod terminal;
@@ -87,6 +88,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wait(options) => commands::wait::run(reach, &options).await?,
         Command::Auth(AuthCommand::CanI(options)) => return commands::auth::can_i(reach, &options).await,
         Command::Auth(AuthCommand::Whoami) => commands::auth::who_am_i(reach).await?,
+        Command::Auth(AuthCommand::Token(options)) => commands::auth::token(&options).await?,
+        Command::Login(options) => commands::login::run(reach, &options).await?,
         Command::Context(ContextCommand::Ls) => commands::context::list(reach)?,
         Command::Context(ContextCommand::Use { name }) => commands::context::switch(reach, &name)?,
         Command::Archive(options) => commands::archive::run(reach, &options, true).await?,

@@ -1,7 +1,8 @@
 // An OpenID Connect issuer on loopback, made of npm's oidc-provider: node provider.mjs DIR PORT
 //
 // DIR holds cert.pem and key.pem. Its keys are new at each start. A client gets tokens for itself by its secret, which is its name:
-// `robot` for ten minutes, signed with RS256; `brief` for three seconds, signed with ES256.
+// `robot` for ten minutes, signed with RS256; `brief` for three seconds, signed with ES256. People sign in through `gantry`, with any
+// name and password, on pages that the package has for development; what they get is for twenty seconds, and is renewed once each time.
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -29,13 +30,23 @@ function client(id) {
   };
 }
 
+const people = {
+  client_id: 'gantry',
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+  redirect_uris: ['http://127.0.0.1/callback'],
+  response_types: ['code'],
+};
+
 const provider = new Provider(issuer, {
-  clients: [client('robot'), client('brief')],
+  clients: [client('robot'), client('brief'), people],
   cookies: { keys: [randomUUID()] },
   extraTokenClaims: () => ({ groups: ['builders', 'system:masters'] }),
   features: {
     clientCredentials: { enabled: true },
-    devInteractions: { enabled: false },
+    deviceFlow: { enabled: true },
+    devInteractions: { enabled: true },
     resourceIndicators: {
       enabled: true,
       getResourceServerInfo: (_, resource, { clientId }) => ({
@@ -47,6 +58,8 @@ const provider = new Provider(issuer, {
       }),
     },
   },
+  rotateRefreshToken: true,
+  ttl: { IdToken: 20 },
   jwks: { keys: [key('rsa', { modulusLength: 2048 }, 'RS256'), key('ec', { namedCurve: 'P-256' }, 'ES256')] },
 });
 provider.on('server_error', (_, error) => console.error(error));

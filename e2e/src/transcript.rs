@@ -195,7 +195,7 @@ fn sort(word: &str) -> &'static str {
         "VERSION"
     } else if word.starts_with(|first: char| first.is_ascii_digit()) && word.matches('.').count() == 2 {
         "RELEASE"
-    } else if word.starts_with("127.0.0.1:") {
+    } else if word.starts_with("127.0.0.1:") || word.starts_with("https://127.0.0.1:") {
         "ADDRESS"
     } else if is_generated(word) {
         "NAME"

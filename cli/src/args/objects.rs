@@ -7,6 +7,7 @@ use clap_complete::ArgValueCompleter;
 use jiff::SignedDuration;
 
 use super::list::OutputArgs;
+use super::login::AuthTokenArgs;
 use super::values::parse_duration;
 use crate::complete;
 
@@ -233,6 +234,8 @@ pub(crate) enum AuthCommand {
     #[command(after_help = "Example:
   gantry auth whoami --context elsewhere")]
     Whoami,
+    /// A token of who has signed in with `gantry login`, as kubectl takes it from a plugin.
+    Token(AuthTokenArgs),
 }
 
 /// Options of `gantry auth can-i`.

@@ -6,12 +6,16 @@ use http::Request;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use crate::args::{CanIArgs, Reach};
+use crate::args::{AuthTokenArgs, CanIArgs, Reach};
 use crate::client::Controller;
 use crate::kinds;
+use crate::oidc::Session;
 use crate::output::out;
 use crate::output::plain::plain;
 use crate::output::table::table;
+
+/// How an error begins where it is only asked.
+const UNSAID: &str = "the controller does not say";
 
 /// Says yes or no, or everything that is allowed.
 pub(crate) async fn can_i(reach: &Reach, options: &CanIArgs) -> anyhow::Result<ExitCode> {
@@ -37,7 +41,8 @@ pub(crate) async fn can_i(reach: &Reach, options: &CanIArgs) -> anyhow::Result<E
             "name": name.unwrap_or_default(), "namespace": namespace.map(String::as_str).unwrap_or_default(),
         }},
     });
-    let answer = ask(&controller, "authorization.k8s.io", "selfsubjectaccessreviews", &review).await?;
+    let answer =
+        ask(&controller, "authorization.k8s.io", "selfsubjectaccessreviews", &review, UNSAID).await?;
     let is_allowed = answer.pointer("/status/allowed") == Some(&Value::Bool(true));
     let reason = answer.pointer("/status/reason").and_then(Value::as_str).filter(|reason| !reason.is_empty());
     let reason =
@@ -51,7 +56,7 @@ async fn everything(controller: &Controller) -> anyhow::Result<String> {
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": controller.namespace},
     });
-    let answer = ask(controller, "authorization.k8s.io", "selfsubjectrulesreviews", &review).await?;
+    let answer = ask(controller, "authorization.k8s.io", "selfsubjectrulesreviews", &review, UNSAID).await?;
     let rules = answer.pointer("/status/resourceRules").and_then(Value::as_array);
     let mut rows: Vec<_> = rules
         .into_iter()
@@ -74,9 +79,7 @@ async fn everything(controller: &Controller) -> anyhow::Result<String> {
 
 /// Says who the controller takes the person for.
 pub(crate) async fn who_am_i(reach: &Reach) -> anyhow::Result<()> {
-    let controller = Controller::reach(reach).await?;
-    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-    let answer = ask(&controller, "authentication.k8s.io", "selfsubjectreviews", &review).await?;
+    let answer = review_of_self(&Controller::reach(reach).await?, UNSAID).await?;
     let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let groups = answer.pointer("/status/userInfo/groups").and_then(Value::as_array).into_iter().flatten();
     let groups: Vec<_> = groups.filter_map(Value::as_str).collect();
@@ -87,9 +90,37 @@ pub(crate) async fn who_am_i(reach: &Reach) -> anyhow::Result<()> {
     ))
 }
 
-async fn ask(controller: &Controller, group: &str, plural: &str, review: &Value) -> anyhow::Result<Value> {
+/// The name that the controller takes the person for.
+pub(crate) async fn user(controller: &Controller) -> anyhow::Result<String> {
+    let answer = review_of_self(controller, "nobody is signed in").await?;
+    let name = answer.pointer("/status/userInfo/username").and_then(Value::as_str);
+    Ok(name.unwrap_or_default().to_owned())
+}
+
+async fn review_of_self(controller: &Controller, what: &str) -> anyhow::Result<Value> {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    ask(controller, "authentication.k8s.io", "selfsubjectreviews", &review, what).await
+}
+
+/// Prints a token of who has signed in, renewed if it is about to end, as Kubernetes has it of its plugins.
+pub(crate) async fn token(options: &AuthTokenArgs) -> anyhow::Result<()> {
+    let (token, ends) = Session::of(options)?.token().await?;
+    let credential = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+        "status": {"token": token, "expirationTimestamp": ends.to_string()},
+    });
+    out::write(&format!("{credential}\n"))
+}
+
+async fn ask(
+    controller: &Controller,
+    group: &str,
+    plural: &str,
+    review: &Value,
+    what: &str,
+) -> anyhow::Result<Value> {
     let request = Request::post(format!("/apis/{group}/v1/{plural}"))
         .header(CONTENT_TYPE, "application/json")
         .body(serde_json::to_vec(review)?)?;
-    controller.read(request, "the controller does not say").await
+    controller.read(request, what).await
 }

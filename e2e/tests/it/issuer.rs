@@ -1,6 +1,7 @@
 //! Tokens of an issuer that knows nothing of us: npm's oidc-provider, and the real kubectl.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -9,7 +10,9 @@ use gantry_e2e::postgres::Postgres;
 use gantry_e2e::process::{Process, run, workspace_binary};
 use gantry_e2e::scratch::Scratch;
 use gantry_e2e::world::World;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 const OURS: &str = "https://gantry.example";
 const INSTANCES: &str = "/apis/gantry.dev/v1alpha1/dockerinstances";
@@ -47,8 +50,7 @@ impl Issuer {
 
     fn configuration(&self) -> anyhow::Result<String> {
         let authority = std::fs::read_to_string(self.dir.join("cert.pem"))?;
-        let issuer =
-            serde_json::json!({"url": self.url(), "audiences": [OURS], "certificateAuthority": authority});
+        let issuer = serde_json::json!({"url": self.url(), "audiences": [OURS, "gantry"], "audienceMatchPolicy": "MatchAny", "certificateAuthority": authority});
         Ok(format!(
             "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer: {issuer}\n  \
              claimMappings:\n    username: {{claim: sub, prefix: 'ci:'}}\n    groups: {{claim: groups, prefix: 'ci:'}}\n"
@@ -76,6 +78,14 @@ impl Issuer {
             run(command).await
         })
         .await
+    }
+
+    /// What a person of that name gets to, who signs in at that page.
+    async fn person(&self, page: &str, name: &str) -> anyhow::Result<String> {
+        let mut command = Command::new("node");
+        command.arg(self.programs.join("person.mjs")).args([page, name]);
+        command.env("NODE_EXTRA_CA_CERTS", self.dir.join("cert.pem"));
+        run(command).await
     }
 
     /// How often its keys were asked for.
@@ -157,6 +167,148 @@ async fn t02_a_token_of_a_real_issuer_is_the_user_that_the_configuration_says() 
         .await?;
     let listed = world.kubectl().feed(["--token", &new, "get", "--raw", INSTANCES], "").await?;
     ensure!(listed.as_ref().is_ok_and(|listed| listed.contains("DockerInstanceList")), "{listed:?}");
+    Ok(())
+}
+
+/// `gantry`, of somebody who has nothing yet.
+fn gantry(world: &World, args: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(workspace_binary("gantry")?);
+    command.args(args).env("HOME", world.path("home")).kill_on_drop(true);
+    for name in
+        ["KUBECONFIG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DISPLAY", "WAYLAND_DISPLAY"]
+    {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+/// Signs in as a person of that name; what `gantry login` prints of it.
+async fn login(world: &World, issuer: &Issuer, name: &str, more: &[&str]) -> anyhow::Result<String> {
+    let authority = issuer.dir.join("cert.pem").display().to_string();
+    let (controller, url) = (format!("https://{}", world.controller.address()), issuer.url());
+    let args = ["login", &*controller, "--issuer", &*url, "--client-id", "gantry", "--name", name];
+    let mut command = gantry(world, &[&args, more].concat())?;
+    command.args([
+        "--issuer-certificate-authority",
+        &authority,
+        "--ca-hash",
+        &world.controller.ca_hash().await?,
+    ]);
+    let mut login = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(login.stderr.take().context("piped")?).lines();
+    let page = loop {
+        let line = timeout(PATIENCE, lines.next_line()).await?.context("what it says")?;
+        let line = line.context("it ended before it said where to sign in")?;
+        if line.trim().starts_with("https://") {
+            break line.trim().to_owned();
+        }
+    };
+    issuer.person(&page, name).await?;
+    let mut said = String::new();
+    timeout(PATIENCE, login.stdout.take().context("piped")?.read_to_string(&mut said)).await??;
+    let mut rest = String::new();
+    while let Some(line) = lines.next_line().await? {
+        rest = rest + &line + "\n";
+    }
+    ensure!(login.wait().await?.success(), "{said}{rest}");
+    Ok(said)
+}
+
+#[tokio::test]
+async fn t02_people_sign_in_with_their_issuer_and_stay_signed_in_for_kubectl_too() -> anyhow::Result<()> {
+    let dir = Scratch::new()?;
+    let mut issuer = Issuer::prepare(&dir.path().join("issuer")).await?;
+    let file = dir.path().join("authentication.yaml");
+    std::fs::write(&file, issuer.configuration()?)?;
+    issuer.start()?;
+    issuer.token("robot", OURS).await?;
+    let postgres = Postgres::start(&dir.path().join("pg")).await?;
+    let world = World::over(dir, postgres, &[&format!("--authentication-config={}", file.display())]).await?;
+    let ready = async || {
+        let ready = world.kubectl().get_raw("/readyz?verbose").await?;
+        ensure!(ready.contains("[+]issuers ok"), "{ready}");
+        Ok(())
+    };
+    eventually("the issuer's keys", PATIENCE, ready).await?;
+    world
+        .kubectl()
+        .run(["create", "clusterrolebinding", "ada", "--clusterrole=gantry-viewer", "--user=ci:ada"])
+        .await?;
+
+    // With a browser of this machine, and with one elsewhere.
+    assert_eq!(login(&world, &issuer, "ada", &[]).await?, "ada: you are ci:ada\n");
+    assert_eq!(login(&world, &issuer, "bob", &["--device"]).await?, "bob: you are ci:bob\n");
+    let contexts = run(gantry(&world, &["context", "ls"])?).await?;
+    ensure!(contexts.lines().any(|line| line.starts_with("*         bob ")), "{contexts}");
+
+    // Tokens are for less than the margin, so each command renews them, which the issuer allows once for each.
+    for _ in 0..3 {
+        let who = run(gantry(&world, &["--context", "ada", "auth", "whoami"])?).await?;
+        ensure!(who.contains("ci:ada"), "{who}");
+    }
+    let commands = (0..4).map(|_| async { run(gantry(&world, &["--context", "ada", "get", "di"])?).await });
+    for ended in futures::future::join_all(commands).await {
+        ended?;
+    }
+    let mut kubectl = Command::new("kubectl");
+    kubectl.env("HOME", world.path("home")).env("KUBECONFIG", world.path("home/.config/gantry/kubeconfig"));
+    kubectl.args(["--context", "ada", "auth", "whoami"]);
+    let who = run(kubectl).await?;
+    ensure!(who.contains("ci:ada"), "{who}");
+    let denied = run(gantry(&world, &["--context", "bob", "get", "di"])?).await;
+    ensure!(denied.is_err_and(|error| error.to_string().contains(r#"User "ci:bob" cannot list"#)));
+
+    // What is kept nobody else can read, and an issuer that starts anew knows no session of before.
+    let sessions = world.path("home/.cache/gantry/sessions");
+    for entry in std::fs::read_dir(&sessions)? {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&entry?.metadata()?.permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    issuer.kill().await?;
+    issuer.start()?;
+    issuer.token("robot", OURS).await?;
+    let ended = run(gantry(&world, &["--context", "ada", "get", "di"])?).await;
+    let error = ended.err().context("it went on")?.to_string();
+    ensure!(
+        error.contains("ada: the session has ended") && error.contains("hint: sign in again: `gantry login"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t02_a_controller_that_nobody_vouches_for_is_not_spoken_to() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let (url, token) = (format!("https://{}", world.controller.address()), world.controller.admin_token()?);
+    let login = async |more: &[&str], token: &str| {
+        let mut command =
+            gantry(&world, &[&["login", &*url, "--name", "here", "--token", "-"], more].concat())?;
+        let mut login =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut stdin = login.stdin.take().context("piped")?;
+        // One that has refused already reads nothing.
+        let _ = stdin.write_all(token.as_bytes()).await;
+        drop(stdin);
+        let output = timeout(PATIENCE, login.wait_with_output()).await??;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        anyhow::Ok((said, output.status.code()))
+    };
+    let written = || world.path("home/.config/gantry/kubeconfig").exists();
+    let hash = world.controller.ca_hash().await?;
+
+    let (said, code) = login(&[], &token).await?;
+    ensure!(code == Some(4) && said.contains(&hash) && said.contains("hint: ask whoever runs it"), "{said}");
+    let (said, code) = login(&["--ca-hash", &hash.replace(['0', '1'], "2")], &token).await?;
+    ensure!(code == Some(4) && said.contains("another fingerprint"), "{said}");
+    let (said, code) = login(&["--ca-hash", &hash], "nonsense").await?;
+    ensure!(code == Some(4) && said.contains("Unauthorized"), "{said}");
+    ensure!(!written(), "something was written");
+
+    for flags in [&["--ca-hash", &*hash][..], &["--trust-on-first-use"]] {
+        let (said, code) = login(flags, &token).await?;
+        ensure!(code == Some(0) && said.contains("here: you are gantry-admin"), "{said}");
+        ensure!(run(gantry(&world, &["auth", "whoami"])?).await?.contains("gantry-admin"));
+    }
     Ok(())
 }
 

@@ -82,6 +82,11 @@ async fn what_is_said_of_the_audit_log_is_so() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_is_said_of_signing_in_is_so() -> anyhow::Result<()> {
+    page("login.md").await
+}
+
+#[tokio::test]
 async fn what_is_said_of_objects_is_so() -> anyhow::Result<()> {
     page("objects.md").await
 }
