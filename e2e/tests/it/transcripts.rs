@@ -87,6 +87,11 @@ async fn what_is_said_of_signing_in_is_so() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_is_said_of_exit_codes_is_so() -> anyhow::Result<()> {
+    page("exit-codes.md").await
+}
+
+#[tokio::test]
 async fn what_is_said_of_objects_is_so() -> anyhow::Result<()> {
     page("objects.md").await
 }
