@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::request::Parts;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
@@ -175,14 +176,15 @@ pub(crate) struct Ask {
 pub(crate) struct Instance {
     pub name: Arc<str>,
     pub uid: InstanceUid,
-    /// When its agent was heard of last, as its status says.
-    last_seen: Option<String>,
+    /// All that is stored of it, which is read where somebody has to be told more.
+    stored: Bytes,
 }
 
 impl Instance {
     /// That its agent cannot be asked now.
     pub fn away(&self) -> Failure {
-        let seen = match &self.last_seen {
+        let stored: Value = serde_json::from_slice(&self.stored).unwrap_or_default();
+        let seen = match stored.pointer("/status/lastConnectedTime").and_then(Value::as_str) {
             Some(time) => format!("it was last seen at {time}"),
             None => "it was never seen".to_owned(),
         };
@@ -295,7 +297,5 @@ async fn find(server: &ApiServer, kind: &'static Kind, key: Key) -> Outcome<Inst
         server.reach(kind, Freshness::Newest).await?;
     }
     let object = cache.get(&key).ok_or_else(|| Failure::not_found(&key.resource, &key.name))?;
-    let stored: Value = serde_json::from_slice(&object.json).unwrap_or_default();
-    let last_seen = stored.pointer("/status/lastConnectedTime").and_then(Value::as_str).map(str::to_owned);
-    Ok(Instance { name: key.name, uid: InstanceUid(object.uid), last_seen })
+    Ok(Instance { name: key.name, uid: InstanceUid(object.uid), stored: object.json.clone() })
 }

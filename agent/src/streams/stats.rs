@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use futures::StreamExt as _;
+use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use gantry_api::agent_v1::{StatsRequest, StatsSample};
 use jiff::Timestamp;
@@ -46,7 +46,7 @@ impl Streaming {
         let opened: Vec<Result<_, Refusal>> = opened.buffered(16).collect().await;
         let mut all: SelectAll<BoxStream<'static, Result<StatsSample, Status>>> = SelectAll::new();
         for one in opened {
-            all.extend(one?.map(|stream| stream.boxed()));
+            all.extend(one?.map(StreamExt::boxed));
         }
         Ok(all
             .map(move |sample| {

@@ -407,8 +407,13 @@ fn change(state: &mut State, method: &Method, path: &str, query: &BTreeMap<Strin
                 effect(state, "tag");
                 ok(201)
             }
-            (&Method::DELETE, [id]) if state.images.values().any(|known| known == id) => {
-                state.images.retain(|_, known| known != id);
+            (&Method::DELETE, name) => {
+                let name = name.join("/");
+                let before = state.images.len();
+                state.images.retain(|known, id| *known != name && *id != name);
+                if state.images.len() == before {
+                    return (404, "No such image".to_owned());
+                }
                 effect(state, "remove-image");
                 ok(200)
             }

@@ -165,6 +165,7 @@ async fn t21_what_the_host_s_owner_does_not_allow_never_reaches_the_engine() {
         (Policy::Operate, container("ContainerDelete")),
         (Policy::Operate, call("ContainerPrune")),
         (Policy::Operate, call("ImageBuild")),
+        (Policy::Operate, call("Session")),
         (Policy::Unspecified, call("ContainerList")),
     ] {
         let route = call.route.clone();
@@ -174,7 +175,7 @@ async fn t21_what_the_host_s_owner_does_not_allow_never_reaches_the_engine() {
     for call in [
         call("PluginPull"),
         call("SwarmInit"),
-        call("Session"),
+        call("Grpc"),
         call(""),
         EngineCall { params: vec!["../../swarm/init".to_owned()], ..call("ContainerStart") },
         EngineCall { params: vec!["c1/x".to_owned()], ..call("ContainerStart") },
@@ -249,6 +250,37 @@ async fn bytes_flow_both_ways_after_an_upgrade_and_each_way_ends_by_itself() {
 
     assert_eq!(rest(said).await, b"bye");
     assert_eq!(engine.heard().len(), 1, "one request on one connection, whatever is typed");
+}
+
+#[tokio::test]
+async fn a_session_is_asked_for_as_what_it_is_with_everything_that_may_be_asked_in_it() {
+    let engine = Engine::start(
+        "1.41",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    );
+    let (_frames, receiver) = mpsc::channel(8);
+    let method = "x-docker-expose-session-grpc-method";
+    let mut session = EngineCall { upgrade: true, ..call("Session") };
+    session.headers = vec![
+        pair("x-docker-expose-session-uuid", "r5bf2xq"),
+        pair(method, "/moby.filesync.v1.FileSync/DiffCopy"),
+        pair(method, "/moby.filesync.v1.Auth/Credentials"),
+    ];
+
+    let said = exchange(&engine.client, Policy::Full, session, typed(receiver)).await.unwrap();
+
+    assert_eq!(said.answer.status, 101);
+    let heard = engine.heard().remove(0).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    insta::assert_snapshot!(heard.replace('\r', ""), @r"
+    POST /v1.41/session HTTP/1.1
+    host: docker
+    user-agent: gantry-agent/VERSION
+    x-docker-expose-session-uuid: r5bf2xq
+    x-docker-expose-session-grpc-method: /moby.filesync.v1.FileSync/DiffCopy
+    x-docker-expose-session-grpc-method: /moby.filesync.v1.Auth/Credentials
+    connection: Upgrade
+    upgrade: h2c
+    ");
 }
 
 #[tokio::test]

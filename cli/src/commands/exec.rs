@@ -292,7 +292,7 @@ impl Session {
                             return self.ended(&status, here.raw.is_some()).map(Parted::Exited);
                         }
                         _ => {
-                            self.shows(*channel, data)?;
+                            shows(*channel, data)?;
                             here.track.shows(data.len());
                         }
                     }
@@ -354,15 +354,6 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what the process says.
-    fn shows(&self, channel: u8, data: &[u8]) -> anyhow::Result<()> {
-        match channel {
-            STDOUT => pass(&mut std::io::stdout().lock(), data),
-            STDERR => pass(&mut std::io::stderr().lock(), data),
-            _ => Ok(()),
-        }
-    }
-
     fn ended(&self, status: &Status, is_raw: bool) -> anyhow::Result<ExitCode> {
         if status.is_success() {
             return Ok(ExitCode::SUCCESS);
@@ -405,6 +396,15 @@ async fn typed(input: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
 /// True of a refusal that another attempt may not meet.
 fn is_passing(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 429 | 502..=504))
+}
+
+/// Writes what the process says.
+fn shows(channel: u8, data: &[u8]) -> anyhow::Result<()> {
+    match channel {
+        STDOUT => pass(&mut std::io::stdout().lock(), data),
+        STDERR => pass(&mut std::io::stderr().lock(), data),
+        _ => Ok(()),
+    }
 }
 
 /// Whoever stops reading has what they want.

@@ -54,7 +54,7 @@ pub(super) async fn progress(
         let _held = held;
         tokio::select! {
             end = following.tell(&sender, wants_events) => end,
-            () = standing.ended() => Err("the right to this has ended"),
+            _ = standing.ended() => Err("the right to this has ended"),
             () = stopping.cancelled() => Err("the server is stopping"),
         }
     };

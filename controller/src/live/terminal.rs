@@ -196,26 +196,25 @@ impl Terminal {
             } else {
                 None
             };
-            let back = match back {
-                Some(back) => back,
-                None => {
-                    let is_left = place.as_ref().and_then(Place::is_left);
-                    let Some(_left) = is_left else {
+            let back = if let Some(back) = back {
+                back
+            } else {
+                let is_left = place.as_ref().and_then(Place::is_left);
+                let Some(_left) = is_left else {
+                    return talk.shelf.ended().unwrap_or_else(|| End::untold(Ended::ClientLeft));
+                };
+                talk.shelf.is_left();
+                tokio::select! {
+                    never = &mut flow => match never {},
+                    back = comes(&mut place) => back,
+                    end = over(standing, visit, stopping) => return end,
+                    () = sleep_until(Instant::now() + AWAY) => {
                         return talk.shelf.ended().unwrap_or_else(|| End::untold(Ended::ClientLeft));
-                    };
-                    talk.shelf.is_left();
-                    tokio::select! {
-                        never = &mut flow => match never {},
-                        back = comes(&mut place) => back,
-                        end = over(standing, visit, stopping) => return end,
-                        () = sleep_until(Instant::now() + AWAY) => {
-                            return talk.shelf.ended().unwrap_or_else(|| End::untold(Ended::ClientLeft));
-                        }
                     }
                 }
             };
             if let Some(old) = client.replace(back.client) {
-                old.is_replaced().await;
+                old.gives_way().await;
             }
             *standing = back.standing;
             let Some(from) = talk.shelf.goes_back(back.seen) else {

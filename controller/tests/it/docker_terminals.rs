@@ -98,7 +98,7 @@ async fn where_errors_are_told_apart_it_is_said_among_them() {
 
         minutes(31).await;
 
-        assert_eq!(rest(&mut process).await, frame(2, &format!("{WORDS}\n")), "{route}");
+        assert_eq!(rest(&mut process).await, frame(2, &format!("\r\n{WORDS}\r\n")), "{route}");
     }
 }
 

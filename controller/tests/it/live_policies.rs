@@ -16,10 +16,11 @@ use crate::world::people::{Person, started};
 const POLICIES: &str = "/apis/gantry.dev/v1alpha1/namespaces/default/policies";
 
 /// What changes something by its method and is not judged, and why.
-const NOT_JUDGED: [(&str, &str); 4] = [
+const NOT_JUDGED: [(&str, &str); 5] = [
     ("RegistryLogin", "asks a registry about a password, and keeps nothing"),
     ("ContainerResize", "the window of a terminal that was judged when it was opened"),
     ("ExecResize", "the same"),
+    ("Session", "what builds may ask their client for; each build is judged"),
     ("BuildCancel", "ends a build that was judged when it began"),
 ];
 

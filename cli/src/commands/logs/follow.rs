@@ -102,25 +102,21 @@ impl Reading {
         if !has_begun || code(error) != Ends::Unreachable as u8 {
             return false;
         }
-        let since = match self.broken {
-            Some(since) => since,
-            None => {
-                eprintln!("{}: the log broke off; trying for a minute to go on", self.followed.shown);
-                *self.broken.insert(Instant::now())
-            }
-        };
+        let since = *self.broken.get_or_insert_with(|| {
+            eprintln!("{}: the log broke off; trying for a minute to go on", self.followed.shown);
+            Instant::now()
+        });
         sleep(PAUSE).await;
         since.elapsed() < PATIENCE
     }
 
     async fn hears(&mut self) -> anyhow::Result<Heard> {
-        let events = match &mut self.events {
-            Some(events) => events,
-            None => {
-                let begun = self.broken.map(|_| self.begun.elapsed());
-                let opened = self.followed.open(self.last.as_deref(), begun).await?;
-                self.events.insert(opened)
-            }
+        let events = if let Some(events) = &mut self.events {
+            events
+        } else {
+            let begun = self.broken.map(|_| self.begun.elapsed());
+            let opened = self.followed.open(self.last.as_deref(), begun).await?;
+            self.events.insert(opened)
         };
         let shown = &self.followed.shown;
         let event = timeout(SILENCE, event(events)).await;

@@ -43,8 +43,10 @@ pub(super) async fn judge(
     let (what, who, place) = (request.route.action(), (caller, ticket), (namespace, &*instance.name));
     for image in new_images(request) {
         let target = Target { kind, name: name.clone() };
-        admission::judge(server, who, place, (&what, action, target), |base| filled(base, request, facts, image))
-            .await?;
+        admission::judge(server, who, place, (&what, action, target), |base| {
+            filled(base, request, facts, image)
+        })
+        .await?;
     }
     Ok(())
 }
@@ -84,7 +86,9 @@ async fn made(
     let name = described.get("Name").and_then(Value::as_str).unwrap_or_default().trim_start_matches('/');
     let container = if name.is_empty() { container.clone() } else { name.to_owned() };
     let privileged = command.pointer("/ProcessConfig/privileged").and_then(Value::as_bool) == Some(true);
-    Ok(Some(Made { container, command: Vec::new(), user: text("/ProcessConfig/user"), privileged }))
+    let has_input = command.get("OpenStdin").and_then(Value::as_bool) == Some(true);
+    let user = text("/ProcessConfig/user");
+    Ok(Some(Made { container, command: Vec::new(), user, privileged, has_input }))
 }
 
 /// As policies call it; `None` of what only reads, and of what goes on with something that was judged, or changes nothing: windows, the end
@@ -198,7 +202,8 @@ mod tests {
 
     #[test]
     fn every_name_that_a_build_gives_is_judged() {
-        let made = |target: &str| new_images(&gantry_api::engine_api::parse("POST", target, []).expect("known"));
+        let made =
+            |target: &str| new_images(&gantry_api::engine_api::parse("POST", target, []).expect("known"));
         let some = |name: &str| Some(name.to_owned());
 
         assert_eq!(made("/build?t=a:1&version=2&t=evil.example/b"), [some("a:1"), some("evil.example/b")]);

@@ -78,7 +78,6 @@ async fn idle(last: &Mutex<Instant>) {
         }
         sleep_until(until).await;
     }
-    end
 }
 
 /// Passes on what the engine says.

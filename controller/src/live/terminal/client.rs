@@ -51,7 +51,7 @@ impl Client {
     }
 
     /// Closes one that was come back from.
-    pub async fn is_replaced(mut self) {
+    pub async fn gives_way(mut self) {
         let reason = "the session goes on in another connection".into();
         let close = self.writer.send(Message::Close(Some(CloseFrame { code: close_code::POLICY, reason })));
         timeout(REPLACED, close).await.ok();

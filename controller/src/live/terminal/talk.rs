@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::Message;
+use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
@@ -176,17 +176,14 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     /// Shows the client what the process says, and asks whether it is there.
-    async fn write(
-        &self,
-        writer: &mut SplitSink<axum::extract::ws::WebSocket, Message>,
-        greeting: Vec<Bytes>,
-    ) -> Parted {
+    async fn write(&self, writer: &mut SplitSink<WebSocket, Message>, greeting: Vec<Bytes>) -> Parted {
         let mut greeting = greeting.into_iter();
         let mut pings = interval(PING);
         loop {
-            let next = match greeting.next() {
-                Some(message) => Message::Binary(message),
-                None => tokio::select! {
+            let next = if let Some(message) = greeting.next() {
+                Message::Binary(message)
+            } else {
+                tokio::select! {
                     message = self.talk.shelf.next() => match message {
                         Ok(message) => Message::Binary(message),
                         Err(end) => return Parted::Over(end),
@@ -198,7 +195,7 @@ impl Connection<'_> {
                         }
                         Message::Ping(Bytes::new())
                     }
-                },
+                }
             };
             match timeout(UNREAD_PATIENCE, writer.send(next)).await {
                 Ok(Ok(())) => {}
@@ -209,7 +206,7 @@ impl Connection<'_> {
     }
 
     /// Passes on what the client says.
-    async fn listen(&self, reader: &mut SplitStream<axum::extract::ws::WebSocket>, is_v5: bool) -> Parted {
+    async fn listen(&self, reader: &mut SplitStream<WebSocket>, is_v5: bool) -> Parted {
         loop {
             let message = match reader.next().await {
                 Some(Ok(message)) => message,

@@ -1,12 +1,12 @@
 //! How long the first page of a long audit log takes, whatever is asked for.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::ensure;
 use gantry_e2e::controller::Controller;
 use gantry_e2e::postgres::Postgres;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::client::Target;
 use crate::figures::{new_histogram, tell};

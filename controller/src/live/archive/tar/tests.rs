@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::*;
 
 /// A header of the ustar format.
@@ -39,7 +41,7 @@ fn pax(kind: u8, pairs: &[(&str, &str)]) -> Vec<u8> {
         let rest = key.len() + value.len() + 3;
         let long =
             (1..5).map(|digits| rest + digits).find(|long| long.to_string().len() + rest == *long).unwrap();
-        records.push_str(&format!("{long} {key}={value}\n"));
+        writeln!(records, "{long} {key}={value}").unwrap();
     }
     entry(kind, "PaxHeaders/x", records.as_bytes())
 }
