@@ -58,7 +58,7 @@ def engine():
 
 
 def containers():
-    tell("run", run(["sh", "-c", "echo out; echo err >&2"], remove=True, stderr=True))
+    tell("run", run(["sh", "-c", "echo out; sleep 0.3; echo err >&2"], remove=True, stderr=True))
     fails("run that fails", run, ["sh", "-c", "echo err >&2; exit 3"], remove=True)
     fails("run of nothing", client.containers.create, "nothing:1", "true")
     web = run(LOOP, detach=True, name="web", environment={"A": "b"}, labels={"l": "m"}, mem_limit="64m",
@@ -250,7 +250,7 @@ def volumes():
     tell("volume", (made.name, made.attrs["Driver"], made.attrs["Labels"]))
     tell("volumes", [volume.name for volume in client.volumes.list(filters={"label": "l=m"})])
     tell("used", run("sh -c 'echo kept > /d/f; cat /d/f'", volumes={"data": {"bind": "/d", "mode": "rw"}}, remove=True))
-    fails("read-only", run, "touch /d/g", volumes={"data": {"bind": "/d", "mode": "ro"}}, remove=True)
+    fails("read-only", run, ["sh", "-c", "echo > /d/g"], volumes={"data": {"bind": "/d", "mode": "ro"}}, remove=True)
     made.remove()
     fails("get of no volume", client.volumes.get, "data")
     tell("prune", sorted(client.volumes.prune(filters={"label": "none"})))

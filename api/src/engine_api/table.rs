@@ -209,7 +209,12 @@ pub static ROUTES: &[Route] = &[
         .query(&[("tag", Text), ("platform", Platform)])
         .headers(AUTH)
         .stream(),
-    post("ImageTag", "/images/{name...}/tag", Right::Tag).query(&[("repo", Text), ("tag", Text)]),
+    // docker-py says `force`, which engines have not read since 1.23.
+    post("ImageTag", "/images/{name...}/tag", Right::Tag).query(&[
+        ("repo", Text),
+        ("tag", Text),
+        ("force", Flag),
+    ]),
     delete(
         "ImageDelete",
         "/images/{name...}",

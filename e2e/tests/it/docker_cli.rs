@@ -21,9 +21,8 @@ async fn everyday_commands_say_through_the_endpoint_what_they_say_at_the_socket(
     let beside = Beside::run(commands, &with_registry(socket), &with_registry(endpoint)).await?;
 
     ensure!(beside.lines >= 75, "{} lines", beside.lines);
-    // A script that fails everywhere compares nothing.
-    ensure!(beside.failed <= beside.lines / 3, "{} fail at the socket", beside.failed);
-    beside.is_same()
+    let third = beside.lines / 3;
+    beside.is_same(third)
 }
 
 /// Where an engine would do something that no rule sees, docker is told so; where an answer can only be that there is nothing, too.

@@ -258,7 +258,7 @@ mod tests {
 
         let mut put = 0;
         while has_room(&shelf).await {
-            shelf.put(OUT, &[b'x'; 60_000]);
+            shelf.put(OUT, &vec![b'x'; 60_000]);
             put += 60_000;
         }
 
@@ -293,7 +293,7 @@ mod tests {
     async fn for_who_does_not_come_back_nothing_is_kept_and_one_message_lies_there() {
         let shelf = Shelf::new(false);
         assert!(has_room(&shelf).await);
-        shelf.put(OUT, &[b'x'; 70_000]);
+        shelf.put(OUT, &vec![b'x'; 70_000]);
         assert!(!has_room(&shelf).await);
 
         assert_eq!(all(&shelf).await, [(OUT, vec![b'x'; 70_000])]);
