@@ -242,22 +242,26 @@ fn upgrade(request: &Request, parts: &mut Parts) -> Option<OnUpgrade> {
     is_wanted.then(|| parts.extensions.remove()).flatten()
 }
 
+/// What docker-py sends where it has nothing to say.
+const NOTHING: &[u8] = b"{}";
+
 /// Reads a body that is understood before anything is asked of the engine; one where there should be none is refused.
 async fn read(server: &ApiServer, request: &Request, parts: &Parts, body: Sent) -> Outcome<Option<Parsed>> {
     let most = match request.route.body {
         Body::Json(_) => MOST_JSON,
-        Body::None | Body::Tar => 0,
+        Body::None => NOTHING.len(),
+        Body::Tar => 0,
     };
     let length =
         parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let too_long = || {
-        let why = if most == 0 { Why::Body } else { Why::Size };
+        let why = if most <= NOTHING.len() { Why::Body } else { Why::Size };
         refused(server, &Refusal::new(why, "there is no body to this request"))
     };
     if length.is_some_and(|length| length > most as u64) {
         return Err(too_long());
     }
-    let _share = if most == 0 { None } else { Some(server.limits().of_write(length).await?) };
+    let _share = if most <= NOTHING.len() { None } else { Some(server.limits().of_write(length).await?) };
     let whole = tokio::time::timeout(BODY_PATIENCE, Limited::new(body, most).collect()).await;
     let whole = match whole.map_err(|_| Failure::timeout("the body did not come in time"))? {
         Ok(whole) => whole.to_bytes(),
@@ -266,6 +270,7 @@ async fn read(server: &ApiServer, request: &Request, parts: &Parts, body: Sent) 
     };
     match request.route.body {
         Body::Json(kind) => kind.read(&whole).map(Some).map_err(|refusal| refused(server, &refusal)),
+        Body::None if !whole.is_empty() && *whole != *NOTHING => Err(too_long()),
         Body::None | Body::Tar => Ok(None),
     }
 }

@@ -171,18 +171,18 @@ async fn what_cannot_be_copied_is_told_by_its_name_and_nothing_is_written() -> a
     }
     for (container, path) in [("web", "/none"), ("nobody", "/")] {
         let said = get(&rest, container, path).await?.words();
-        ensure!(said.starts_with("404 ") && (said.contains(path) || said.contains(container)), "{said}");
+        ensure!(said.starts_with("404 ") && (said.contains(path) || said.contains(container)), "get: {said}");
     }
     let climbing =
         put(&rest, "web", "/bin", shell(&dir, "tar cP --transform 's,^,../../,' some")?).await?.words();
-    ensure!(climbing == r#"400 the archive has "../../some", which leads out of it"#, "{climbing}");
+    ensure!(climbing == r#"400 the archive has "../../some", which leads out of it"#, "climbing: {climbing}");
     let packed = put(&rest, "web", "/bin", shell(&dir, "tar cz some")?).await?.words();
-    ensure!(packed.starts_with("400 this is no plain tar archive"), "{packed}");
+    ensure!(packed.starts_with("400 this is no plain tar archive"), "packed: {packed}");
     let engine = &world.host("nuc-01")?.engine;
     ensure!(engine.docker(["exec", "web", "cat", "/some"]).await.is_err(), "it has climbed");
 
     world.host_mut("nuc-01")?.agent.stop().await?;
     let away = get(&rest, "web", "/bin").await?.words();
-    ensure!(away.starts_with("503 the agent of dockerinstance \"nuc-01\" is not connected"), "{away}");
+    ensure!(away.starts_with("503 the agent of dockerinstance \"nuc-01\" is not connected"), "away: {away}");
     Ok(())
 }

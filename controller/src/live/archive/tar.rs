@@ -119,6 +119,10 @@ impl Check {
                     let (now, rest) = bytes.split_at(bytes.len().min(BLOCK - self.held.len()));
                     self.held.extend_from_slice(now);
                     bytes = rest;
+                    // Packed, all of it may be shorter than a header.
+                    if self.state == State::First && is_compressed(&self.held) {
+                        return Err(unfit("this is no plain tar archive: it must not be compressed"));
+                    }
                     if self.held.len() == BLOCK {
                         let held = std::mem::take(&mut self.held);
                         self.header(&held)?;
@@ -130,12 +134,6 @@ impl Check {
     }
 
     fn header(&mut self, block: &[u8]) -> Result<(), Unfit> {
-        let is_compressed = || {
-            COMPRESSED.iter().any(|magic| begins_with(block, magic)) || field(block, 1, 3) == SKIPPED_BY_ZSTD
-        };
-        if self.state == State::First && is_compressed() {
-            return Err(unfit("this is no plain tar archive: it must not be compressed"));
-        }
         if block.iter().all(|byte| *byte == 0) {
             self.state = if self.state == State::Ending { State::Over } else { State::Ending };
             return Ok(());
@@ -328,6 +326,11 @@ fn text(field: &[u8]) -> &[u8] {
 
 fn padded(size: u64) -> u64 {
     size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX)
+}
+
+/// As far as so much of its beginning tells.
+fn is_compressed(beginning: &[u8]) -> bool {
+    COMPRESSED.iter().any(|magic| begins_with(beginning, magic)) || field(beginning, 1, 3) == SKIPPED_BY_ZSTD
 }
 
 fn begins_with(bytes: &[u8], magic: &[u8]) -> bool {

@@ -190,7 +190,9 @@ impl Carrier {
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         let (mut body, mut is_whole) = (Body::from_stream(ReceiverStream::new(receiver)), false);
-        if self.request.route.answer == Answer::Short && upload.is_none() {
+        // Clients know by its length that a refusal is none of the things they wait for.
+        let is_brief = self.request.route.answer == Answer::Short || (400..600).contains(&answer.status);
+        if is_brief && upload.is_none() {
             let gathered = tokio::select! {
                 gathered = gather(&mut bytes) => gathered,
                 end = self.over() => Err(end),

@@ -177,3 +177,16 @@ fn an_archive_is_passed_on_up_to_its_limit_and_what_is_held_of_it_is_bounded() {
     assert!(links.take(100_000).any(|passed| passed.is_err()));
     assert!(said(&[header(b'L', "x", "", 2 << 20)]).is_err());
 }
+
+#[test]
+fn t26_a_packed_archive_that_is_shorter_than_a_header_is_refused_at_its_first_bytes() {
+    for packed in
+        [&b"\x1f\x8b\x08\0"[..], b"BZh91", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd\x04", b"\x50\x2a\x4d\x18"]
+    {
+        for size in 1..=packed.len() {
+            let mut check = Check::new(1 << 20);
+            let passed = packed.chunks(size).try_for_each(|piece| check.pass(piece));
+            assert!(passed.is_err(), "{packed:?} in pieces of {size}");
+        }
+    }
+}
