@@ -160,7 +160,6 @@ def attach():
     tell("attach ends", (raw.recv(100), talk.wait()["StatusCode"]))
     tied.close()
     raw.close()
-    tell("attach to the past", talk.attach(logs=True, stream=False))
     talk.remove()
 
 

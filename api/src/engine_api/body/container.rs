@@ -1,5 +1,7 @@
 //! Containers: what `create` and `update` send.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Map, Nothing, Set, Words, object};
 
 /// [`object!`] with the limits that a new container and an update have in common.
@@ -243,9 +245,14 @@ object! {
     TmpfsOptions { "SizeBytes" size_bytes: i64, "Mode" mode: u32, "Options" options: Vec<Vec<String>>, }
 }
 
-object! {
-    /// Networks of a new container.
-    NetworkingConfig { "EndpointsConfig" endpoints_config: Map<Option<EndpointSettings>>, }
+/// Networks of a new container. docker-py names one beside them, `{"private": null}`, which engines do not read and are not sent.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetworkingConfig {
+    /// `EndpointsConfig`.
+    #[serde(rename = "EndpointsConfig", default, skip_serializing_if = "Option::is_none")]
+    pub endpoints_config: Option<Map<Option<EndpointSettings>>>,
+    #[serde(flatten, skip_serializing)]
+    _named: Map<Option<Nothing>>,
 }
 
 object! {

@@ -160,3 +160,20 @@ fn t14_a_command_runs_in_the_container_of_the_path_whatever_its_body_names() {
 
     assert_eq!(parsed.write(), br#"{"Cmd":["sh"]}"#);
 }
+
+#[test]
+fn networks_that_docker_py_names_with_null_are_not_passed_on_and_nothing_else_is_beside_endpoints() {
+    let read = |networks: &str| {
+        Json::ContainerCreate.read(format!(r#"{{"Image":"a","NetworkingConfig":{networks}}}"#).as_bytes())
+    };
+
+    let sent = read(r#"{"private":null,"EndpointsConfig":{"private":null}}"#).unwrap().write();
+    assert_eq!(sent, br#"{"Image":"a","NetworkingConfig":{"EndpointsConfig":{"private":null}}}"#);
+    for refused in [
+        r#"{"private":{}}"#,
+        r#"{"endpointsconfig":{"host":null}}"#,
+        r#"{"EndpointsConfig":{},"EndpointsConfig":{}}"#,
+    ] {
+        assert!(read(refused).is_err(), "{refused}");
+    }
+}
