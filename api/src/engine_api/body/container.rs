@@ -251,6 +251,7 @@ pub struct NetworkingConfig {
     /// `EndpointsConfig`.
     #[serde(rename = "EndpointsConfig", default, skip_serializing_if = "Option::is_none")]
     pub endpoints_config: Option<Map<Option<EndpointSettings>>>,
+    #[expect(clippy::zero_sized_map_values, reason = "null is all that may be there")]
     #[serde(flatten, skip_serializing)]
     _named: Map<Option<Nothing>>,
 }
