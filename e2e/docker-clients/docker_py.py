@@ -106,7 +106,7 @@ def containers():
 
 
 def logs():
-    talk = run(["sh", "-c", "for i in 1 2 3; do echo out $i; echo err $i >&2; sleep 0.3; done"], detach=True)
+    talk = run(["sh", "-c", "for i in 1 2 3; do echo out $i; sleep 0.2; echo err $i >&2; sleep 0.2; done"], detach=True)
     tell("logs -f", b"".join(sorted(talk.logs(stream=True, follow=True))))
     tell("logs", sorted(talk.logs().splitlines()))
     tell("stdout", talk.logs(stderr=False))
