@@ -65,6 +65,19 @@ fn wrong(place: &Path, what: &str) -> anyhow::Error {
     Hinted::new(Ends::Misunderstood, format!("{}: {what}", place.display())).into()
 }
 
+/// What people set of an object: no status, and nothing that every write changes.
+pub(crate) fn settable(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
+            metadata.remove(field);
+        }
+    }
+    object
+}
+
 /// A list is its items.
 fn items(mut object: Value) -> Vec<Value> {
     let is_list = object.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
@@ -163,6 +176,13 @@ mod tests {
     fn a_list_is_its_items_and_everything_else_itself() {
         assert_eq!(items(json!({"kind": "List", "items": [1, 2]})), [json!(1), json!(2)]);
         assert_eq!(items(json!({"kind": "Shelf", "items": [1]})), [json!({"kind": "Shelf", "items": [1]})]);
+    }
+
+    #[test]
+    fn what_nobody_sets_is_not_shown() {
+        let object = json!({"kind": "A", "metadata": {"name": "a", "uid": "u", "managedFields": []}, "spec": {}, "status": {}});
+
+        assert_eq!(settable(object), json!({"kind": "A", "metadata": {"name": "a"}, "spec": {}}));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! `gantry start`, `stop`, `rm`, `pull`, …: a wish becomes one Operation a target, which are followed to their ends.
 
 mod follow;
+mod layers;
 mod progress;
 
 use std::collections::BTreeMap;

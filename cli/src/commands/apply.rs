@@ -112,7 +112,7 @@ async fn differences(reach: &Reach, options: &DiffArgs) -> anyhow::Result<String
 
 /// In the form of `diff -u`; empty where nothing differs.
 fn difference(shown: &str, before: Option<Value>, after: Value) -> anyhow::Result<String> {
-    let (mut before, mut after) = (before.map(settled), settled(after));
+    let (mut before, mut after) = (before.map(manifests::settable), manifests::settable(after));
     if after.get("kind") == Some(&json!("Secret")) {
         hide(before.as_mut(), &mut after);
     }
@@ -124,19 +124,6 @@ fn difference(shown: &str, before: Option<Value>, after: Value) -> anyhow::Resul
     let from = if before.is_empty() { "nothing".to_owned() } else { format!("{shown} as it is") };
     let differences = TextDiff::from_lines(&before, &after);
     Ok(differences.unified_diff().header(&from, &format!("{shown} as it would be")).to_string())
-}
-
-/// Without what every write changes, and without the status: that is not applied, and may be written while we compare.
-fn settled(mut object: Value) -> Value {
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
-            metadata.remove(field);
-        }
-    }
-    object
 }
 
 /// Of Secrets only which values differ is told.

@@ -23,6 +23,7 @@ use crate::client::{Controller, hex};
 use crate::clock;
 use crate::foreground;
 use crate::kinds;
+use crate::manifests;
 use crate::output::failure::{self, Ends, Hinted, hinted_by};
 use crate::output::out;
 use crate::output::plain::plain;
@@ -60,21 +61,8 @@ impl Read {
         let request = Request::get(&named.path).body(Vec::new())?;
         let object: Value = controller.read(request, &named.shown()).await?;
         let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
-        Ok(Self { version: version.unwrap_or_default().to_owned(), shown: editable(object) })
+        Ok(Self { version: version.unwrap_or_default().to_owned(), shown: manifests::settable(object) })
     }
-}
-
-/// Without what nobody sets by hand.
-fn editable(mut object: Value) -> Value {
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
-            metadata.remove(field);
-        }
-    }
-    object
 }
 
 /// What the person is told above the object.
@@ -265,12 +253,5 @@ mod tests {
         assert_eq!(heading, "# error: refused\n# hint: \\u001b[2J\n#\n");
         assert_eq!(typed(&format!("{heading}kind: A\n# mine\n")), "kind: A\n# mine\n");
         assert_eq!(typed("# nothing else"), "");
-    }
-
-    #[test]
-    fn what_nobody_sets_is_not_shown() {
-        let object = json!({"kind": "A", "metadata": {"name": "a", "uid": "u", "managedFields": []}, "spec": {}, "status": {}});
-
-        assert_eq!(editable(object), json!({"kind": "A", "metadata": {"name": "a"}, "spec": {}}));
     }
 }

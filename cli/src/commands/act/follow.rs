@@ -1,6 +1,7 @@
 //! Operations from their recording to their ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use futures::{StreamExt as _, pin_mut};
@@ -9,8 +10,8 @@ use gantry_api::v1alpha1::{Action, Operation, OperationStatus, Phase, find_condi
 use kube::api::Api;
 use kube::runtime::watcher::{Config, Event, watcher};
 
-use super::BATCH_LABEL;
 use super::progress::Progress;
+use super::{BATCH_LABEL, layers};
 use crate::client::Controller;
 use crate::output::out;
 use crate::output::plain::plain;
@@ -39,12 +40,13 @@ pub(crate) async fn to_the_end(
     let mut run = Run {
         open: followed.into_iter().map(|one| (one.name, one.shown)).collect(),
         waits: HashMap::new(),
+        seen_closely: HashSet::new(),
         progress: Progress::new(action, total),
         succeeded: 0,
         failed: refused,
     };
     let outcome = tokio::select! {
-        outcome = run.watch(controller, batch) => outcome.map(|()| true),
+        outcome = run.watch(controller, action, batch) => outcome.map(|()| true),
         _ = tokio::signal::ctrl_c() => Ok(false),
     };
     run.progress.end();
@@ -65,6 +67,8 @@ struct Run {
     open: HashMap<String, String>,
     /// What each said last that it waits for.
     waits: HashMap<String, String>,
+    /// Those whose hosts are heard directly.
+    seen_closely: HashSet<String>,
     progress: Progress,
     succeeded: usize,
     failed: usize,
@@ -72,13 +76,23 @@ struct Run {
 
 impl Run {
     /// Ends when nothing is open any more.
-    async fn watch(&mut self, controller: &Controller, batch: &str) -> anyhow::Result<()> {
-        let api: Api<Operation> = Api::namespaced(controller.patient()?.client, &controller.namespace);
+    async fn watch(&mut self, controller: &Controller, action: Action, batch: &str) -> anyhow::Result<()> {
+        let controller = controller.patient()?;
+        let api: Api<Operation> = Api::namespaced(controller.client.clone(), &controller.namespace);
         let events = watcher(api, Config::default().labels(&format!("{BATCH_LABEL}={batch}")));
         pin_mut!(events);
+        let has_bars = action == Action::Pull && std::io::stderr().is_terminal();
+        let mut lines = layers::of(&controller, self.open.keys().filter(|_| has_bars).cloned());
         let mut troubles = 0;
         while !self.open.is_empty() {
-            match events.next().await {
+            let event = tokio::select! {
+                event = events.next() => event,
+                Some((name, line)) = lines.next() => {
+                    self.hears_closely(name, line);
+                    continue;
+                }
+            };
+            match event {
                 Some(Ok(Event::InitApply(operation) | Event::Apply(operation))) => {
                     troubles = 0;
                     self.hears(&operation)?;
@@ -114,7 +128,9 @@ impl Run {
             {
                 self.progress.says(&format!("{shown}: {waits}"));
             }
-            self.progress.hears(&name, &shown, status);
+            // Its host has said more already.
+            let progress = status.progress.as_ref().filter(|_| !self.seen_closely.contains(&name));
+            self.progress.hears(&name, &shown, status.message.as_deref(), progress);
             return Ok(());
         }
         self.open.remove(&name);
@@ -133,6 +149,17 @@ impl Run {
             }
         });
         Ok(())
+    }
+
+    fn hears_closely(&mut self, name: String, line: Option<layers::Line>) {
+        let Some(line) = line else {
+            self.seen_closely.remove(&name);
+            return;
+        };
+        if let Some(shown) = self.open.get(&name) {
+            self.progress.hears(&name, shown, line.message.as_deref(), Some(&line.progress));
+            self.seen_closely.insert(name);
+        }
     }
 
     fn is_gone(&mut self, operation: &Operation) {

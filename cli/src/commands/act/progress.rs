@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use gantry_api::v1alpha1::{Action, LayerProgress, OperationStatus};
+use gantry_api::v1alpha1::{self, Action, LayerProgress};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::plain::plain;
@@ -32,11 +32,17 @@ impl Progress {
     }
 
     /// One Operation has come further.
-    pub(crate) fn hears(&mut self, name: &str, shown: &str, status: &OperationStatus) {
-        if let Some(message) = &status.message {
+    pub(crate) fn hears(
+        &mut self,
+        name: &str,
+        shown: &str,
+        message: Option<&str>,
+        progress: Option<&v1alpha1::Progress>,
+    ) {
+        if let Some(message) = message {
             self.line.set_message(format!("{shown}: {}", plain(message)));
         }
-        let Some(progress) = &status.progress else { return };
+        let Some(progress) = progress else { return };
         if self.is_one {
             for layer in &progress.layers {
                 self.layer(name, layer);
