@@ -11,12 +11,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::StatusCode;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::client::encoded;
 use crate::clock;
 use crate::output::failure::{Ends, Hinted};
 use crate::output::plain::plain;
@@ -28,6 +30,8 @@ pub(crate) use session::{Session, of_exec};
 pub(crate) struct Issuer {
     url: String,
     client_id: String,
+    /// `Authorization` of a client that has a secret.
+    authorization: Option<HeaderValue>,
     web: Web,
     endpoints: Endpoints,
 }
@@ -82,8 +86,10 @@ impl Issuer {
     pub(crate) async fn discover(
         url: &str,
         client_id: &str,
+        secret_file: Option<&Path>,
         authority: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        let authorization = secret_file.map(|file| basic(client_id, file)).transpose()?;
         let web = authority.map_or_else(|| Ok(Web::default()), Web::trusting)?;
         let document = format!("{}/.well-known/openid-configuration", url.trim_end_matches('/'));
         let said = web.get(&document).await.context("the issuer cannot be asked")?;
@@ -94,13 +100,19 @@ impl Issuer {
                 format!("the issuer calls itself {}, and not {}", plain(&endpoints.issuer), plain(url));
             return Err(Hinted::new(Ends::Misunderstood, what).hint("give it letter by letter").into());
         }
-        Ok(Self { url: url.to_owned(), client_id: client_id.to_owned(), web, endpoints })
+        Ok(Self { url: url.to_owned(), client_id: client_id.to_owned(), authorization, web, endpoints })
+    }
+
+    /// Posts a form as the client that we are.
+    async fn post(&self, endpoint: &str, form: &[(&str, &str)]) -> anyhow::Result<(StatusCode, Bytes)> {
+        let us = Some(("client_id", &*self.client_id)).filter(|_| self.authorization.is_none());
+        let form: Vec<_> = form.iter().copied().chain(us).collect();
+        self.web.post(endpoint, &form, self.authorization.clone()).await
     }
 
     /// Asks for tokens; the inner error is the issuer's own.
     async fn tokens(&self, form: &[(&str, &str)]) -> anyhow::Result<Result<Tokens, Refusal>> {
-        let form: Vec<_> = form.iter().copied().chain([("client_id", &*self.client_id)]).collect();
-        let (status, said) = self.web.post(&self.endpoints.token_endpoint, &form).await?;
+        let (status, said) = self.post(&self.endpoints.token_endpoint, form).await?;
         if status == StatusCode::OK {
             let tokens: Tokens = serde_json::from_slice(&said)
                 .map_err(|_| Hinted::new(Ends::Failed, "the issuer gives no ID token"))?;
@@ -134,6 +146,16 @@ impl Issuer {
         }
         Ok(ends)
     }
+}
+
+/// A client with the secret in a file, as RFC 6749 has it in section 2.3.1: both encoded for a form first.
+fn basic(client_id: &str, secret_file: &Path) -> anyhow::Result<HeaderValue> {
+    let shown = secret_file.display();
+    let secret = std::fs::read_to_string(secret_file).with_context(|| format!("cannot read {shown}"))?;
+    let pair = format!("{}:{}", encoded(client_id), encoded(secret.trim()));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// What a token says; nobody has verified it.
@@ -170,6 +192,7 @@ mod tests {
         Issuer {
             url: "https://login.example".to_owned(),
             client_id: "gantry".to_owned(),
+            authorization: None,
             web: Web::default(),
             endpoints: Endpoints {
                 issuer: String::new(),
@@ -206,6 +229,19 @@ mod tests {
         ] {
             assert_eq!(check(&claims, Some("n")), None, "{claims}");
         }
+    }
+
+    #[test]
+    fn a_client_with_a_secret_says_both_encoded() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "s:e cret\n").expect("written");
+
+        let value = basic("gantry", &file).expect("a header");
+
+        assert_eq!(value.to_str().ok(), Some("Basic Z2FudHJ5OnMlM0FlJTIwY3JldA=="));
+        assert_eq!(format!("{value:?}"), "Sensitive");
+        assert!(basic("gantry", &dir.path().join("nothing")).is_err());
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
-use http::{Request, Response, StatusCode, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 
@@ -57,14 +57,20 @@ impl Web {
         Err(Hinted::new(Ends::Failed, format!("{} leads round and round", plain(url))).into())
     }
 
-    /// Posts a form; whatever is answered, with its status.
-    pub(crate) async fn post(&self, url: &str, form: &[(&str, &str)]) -> anyhow::Result<(StatusCode, Bytes)> {
+    /// Posts a form, as somebody where there is an `Authorization`; whatever is answered, with its status.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+        authorization: Option<HeaderValue>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let at = parse(url)?;
         let body = client::query(form.iter().copied()).trim_start_matches('&').to_owned();
-        let request = Request::post(path(&at))
+        let mut request = Request::post(path(&at))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body.into_bytes())?;
+        request.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value)));
         let response = self.send(&at, request).await?;
         let status = response.status();
         let body = whole(response).await.with_context(|| format!("{url} cannot be read to its end"))?;

@@ -1,8 +1,9 @@
 // An OpenID Connect issuer on loopback, made of npm's oidc-provider: node provider.mjs DIR PORT
 //
 // DIR holds cert.pem and key.pem. Its keys are new at each start. A client gets tokens for itself by its secret, which is its name:
-// `robot` for ten minutes, signed with RS256; `brief` for three seconds, signed with ES256. People sign in through `gantry`, with any
-// name and password, on pages that the package has for development; what they get is for twenty seconds, and is renewed once each time.
+// `robot` for ten minutes, signed with RS256; `brief` for three seconds, signed with ES256. People sign in through `gantry`, or through
+// `desk` which has a secret, with any name and password, on pages that the package has for development; what they get is for twenty
+// seconds, and is renewed once each time.
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -38,9 +39,10 @@ const people = {
   redirect_uris: ['http://127.0.0.1/callback'],
   response_types: ['code'],
 };
+const desk = { ...people, client_id: 'desk', client_secret: 's:e cret', token_endpoint_auth_method: 'client_secret_basic' };
 
 const provider = new Provider(issuer, {
-  clients: [client('robot'), client('brief'), people],
+  clients: [client('robot'), client('brief'), people, desk],
   cookies: { keys: [randomUUID()] },
   extraTokenClaims: () => ({ groups: ['builders', 'system:masters'] }),
   features: {

@@ -74,6 +74,10 @@ pub(crate) struct LoginIssuerArgs {
     #[arg(long, value_name = "ID", requires = "issuer")]
     pub(crate) client_id: Option<String>,
 
+    /// Where the client's secret is, for issuers that give one to programs too. It is read whenever a token is asked for.
+    #[arg(long, value_name = "FILE", requires = "issuer")]
+    pub(crate) client_secret_file: Option<PathBuf>,
+
     /// Whom the issuer must be signed by, in PEM; whom this machine trusts where absent.
     #[arg(long, value_name = "FILE", requires = "issuer")]
     pub(crate) issuer_certificate_authority: Option<PathBuf>,
@@ -93,6 +97,10 @@ pub(crate) struct AuthTokenArgs {
     /// As what this program is known to it.
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: String,
+
+    /// Where the client's secret is, for issuers that give one to programs too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_secret_file: Option<PathBuf>,
 
     /// Which of several people one is; the context that `gantry login` has written.
     #[arg(long, value_name = "NAME")]

@@ -93,7 +93,9 @@ async fn sign_in(options: &LoginArgs, name: &str) -> anyhow::Result<Value> {
     let authority = &options.issuer.issuer_certificate_authority;
     let authority = authority.as_ref().map(std::fs::canonicalize).transpose();
     let authority = authority.context("the issuer's certificate authority cannot be found")?;
-    let issuer = Issuer::discover(url, client_id, authority.as_deref()).await?;
+    let secret = options.issuer.client_secret_file.as_ref().map(std::fs::canonicalize).transpose();
+    let secret = secret.context("the client's secret cannot be found")?;
+    let issuer = Issuer::discover(url, client_id, secret.as_deref(), authority.as_deref()).await?;
     let tokens = if options.device {
         issuer.sign_in_elsewhere(&options.scope).await?
     } else {
@@ -103,6 +105,7 @@ async fn sign_in(options: &LoginArgs, name: &str) -> anyhow::Result<Value> {
     let session = AuthTokenArgs {
         issuer: url.clone(),
         client_id: client_id.clone(),
+        client_secret_file: secret,
         session: name.to_owned(),
         issuer_certificate_authority: authority,
     };

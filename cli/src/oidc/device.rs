@@ -34,8 +34,7 @@ impl Issuer {
         let endpoint = self.endpoints.device_authorization_endpoint.as_deref().ok_or_else(|| {
             Hinted::new(Ends::Failed, "the issuer has no device flow").hint("leave --device out")
         })?;
-        let form = [("client_id", &*self.client_id), ("scope", scope)];
-        let (status, said) = self.web.post(endpoint, &form).await?;
+        let (status, said) = self.post(endpoint, &[("scope", scope)]).await?;
         if !status.is_success() {
             let refusal: Refusal = serde_json::from_slice(&said).unwrap_or_default();
             let what = format!("the issuer begins no device flow: {}", refusal.said());

@@ -70,8 +70,10 @@ impl<'a> Session<'a> {
         let Some(refresh_token) = &tokens.refresh_token else {
             return Err(self.ended("the token has ended, and the issuer gave none to renew it with"));
         };
-        let AuthTokenArgs { issuer, client_id, issuer_certificate_authority, .. } = self.options;
-        let issuer = Issuer::discover(issuer, client_id, issuer_certificate_authority.as_deref()).await?;
+        let AuthTokenArgs { issuer, client_id, client_secret_file, issuer_certificate_authority, .. } =
+            self.options;
+        let (secret, authority) = (client_secret_file.as_deref(), issuer_certificate_authority.as_deref());
+        let issuer = Issuer::discover(issuer, client_id, secret, authority).await?;
         let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
         match issuer.tokens(&form).await? {
             Ok(mut newer) => {
@@ -160,6 +162,7 @@ mod tests {
         AuthTokenArgs {
             issuer: "https://login.example".to_owned(),
             client_id: "gantry".to_owned(),
+            client_secret_file: None,
             session: session.to_owned(),
             issuer_certificate_authority: None,
         }

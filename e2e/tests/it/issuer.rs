@@ -50,7 +50,7 @@ impl Issuer {
 
     fn configuration(&self) -> anyhow::Result<String> {
         let authority = std::fs::read_to_string(self.dir.join("cert.pem"))?;
-        let issuer = serde_json::json!({"url": self.url(), "audiences": [OURS, "gantry"], "audienceMatchPolicy": "MatchAny", "certificateAuthority": authority});
+        let issuer = serde_json::json!({"url": self.url(), "audiences": [OURS, "gantry", "desk"], "audienceMatchPolicy": "MatchAny", "certificateAuthority": authority});
         Ok(format!(
             "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer: {issuer}\n  \
              claimMappings:\n    username: {{claim: sub, prefix: 'ci:'}}\n    groups: {{claim: groups, prefix: 'ci:'}}\n"
@@ -183,11 +183,11 @@ fn gantry(world: &World, args: &[&str]) -> anyhow::Result<Command> {
 }
 
 /// Signs in as a person of that name; what `gantry login` prints of it.
-async fn login(world: &World, issuer: &Issuer, name: &str, more: &[&str]) -> anyhow::Result<String> {
+async fn login(world: &World, issuer: &Issuer, name: &str, client: &[&str]) -> anyhow::Result<String> {
     let authority = issuer.dir.join("cert.pem").display().to_string();
     let (controller, url) = (format!("https://{}", world.controller.address()), issuer.url());
-    let args = ["login", &*controller, "--issuer", &*url, "--client-id", "gantry", "--name", name];
-    let mut command = gantry(world, &[&args, more].concat())?;
+    let args = ["login", &*controller, "--issuer", &*url, "--name", name, "--client-id"];
+    let mut command = gantry(world, &[&args, client].concat())?;
     command.args([
         "--issuer-certificate-authority",
         &authority,
@@ -236,15 +236,23 @@ async fn t02_people_sign_in_with_their_issuer_and_stay_signed_in_for_kubectl_too
         .await?;
 
     // With a browser of this machine, and with one elsewhere.
-    assert_eq!(login(&world, &issuer, "ada", &[]).await?, "ada: you are ci:ada\n");
-    assert_eq!(login(&world, &issuer, "bob", &["--device"]).await?, "bob: you are ci:bob\n");
+    assert_eq!(login(&world, &issuer, "ada", &["gantry"]).await?, "ada: you are ci:ada\n");
+    assert_eq!(login(&world, &issuer, "bob", &["gantry", "--device"]).await?, "bob: you are ci:bob\n");
     let contexts = run(gantry(&world, &["context", "ls"])?).await?;
     ensure!(contexts.lines().any(|line| line.starts_with("*         bob ")), "{contexts}");
+    // As a client that has a secret, which is in no file of ours.
+    let secret = world.path("secret").display().to_string();
+    std::fs::write(&secret, "s:e cret\n")?;
+    let desk = ["desk", "--client-secret-file", &secret];
+    assert_eq!(login(&world, &issuer, "cleo", &desk).await?, "cleo: you are ci:cleo\n");
+    assert_eq!(login(&world, &issuer, "dan", &[&desk[..], &["--device"]].concat()).await?, "dan: you are ci:dan\n");
+    let kubeconfig = std::fs::read_to_string(world.path("home/.config/gantry/kubeconfig"))?;
+    ensure!(kubeconfig.contains(&secret) && !kubeconfig.contains("e cret"), "{kubeconfig}");
 
     // Tokens are for less than the margin, so each command renews them, which the issuer allows once for each.
-    for _ in 0..3 {
-        let who = run(gantry(&world, &["--context", "ada", "auth", "whoami"])?).await?;
-        ensure!(who.contains("ci:ada"), "{who}");
+    for name in ["ada", "ada", "cleo", "cleo"] {
+        let who = run(gantry(&world, &["--context", name, "auth", "whoami"])?).await?;
+        ensure!(who.contains(&format!("ci:{name}")), "{who}");
     }
     let commands = (0..4).map(|_| async { run(gantry(&world, &["--context", "ada", "get", "di"])?).await });
     for ended in futures::future::join_all(commands).await {

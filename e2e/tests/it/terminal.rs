@@ -266,3 +266,67 @@ async fn a_pull_shows_its_layers_on_a_terminal_and_nothing_of_them_elsewhere() -
     assert_eq!(seen.trim(), format!("nuc-01/{second}: pulled {second}"));
     Ok(())
 }
+
+#[tokio::test]
+async fn figures_are_painted_over_each_other_until_ctrl_c() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    world.host("nuc-01")?.engine.runs("web").await?;
+
+    let mut terminal = Terminal::open(&world, "gantry stats")?;
+    for _ in 0..3 {
+        for part in ["\u{1b}[H", "INSTANCE", "nuc-01", "web", "\u{1b}[J"] {
+            terminal.shows(part).await?;
+        }
+    }
+    terminal.types("\u{3}").await?;
+
+    let (seen, code) = terminal.ends().await?;
+    assert_eq!(code, Some(130), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_that_want_them() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01"]).await?;
+    let engine = &world.host("nuc-01")?.engine;
+    for name in ["web", "shop"] {
+        engine.docker(["run", "-d", "--network=none", "--name", name, "demo:1", "echo", "hello"]).await?;
+    }
+    let logs = "gantry logs nuc-01/web nuc-01/shop";
+
+    for (line, has_colours) in [
+        (logs.to_owned(), true),
+        (format!("NO_COLOR=1 {logs}"), false),
+        (format!("NO_COLOR= {logs}"), true),
+        (format!("{logs} | cat"), false),
+    ] {
+        let (seen, code) = Terminal::open(&world, &line)?.ends().await?;
+        assert_eq!(code, Some(0), "{line}: {seen:?}");
+        assert_eq!(seen.matches("hello").count(), 2, "{line}: {seen:?}");
+        assert_eq!(seen.contains("\u{1b}["), has_colours, "{line}: {seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn t02_a_person_is_asked_whether_that_is_the_controller() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let hash = world.controller.ca_hash().await?;
+    let kubeconfig = world.path("mine");
+    let token = world.controller.admin_token()?;
+    let line = format!("gantry login https://{} --token {token} --name here", world.controller.address());
+
+    for (answer, code, said) in
+        [("no", 4, "nothing was written"), ("", 4, "nothing was written"), ("yes", 0, "you are gantry-admin")]
+    {
+        let mut terminal = Terminal::open_at(&world, &kubeconfig, &line)?;
+        terminal.shows(&hash).await?;
+        terminal.shows("[yes/no]").await?;
+        terminal.types(&format!("{answer}\n")).await?;
+        let (seen, ended) = terminal.ends().await?;
+        assert_eq!(ended, Some(code), "{seen:?}");
+        assert!(seen.contains(said), "{seen:?}");
+        assert_eq!(kubeconfig.exists(), code == 0);
+    }
+    Ok(())
+}

@@ -202,6 +202,31 @@ async fn what_others_change_while_an_editor_is_open_is_not_lost() -> anyhow::Res
 }
 
 #[tokio::test]
+async fn what_lies_at_a_url_is_applied() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let (dir, port) = (world.path("web"), gantry_e2e::free_port()?);
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(
+        dir.join("hosts.yaml"),
+        "apiVersion: gantry.dev/v1alpha1\nkind: DockerInstance\nmetadata: {name: nuc-01}\nspec: {}\n",
+    )?;
+    let mut command = Command::new("python3");
+    command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]).current_dir(&dir);
+    let _server = Process::spawn("web server", command, &world.path("web.log"))?;
+    let apply = async |url: &str| run(gantry(&world, &["apply", "-f", url])?).await;
+
+    let url = format!("http://127.0.0.1:{port}/hosts.yaml");
+    let said = eventually("the web server", PATIENCE, async || apply(&url).await).await?;
+    assert_eq!(said, "dockerinstance.gantry.dev/nuc-01 created\n");
+    let error = apply(&url.replace("hosts", "nothing")).await.err().context("it was applied")?.to_string();
+    ensure!(error.contains("nothing.yaml answers 404"), "{error}");
+    // Whatever comes over plain http from elsewhere could be anybody's.
+    let error = apply("http://192.0.2.1/hosts.yaml").await.err().context("it was applied")?.to_string();
+    ensure!(error.contains("is not https"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn t16_whoever_is_signalled_leaves_no_socket_behind() -> anyhow::Result<()> {
     let world = World::with_hosts(["nuc-01"]).await?;
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

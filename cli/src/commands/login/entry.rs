@@ -81,6 +81,9 @@ pub(super) fn exec(session: &AuthTokenArgs) -> anyhow::Result<Value> {
         format!("--client-id={}", session.client_id),
         format!("--session={}", session.session),
     ];
+    if let Some(secret) = &session.client_secret_file {
+        arguments.push(format!("--client-secret-file={}", secret.display()));
+    }
     if let Some(authority) = &session.issuer_certificate_authority {
         arguments.push(format!("--issuer-certificate-authority={}", authority.display()));
     }
