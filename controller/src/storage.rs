@@ -40,7 +40,7 @@ pub use backend::{Backend, Batch, Identity, LoggedChange, Position, Snapshot, St
 pub use compaction::Retention;
 pub use fields::FieldPaths;
 pub use reseal::{Resealed, SETTLED};
-pub use texts::Texts;
+pub use texts::{Mark, Texts};
 pub use types::*;
 
 use audit::{Question, Record, Recorded, Recorder, Waiting};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::failure::{Failure, Outcome};
-use crate::storage::{Object, Texts};
+use crate::storage::{Mark, Object, Texts};
 
 /// Which objects of a collection are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Selector {
 struct Requirement {
     key: String,
     test: Test,
+    /// One of them, of what has one of the wanted values.
+    marks: Vec<Mark>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ struct FieldTerm {
     field: String,
     value: String,
     is_equal: bool,
+    /// Of what has that field.
+    mark: Option<Mark>,
 }
 
 impl Selector {
@@ -72,7 +76,18 @@ impl Selector {
 }
 
 impl Requirement {
+    fn new(key: String, test: Test) -> Self {
+        let marks = match &test {
+            Test::In(values) => values.iter().map(|value| Mark::of(&key, value)).collect(),
+            _ => Vec::new(),
+        };
+        Self { key, test, marks }
+    }
+
     fn holds(&self, labels: &Texts) -> bool {
+        if !self.marks.is_empty() && !self.marks.iter().any(|mark| labels.may_have(*mark)) {
+            return false;
+        }
         let value = labels.get(&self.key);
         match &self.test {
             Test::Exists => value.is_some(),
@@ -91,6 +106,9 @@ impl Requirement {
 
 impl FieldTerm {
     fn holds(&self, object: &Object) -> bool {
+        if self.mark.is_some_and(|mark| !object.fields.may_have(mark)) {
+            return false;
+        }
         let value = match self.field.as_str() {
             "metadata.name" => &*object.key.name,
             "metadata.namespace" => &*object.key.namespace,
@@ -116,7 +134,10 @@ fn parse_fields(text: &str, stored: impl Fn(&str) -> Option<Cow<'_, str>>) -> Ou
         let value = unescape(value).ok_or_else(|| {
             Failure::bad_request(format!("invalid field selector: invalid escape in '{term}'"))
         })?;
-        terms.push(FieldTerm { field, value, is_equal });
+        // A field that is missing is as one that is empty.
+        let is_marked = is_equal && !is_everybodys && !value.is_empty();
+        let mark = is_marked.then(|| Mark::of(&field, &value));
+        terms.push(FieldTerm { field, value, is_equal, mark });
     }
     Ok(terms)
 }
@@ -237,7 +258,7 @@ impl Parser {
             return Err(self.refuse(&format!("'{key}' is not a label key")));
         }
         if is_negated {
-            return Ok(Requirement { key, test: Test::Missing });
+            return Ok(Requirement::new(key, Test::Missing));
         }
         let test = match self.tokens.peek() {
             None | Some(Token::Comma) => Test::Exists,
@@ -249,7 +270,7 @@ impl Parser {
             Some(Token::Less) => Test::Below(self.bound()?),
             Some(_) => return Err(self.refuse("expected '=', '==', '!=', 'in', 'notin', '>' or '<'")),
         };
-        Ok(Requirement { key, test })
+        Ok(Requirement::new(key, test))
     }
 
     fn value(&mut self) -> Outcome<BTreeSet<String>> {

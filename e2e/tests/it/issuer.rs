@@ -245,7 +245,10 @@ async fn t02_people_sign_in_with_their_issuer_and_stay_signed_in_for_kubectl_too
     std::fs::write(&secret, "s:e cret\n")?;
     let desk = ["desk", "--client-secret-file", &secret];
     assert_eq!(login(&world, &issuer, "cleo", &desk).await?, "cleo: you are ci:cleo\n");
-    assert_eq!(login(&world, &issuer, "dan", &[&desk[..], &["--device"]].concat()).await?, "dan: you are ci:dan\n");
+    assert_eq!(
+        login(&world, &issuer, "dan", &[&desk[..], &["--device"]].concat()).await?,
+        "dan: you are ci:dan\n"
+    );
     let kubeconfig = std::fs::read_to_string(world.path("home/.config/gantry/kubeconfig"))?;
     ensure!(kubeconfig.contains(&secret) && !kubeconfig.contains("e cret"), "{kubeconfig}");
 

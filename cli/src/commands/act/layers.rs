@@ -40,7 +40,8 @@ async fn open(
     name: String,
 ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Line>> + Send> {
     let namespace = encoded(&controller.namespace);
-    let path = format!("/apis/gantry.dev/v1alpha1/namespaces/{namespace}/operations/{}/progress", encoded(&name));
+    let path =
+        format!("/apis/gantry.dev/v1alpha1/namespaces/{namespace}/operations/{}/progress", encoded(&name));
     let response = controller.open(Request::get(path).body(Vec::new())?, &name).await?;
     let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
     Ok(body.into_async_read().lines().map(|line| Ok(serde_json::from_str(&line?)?)))

@@ -90,7 +90,7 @@ fn parse(labels: &str, fields: &str) -> Outcome<Selector> {
 /// Every requirement in the one form that says most.
 fn printed(selector: &Selector) -> String {
     let set = |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    let one = |Requirement { key, test }: &Requirement| match test {
+    let one = |Requirement { key, test, .. }: &Requirement| match test {
         Test::Exists => key.clone(),
         Test::Missing => format!("!{key}"),
         Test::In(values) => format!("{key} in ({})", set(values)),
