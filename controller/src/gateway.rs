@@ -298,7 +298,8 @@ impl Gateway {
     async fn serve(&self, io: AgentIo, identity: AgentIdentity, from: SocketAddr) {
         let instance = identity.uid;
         let closing = CancellationToken::new();
-        let connection = match connection::open(io, self.parts.timing.ping, &closing).await {
+        // What is over before the session begins is boxed here and below: it would have its place for as long as the session lasts.
+        let connection = match Box::pin(connection::open(io, self.parts.timing.ping, &closing)).await {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::info!(%from, instance = %identity.name, %error, "agent's connection did not open");
@@ -306,7 +307,6 @@ impl Gateway {
             }
         };
         let opened = match self.turn().await {
-            // Boxed, as what is larger than what follows and over before it.
             Ok(_turn) => Box::pin(self.handshake(&connection, &identity, from, &closing)).await,
             Err(refused) => Err(refused),
         };
@@ -314,7 +314,7 @@ impl Gateway {
             Ok(session) => session,
             Err(refusal) => {
                 tracing::info!(%from, namespace = identity.namespace, instance = identity.name, %refusal, "agent turned away");
-                refusal.tell(&connection).await;
+                Box::pin(refusal.tell(&connection)).await;
                 connection.close().await;
                 return;
             }

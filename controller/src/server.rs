@@ -80,7 +80,8 @@ struct Shared {
 
 /// Whom a new connection is from and what it wants to speak.
 struct Greeted<S> {
-    stream: tokio_rustls::server::TlsStream<S>,
+    /// Boxed, as futures keep a place for each step that it passes through.
+    stream: Box<tokio_rustls::server::TlsStream<S>>,
     peer: Option<Peer>,
     protocol: Vec<u8>,
 }
@@ -182,7 +183,7 @@ impl Shared {
         if greeted.protocol == ALPN_PEER.as_bytes() {
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = self.door.peer(Box::new(greeted.stream)) => {}
+                () = self.door.peer(greeted.stream) => {}
             }
             return;
         }
@@ -229,7 +230,7 @@ impl Shared {
         let (_, session) = stream.get_ref();
         let peer = session.peer_certificates().and_then(|certificates| self.pki.peer(certificates));
         let protocol = session.alpn_protocol().unwrap_or_default().to_vec();
-        Some(Greeted { stream, peer, protocol })
+        Some(Greeted { stream: Box::new(stream), peer, protocol })
     }
 
     /// One of the two protocols of agents.
@@ -247,7 +248,7 @@ impl Shared {
         };
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = self.door.session(Box::new(stream), identity, from) => {}
+            () = self.door.session(stream, identity, from) => {}
         }
     }
 }

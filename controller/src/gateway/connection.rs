@@ -23,6 +23,8 @@ use super::link::InstanceUid;
 
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Bytes of an agent's headers that are kept to be named by a number: they are few and short.
+const HEADER_TABLE: u32 = 512;
 /// Largest answer to Resume: a list of 10,000 reports fits.
 pub(super) const LARGEST_RESUME: usize = 16 << 20;
 /// Largest other message an agent may send.
@@ -46,7 +48,8 @@ struct OfConnection(CancellationToken);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for OfConnection {
     fn execute(&self, work: F) {
-        let over = self.0.clone();
+        // Boxed, since a future that passes through others has a place in each of them.
+        let (over, work) = (self.0.clone(), Box::pin(work));
         tokio::spawn(async move { over.run_until_cancelled(work).await });
     }
 }
@@ -60,6 +63,7 @@ pub(super) async fn open(
     let over = CancellationToken::new();
     let (sender, connection) = http2::Builder::new(OfConnection(over.clone()))
         .timer(TokioTimer::new())
+        .header_table_size(HEADER_TABLE)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Some(ping))
@@ -67,6 +71,7 @@ pub(super) async fn open(
         .keep_alive_while_idle(true)
         .handshake(TokioIo::new(io))
         .await?;
+    let connection = Box::pin(connection);
     let ended = CancellationToken::new();
     let guard = ended.clone().drop_guard();
     let closing = closing.clone();

@@ -237,7 +237,8 @@ impl Session {
                 *self.proven.lock() = nonce.came;
                 nonce.bytes.clone()
             };
-            match calls::within(patience, sessions.renew(RenewRequest { nonce })).await {
+            // Boxed here and below: a call is much larger than what is waited for meanwhile.
+            match Box::pin(calls::within(patience, sessions.renew(RenewRequest { nonce }))).await {
                 Ok(renewed) => *self.nonce.lock() = Nonce { bytes: renewed.nonce, came: Instant::now() },
                 Err(error) => return error,
             }
@@ -246,7 +247,7 @@ impl Session {
 
     async fn follow_operations(&self, gateway: &Gateway) -> LinkError {
         let mut operations = calls::operations(self.grpc.clone());
-        let mut stream = match operations.watch(WatchRequest {}).await {
+        let mut stream = match Box::pin(operations.watch(WatchRequest {})).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status.into(),
         };
@@ -275,7 +276,7 @@ impl Session {
 
     async fn follow_host(&self, gateway: &Gateway) -> LinkError {
         let mut docker = calls::docker(self.grpc.clone());
-        let mut stream = match docker.watch_changes(WatchChangesRequest {}).await {
+        let mut stream = match Box::pin(docker.watch_changes(WatchChangesRequest {})).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status.into(),
         };

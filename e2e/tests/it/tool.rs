@@ -250,20 +250,41 @@ async fn t16_whoever_is_signalled_leaves_no_socket_behind() -> anyhow::Result<()
     Ok(())
 }
 
-/// What bash would offer for a line.
-async fn offered(world: &World, words: &[&str]) -> anyhow::Result<Vec<String>> {
+/// What a shell would offer for a line, without what it would say of each.
+async fn offered(world: &World, shell: &str, words: &[&str]) -> anyhow::Result<Vec<String>> {
     let programs = workspace_binary("gantry")?.parent().context("it lies in a directory")?.to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)))?;
     let quoted = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
     let (last, at) = (words.last().copied().unwrap_or_default(), words.len() - 1);
-    let script = format!(
-        "source <(gantry completion bash); COMP_WORDS=({quoted}); COMP_CWORD={at}; COMP_TYPE=9; \
-         _clap_complete_gantry gantry '{last}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    );
-    let mut bash = person(world, Path::new("bash"));
-    bash.args(["--norc", "-c", &script]).env("PATH", path);
-    Ok(run(bash).await?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let (flag, script) = match shell {
+        "bash" => (
+            "--norc",
+            format!(
+                "source <(gantry completion bash); COMP_WORDS=({quoted}); COMP_CWORD={at}; COMP_TYPE=9; \
+                 _clap_complete_gantry gantry '{last}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+            ),
+        ),
+        // Outside of its line editor zsh has no `_describe`; it gets the name of an array.
+        "zsh" => (
+            "-f",
+            format!(
+                "compdef() {{}}; _describe() {{ print -l -- ${{(P)3}} }}; source <(gantry completion zsh); \
+                 words=({quoted}); CURRENT={}; _clap_dynamic_completer_gantry",
+                words.len()
+            ),
+        ),
+        _ => (
+            "--no-config",
+            format!("gantry completion fish | source; complete --do-complete '{}'", words.join(" ")),
+        ),
+    };
+    let mut command = person(world, Path::new(shell));
+    command.args([flag, "-c", &script]).env("PATH", path);
+    let said = run(command).await?;
+    let ends: &[char] = if shell == "bash" { &['\n'] } else { &['\t', ':'] };
+    let offers = said.lines().filter_map(|line| line.split(ends).next()).filter(|offer| !offer.is_empty());
+    Ok(offers.map(str::to_owned).collect())
 }
 
 #[tokio::test]
@@ -273,7 +294,7 @@ async fn bash_completes_what_there_is_now() -> anyhow::Result<()> {
     world.host("nuc-02")?.engine.runs("web").await?;
     world.host("nuc-02")?.engine.runs("db").await?;
     eventually("the containers", PATIENCE, async || {
-        let found = offered(&world, &["gantry", "stop", ""]).await?;
+        let found = offered(&world, "bash", &["gantry", "stop", ""]).await?;
         ensure!(found.contains(&"db".to_owned()) && found.contains(&"nuc-01/web".to_owned()), "{found:?}");
         // Two hosts have it, so its name alone means none.
         ensure!(!found.contains(&"web".to_owned()), "{found:?}");
@@ -281,7 +302,7 @@ async fn bash_completes_what_there_is_now() -> anyhow::Result<()> {
     })
     .await?;
 
-    let all = async |words: &[&str]| offered(&world, words).await.map(|found| found.join(" "));
+    let all = async |words: &[&str]| offered(&world, "bash", words).await.map(|found| found.join(" "));
     assert_eq!(all(&["gantry", "stop", "nuc-02/"]).await?, "nuc-02/db nuc-02/web");
     assert_eq!(all(&["gantry", "stop", "-i", "nuc-01", ""]).await?, "web");
     assert_eq!(all(&["gantry", "get", "dockerin"]).await?, "dockerinstances");
@@ -298,6 +319,30 @@ async fn bash_completes_what_there_is_now() -> anyhow::Result<()> {
     // Where nobody answers there are no names, and nothing is said.
     let nobody = all(&["gantry", "--kubeconfig", "/nowhere", "docker", ""]).await?;
     ensure!(!nobody.contains("nuc"), "{nobody}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn zsh_and_fish_complete_what_there_is_now() -> anyhow::Result<()> {
+    let world = World::with_hosts(["nuc-01", "nuc-02"]).await?;
+    world.host("nuc-02")?.engine.runs("web").await?;
+    world.host("nuc-02")?.engine.runs("db").await?;
+
+    for shell in ["zsh", "fish"] {
+        eventually("the containers", PATIENCE, async || {
+            let found = offered(&world, shell, &["gantry", "stop", "nuc-02/"]).await?;
+            ensure!(found == ["nuc-02/db", "nuc-02/web"], "{shell}: {found:?}");
+            Ok(())
+        })
+        .await?;
+        let found = offered(&world, shell, &["gantry", "get", "dockerinstance", "nuc"]).await?;
+        assert_eq!(found, ["nuc-01", "nuc-02"], "{shell}");
+        let found = offered(&world, shell, &["gantry", "un"]).await?;
+        assert!(
+            found.contains(&"unarchive".to_owned()) && found.contains(&"unpause".to_owned()),
+            "{found:?}"
+        );
+    }
     Ok(())
 }
 
