@@ -18,6 +18,8 @@ need iptables "iptables"
 need faketime "faketime"
 need npm "npm"
 need script "bsdutils"
+need zsh "zsh"
+need fish "fish"
 need ssh-keygen "openssh-client"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("python3-venv")
 [ -c /dev/net/tun ] || missing+=("/dev/net/tun (modprobe tun)")
