@@ -16,6 +16,8 @@ use super::dial::Connection;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 const SEND_BUFFER: usize = 256 << 10;
+/// A piece of a transfer, 64 KB and a little, is one frame.
+const LARGEST_FRAME: u32 = 128 << 10;
 const STREAMS: u32 = 1024;
 const PING: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -47,6 +49,7 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(LARGEST_FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(RESETS)

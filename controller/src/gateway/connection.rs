@@ -23,6 +23,8 @@ use super::link::InstanceUid;
 
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A piece of a transfer, 64 KB and a little, is one frame.
+const LARGEST_FRAME: u32 = 128 << 10;
 /// Bytes of an agent's headers that are kept to be named by a number: they are few and short.
 const HEADER_TABLE: u32 = 512;
 /// Largest answer to Resume: a list of 10,000 reports fits.
@@ -64,6 +66,7 @@ pub(super) async fn open(
     let (sender, connection) = http2::Builder::new(OfConnection(over.clone()))
         .timer(TokioTimer::new())
         .header_table_size(HEADER_TABLE)
+        .max_frame_size(LARGEST_FRAME)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Some(ping))

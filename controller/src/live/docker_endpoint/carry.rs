@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
 use gantry_api::agent_v1::EngineCall;
 use gantry_api::engine_api::{Answer, Request};
 use hyper::upgrade::OnUpgrade;
@@ -32,6 +32,8 @@ use crate::live::archive::Check;
 
 /// Pieces that wait for the slower end.
 const WAITING: usize = 8;
+/// No more bytes are put together for one piece; of the last that came there may be some more.
+const TOGETHER: usize = 64 << 10;
 /// How long an engine may take to answer what only reads.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// An answer that is soon over goes to its client in one piece up to so many bytes, so that it is one packet and not three.
@@ -283,17 +285,37 @@ async fn upload(
     counts: Arc<Counts>,
     mut check: Option<Check>,
 ) -> Result<(), End> {
-    let mut body = body.into_data_stream();
-    while let Some(bytes) = body.next().await {
+    let looked_at = body.into_data_stream().map(move |bytes| {
         let bytes = bytes.map_err(|_| End::ClientLeft)?;
         if let Some(check) = &mut check {
             check.pass(&bytes).map_err(End::Unfit)?;
         }
-        let length = bytes.len() as u64;
-        if sent.send(Piece::Bytes(bytes)).await.is_err() {
-            return Ok(());
+        counts.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
+    });
+    pass_on(looked_at, &sent).await
+}
+
+/// Passes on what a client sends, to its end or to where the engine wants no more. What comes while the agent is slower goes together: a TLS
+/// record is small for a message of its own.
+pub(super) async fn pass_on(
+    sending: impl Stream<Item = Result<Bytes, End>>,
+    sent: &mpsc::Sender<Piece>,
+) -> Result<(), End> {
+    let mut sending = std::pin::pin!(sending);
+    let (mut gathered, mut is_over) = (BytesMut::new(), false);
+    while !is_over || !gathered.is_empty() {
+        tokio::select! {
+            biased;
+            bytes = sending.next(), if !is_over && gathered.len() < TOGETHER => match bytes {
+                Some(bytes) => gathered.extend_from_slice(&bytes?),
+                None => is_over = true,
+            },
+            room = sent.reserve(), if !gathered.is_empty() => match room {
+                Ok(room) => room.send(Piece::Bytes(gathered.split().freeze())),
+                Err(_) => return Ok(()),
+            },
         }
-        counts.sent.fetch_add(length, Ordering::Relaxed);
     }
     sent.send(Piece::End).await.ok();
     Ok(())

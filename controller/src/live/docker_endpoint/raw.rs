@@ -3,18 +3,19 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gantry_api::{TERMINAL_IDLE, TERMINAL_WAS_IDLE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::io::ReaderStream;
 
-use super::carry::{FAREWELL, UNREAD_PATIENCE};
+use super::carry::{FAREWELL, UNREAD_PATIENCE, pass_on};
 use super::ends::End;
 use super::record::Visit;
 use crate::gateway::link::{LinkError, Piece};
@@ -114,28 +115,20 @@ async fn down(
 
 /// Passes on what is typed. Returns only where the connection broke.
 async fn typed(
-    mut read: impl AsyncRead + Unpin,
+    read: impl AsyncRead + Unpin,
     sent: mpsc::Sender<Piece>,
     visit: &Visit,
     last: &Mutex<Instant>,
 ) -> End {
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    loop {
-        buffer.reserve(CHUNK);
-        match read.read_buf(&mut buffer).await {
-            Ok(0) => break,
-            Ok(_) => {
-                *last.lock() = Instant::now();
-                let bytes = buffer.split().freeze();
-                visit.typed(&bytes).await;
-                if sent.send(Piece::Bytes(bytes)).await.is_err() {
-                    break;
-                }
-            }
-            Err(_) => return End::ClientLeft,
-        }
+    let noted = ReaderStream::with_capacity(read, CHUNK).then(|bytes| async {
+        let bytes = bytes.map_err(|_| End::ClientLeft)?;
+        *last.lock() = Instant::now();
+        visit.typed(&bytes).await;
+        Ok(bytes)
+    });
+    if let Err(end) = pass_on(noted, &sent).await {
+        return end;
     }
-    sent.send(Piece::End).await.ok();
     drop(sent);
     std::future::pending().await
 }
