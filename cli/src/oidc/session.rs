@@ -90,13 +90,15 @@ impl<'a> Session<'a> {
     }
 
     fn ended(&self, what: &str) -> anyhow::Error {
-        let AuthTokenArgs { issuer, client_id, session, .. } = self.options;
+        let AuthTokenArgs { issuer, client_id, client_secret_file, session, .. } = self.options;
         let what = format!("{}: {what}", plain(session));
+        let secret = client_secret_file.as_ref();
         let again = format!(
-            "sign in again: `gantry login URL --name {} --issuer {} --client-id {}`",
+            "sign in again: `gantry login URL --name {} --issuer {} --client-id {}{}`",
             plain(session),
             plain(issuer),
-            plain(client_id)
+            plain(client_id),
+            secret.map(|file| format!(" --client-secret-file {}", file.display())).unwrap_or_default()
         );
         Hinted::new(Ends::NotAllowed, what).hint(again).into()
     }

@@ -15,7 +15,7 @@ pub struct WindowLimits {
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        Self { changes: 100_000, bytes: 128 << 20 }
+        Self { changes: 100_000, bytes: 64 << 20 }
     }
 }
 

@@ -46,3 +46,29 @@ async fn open(
     let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
     Ok(body.into_async_read().lines().map(|line| Ok(serde_json::from_str(&line?)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_each_layer_is() {
+        let line = r#"{"attempts":1,"layers":[{"currentBytes":5,"id":"a","status":"Downloading","totalBytes":9}],"layersDone":1,"layersTotal":2,"message":"…","phase":"Running"}"#;
+
+        let Line { message, progress } = serde_json::from_str(line).expect("a line");
+
+        assert_eq!(message.as_deref(), Some("…"));
+        assert_eq!((progress.layers_done, progress.layers_total), (1, 2));
+        assert_eq!(
+            progress.layers.first().map(|layer| (layer.current_bytes, layer.total_bytes)),
+            Some((5, 9))
+        );
+        // Before anything is known of layers.
+        assert!(
+            serde_json::from_str::<Line>(
+                r#"{"attempts":0,"layersDone":0,"layersTotal":0,"phase":"Pending"}"#
+            )
+            .is_ok()
+        );
+    }
+}
