@@ -27,6 +27,8 @@ use super::{DockerError, Happened, ImageReference, containers, events, images};
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// The oldest API that is operated on: Docker 20.10.
 const OLDEST: (u32, u32) = (1, 41);
+/// What Podman calls itself among the parts of its version.
+const PODMAN: &str = "Podman Engine";
 const READ_WITHIN: Duration = Duration::from_secs(10);
 const INFO_WITHIN: Duration = Duration::from_secs(25);
 /// A list of some thousand containers.
@@ -49,9 +51,17 @@ pub struct BollardEngine {
 /// The engine's own id as it was told last.
 #[derive(Default)]
 struct Identity {
+    /// Empty where the engine has none.
     id: String,
     /// False once the engine was away: another one may have taken its place.
     is_current: bool,
+}
+
+/// What an engine says that it is.
+struct Version {
+    engine: String,
+    api: String,
+    is_podman: bool,
 }
 
 impl BollardEngine {
@@ -115,20 +125,26 @@ impl BollardEngine {
         let known = self.api_version.lock().clone();
         let version = match known {
             Some(version) => version,
-            None => self.version().await.map_err(|error| DockerError::NotAsked(Box::new(error)))?.1,
+            None => self.version().await.map_err(|error| DockerError::NotAsked(Box::new(error)))?.api,
         };
         if is_compatible(&version) { Ok(()) } else { Err(DockerError::Incompatible(version)) }
     }
 
-    async fn version(&self) -> Result<(String, String), DockerError> {
+    async fn version(&self) -> Result<Version, DockerError> {
         let version = self.once(READ_WITHIN, async |one| one.docker.version().await).await?;
         let api = version.api_version.unwrap_or_default();
         *self.api_version.lock() = Some(api.clone());
-        Ok((version.version.unwrap_or_default(), api))
+        let mut components = version.components.iter().flatten();
+        let is_podman = components.any(|component| component.name == PODMAN);
+        Ok(Version { engine: version.version.unwrap_or_default(), api, is_podman })
     }
 
-    async fn system_info(&self) -> Result<SystemInfo, DockerError> {
-        let info = self.once(INFO_WITHIN, async |one| one.docker.info().await).await?;
+    async fn system_info(&self, is_podman: bool) -> Result<SystemInfo, DockerError> {
+        let mut info = self.once(INFO_WITHIN, async |one| one.docker.info().await).await?;
+        if is_podman {
+            // A new one each time that it is asked: no engine's.
+            info.id = None;
+        }
         *self.identity.lock() = Identity { id: info.id.clone().unwrap_or_default(), is_current: true };
         Ok(info)
     }
@@ -138,13 +154,13 @@ impl BollardEngine {
 impl Engine for BollardEngine {
     #[instrument(name = "docker.info", skip_all)]
     async fn info(&self) -> Result<InfoResponse, DockerError> {
-        let (engine_version, api_version) = self.version().await?;
-        let info = self.system_info().await?;
+        let version = self.version().await?;
+        let info = self.system_info(version.is_podman).await?;
         Ok(InfoResponse {
             engine_id: info.id.unwrap_or_default(),
-            engine_version,
-            compatible: is_compatible(&api_version),
-            api_version,
+            engine_version: version.engine,
+            compatible: is_compatible(&version.api),
+            api_version: version.api,
             operating_system: info.operating_system.unwrap_or_default(),
             os_type: info.os_type.unwrap_or_default(),
             architecture: info.architecture.unwrap_or_default(),
@@ -172,7 +188,8 @@ impl Engine for BollardEngine {
                 return Ok(known.id.clone());
             }
         }
-        Ok(self.system_info().await?.id.unwrap_or_default())
+        let is_podman = self.version().await.is_ok_and(|version| version.is_podman);
+        Ok(self.system_info(is_podman).await?.id.unwrap_or_default())
     }
 
     #[instrument(name = "docker.resolve", skip_all)]
@@ -312,7 +329,7 @@ impl Engine for BollardEngine {
         let known = self.api_version.lock().clone();
         match known {
             Some(version) => Ok(version),
-            None => self.version().await.map(|(_, api)| api),
+            None => self.version().await.map(|version| version.api),
         }
     }
 

@@ -223,7 +223,7 @@ impl Health {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineStatus {
-    /// The engine's own id.
+    /// The engine's own id; empty where it has none, as Podman, which tells another one each time.
     #[serde(default)]
     pub id: String,
     /// Version of the engine, as `20.10.24`.

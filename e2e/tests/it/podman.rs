@@ -100,6 +100,9 @@ async fn a_host_with_podman_is_online_and_its_containers_are_operated_on() -> an
     let _agent = Agent::start(&world.path("agent"), settings)?;
 
     world.becomes_healthy("nuc-01", "Online").await?;
+    // Podman tells another id whenever it is asked, and an operation is for one engine.
+    let instance = world.kubectl().get("dockerinstance", "nuc-01").await?;
+    ensure!(instance["status"]["engine"]["id"] == "", "{instance}");
     let state = async || {
         podman
             .says(&["inspect", "--format", "{{.State.Status}}", "web"])
