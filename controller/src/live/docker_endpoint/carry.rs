@@ -378,3 +378,23 @@ async fn hide(
     let told = told.ok_or_else(|| End::Agent(LinkError::Silent("its answer is no JSON".to_owned())))?;
     Ok(futures::stream::iter([Ok(Bytes::from(told))]).boxed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_already_goes_together_up_to_a_bound() {
+        let (sent, mut received) = mpsc::channel(WAITING);
+        let pieces = [30 << 10, 30 << 10, 30 << 10, 1].map(|length| Ok(Bytes::from(vec![0; length])));
+
+        let end = pass_on(futures::stream::iter(pieces), &sent).await;
+
+        assert!(end.is_ok());
+        let mut lengths = Vec::new();
+        while let Ok(Piece::Bytes(bytes)) = received.try_recv() {
+            lengths.push(bytes.len());
+        }
+        assert_eq!(lengths, [90 << 10, 1]);
+    }
+}
