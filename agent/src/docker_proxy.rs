@@ -1,7 +1,7 @@
 //! Requests of Docker's own clients that the controller passes on. What comes is a call of the grammar, never HTTP: the request for the
-//! engine is written here, on a connection of its own, after the host owner's policy has been asked.
+//! engine is written here, after the host owner's policy has been asked.
 //!
-//! Nothing is kept: bytes flow as fast as the slower end takes them, and dropping the answer closes the connection.
+//! No bytes are kept: they flow as fast as the slower end takes them, and dropping the answer closes the connection.
 
 mod wire;
 
@@ -16,6 +16,8 @@ use tonic::{Code, Status};
 
 use crate::docker::{DockerError, Engine};
 use crate::operations::Refusal;
+
+pub use wire::Kept;
 
 /// Headers of an engine's answer that clients look at.
 const TOLD: [&str; 9] = [
@@ -38,9 +40,11 @@ pub struct Said {
     pub bytes: BoxStream<'static, Result<Bytes, Status>>,
 }
 
-/// Asks the engine. `sent` are the bytes after the call, of an archive or of a terminal; an error means that they are not all.
+/// Asks the engine, on a connection that was `kept` where that does no harm. `sent` are the bytes after the call, of an archive or of a
+/// terminal; an error means that they are not all.
 pub async fn exchange(
     engine: &dyn Engine,
+    kept: &Kept,
     policy: Policy,
     call: EngineCall,
     sent: BoxStream<'static, io::Result<Bytes>>,
@@ -56,14 +60,13 @@ pub async fn exchange(
         }
     };
     let version = spoken(engine, &request).await.map_err(Refusal::from)?;
-    let io = engine.dial().await.map_err(Refusal::from)?;
     let upgrade = wants_upgrade && request.route.protocol().is_some();
     let sending = match (request.route.body, body) {
         (Body::Tar, _) => wire::Sending::Archive(sent),
         (_, Some(body)) => wire::Sending::Json { body, typed: upgrade.then_some(sent) },
         (_, None) => wire::Sending::Nothing { typed: upgrade.then_some(sent) },
     };
-    let said = wire::send(io, &request, version, sending).await?;
+    let said = wire::send(engine, kept, &request, version, sending).await?;
     if said.status.is_redirection() && said.status != StatusCode::NOT_MODIFIED {
         return Err(Status::unknown("the engine answered with a redirect, which is never followed"));
     }

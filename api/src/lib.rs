@@ -31,6 +31,8 @@ pub mod docker_config;
 pub mod engine_api;
 pub mod enrollment;
 pub mod names;
+#[cfg(feature = "protocol")]
+pub mod read_ahead;
 pub mod yaml;
 
 #[cfg(feature = "resources")]

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use gantry_api::names::{ALPN_AGENT, ALPN_ENROLL, ALPN_PEER};
+use gantry_api::read_ahead::ReadAhead;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
@@ -179,7 +180,7 @@ async fn accept(
 impl Shared {
     async fn serve(self: Arc<Self>, stream: TcpStream, from: SocketAddr, router: Router) {
         // What is over when a session begins, or belongs to another protocol, would be kept as long as the session if it were not boxed.
-        let Some(greeted) = Box::pin(self.greet(&self.tls, stream)).await else { return };
+        let Some(greeted) = Box::pin(self.greet(&self.tls, ReadAhead::new(stream))).await else { return };
         if greeted.protocol == ALPN_PEER.as_bytes() {
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -190,7 +191,7 @@ impl Shared {
         if is_agents(&greeted.protocol) {
             let (tcp, _) = greeted.stream.get_ref();
             let patience = u32::try_from(AGENT_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-            if let Err(error) = setsockopt(tcp, sockopt::TcpUserTimeout, &patience) {
+            if let Err(error) = setsockopt(tcp.get_ref(), sockopt::TcpUserTimeout, &patience) {
                 debug!(%error, "this system has no TCP_USER_TIMEOUT; pings find dead agents all the same");
             }
             self.serve_agent(greeted, from).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::names::{AGENT_TUNNEL_PATH, ALPN_AGENT, ALPN_ENROLL};
+use gantry_api::read_ahead::ReadAhead;
 use parking_lot::Mutex;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -215,7 +216,7 @@ impl Dialer {
         tls: &TlsConnector,
         alpn: &'static str,
     ) -> Result<Box<dyn Connection>, DialError> {
-        let tcp = self.connect().await?;
+        let tcp = ReadAhead::new(self.connect().await?);
         let failed = |cause| DialError::Handshake(self.controller.authority(), cause);
         let late = |_| failed(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
         match way {

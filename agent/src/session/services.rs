@@ -33,6 +33,7 @@ use tracing::Instrument as _;
 use super::readiness::Gate;
 use crate::clock::SharedClock;
 use crate::docker::Engine;
+use crate::docker_proxy::Kept;
 use crate::enrollment::certificate::Enrolled;
 use crate::inventory::Inventory;
 use crate::operations::Operations;
@@ -73,6 +74,8 @@ pub(super) struct Session {
     parts: Parts,
     /// Ends with the session; streams end with it.
     over: CancellationToken,
+    /// To the engine.
+    kept: Kept,
     progress: Mutex<Progress>,
 }
 
@@ -87,7 +90,7 @@ struct Progress {
 
 impl Session {
     pub(super) fn new(parts: Parts, over: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { parts, over, progress: Mutex::default() })
+        Arc::new(Self { parts, over, kept: Kept::default(), progress: Mutex::default() })
     }
 
     /// How long this session has been in use; `None` if it never was.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use gantry_agent::docker::bollard::BollardEngine;
-use gantry_agent::docker_proxy::{Said, exchange};
+use gantry_agent::docker_proxy::{Kept, Said, exchange};
 use gantry_api::agent_v1::{EngineCall, EnginePair, Policy};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 /// An engine that writes down every byte and answers each request but the one for its version with the same.
 struct Engine {
     client: BollardEngine,
+    kept: Kept,
     /// Of each connection.
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
     /// Connections that have ended.
@@ -50,11 +51,20 @@ impl Engine {
             }
         });
         let engine = BollardEngine::new(&format!("unix://{}", path.display())).unwrap();
-        Self { client: engine, heard, ended, _directory: directory }
+        Self { client: engine, kept: Kept::default(), heard, ended, _directory: directory }
     }
 
     async fn asked(&self, policy: Policy, call: EngineCall) -> Result<Said, Status> {
-        exchange(&self.client, policy, call, futures::stream::empty().boxed()).await
+        self.sent(policy, call, futures::stream::empty().boxed()).await
+    }
+
+    async fn sent(
+        &self,
+        policy: Policy,
+        call: EngineCall,
+        sent: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Result<Said, Status> {
+        exchange(&self.client, &self.kept, policy, call, sent).await
     }
 
     /// What it heard, but for questions for its version.
@@ -89,6 +99,10 @@ async fn serve(
         hear(&buffer[..count]);
         if answer.contains(" 101 ") {
             stream.write_all(&buffer[..count]).await?;
+        } else if answer == FORGETFUL {
+            break;
+        } else if buffer[..count].starts_with(b"GET ") {
+            stream.write_all(answer.as_bytes()).await?;
         }
     }
     // As a command does that says goodbye once its input has ended.
@@ -99,6 +113,9 @@ async fn serve(
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\nSet-Cookie: a\r\nContent-Length: 2\r\n\r\n[]";
+
+/// Of an engine that closes a connection when it is asked for the second time.
+const FORGETFUL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 
 fn call(route: &str) -> EngineCall {
     EngineCall { route: route.to_owned(), ..EngineCall::default() }
@@ -240,7 +257,7 @@ fn start() -> EngineCall {
 async fn bytes_flow_both_ways_after_an_upgrade_and_each_way_ends_by_itself() {
     let engine = Engine::start("1.41", UPGRADED);
     let (keys, receiver) = mpsc::channel(8);
-    let mut said = exchange(&engine.client, Policy::Full, start(), typed(receiver)).await.unwrap();
+    let mut said = engine.sent(Policy::Full, start(), typed(receiver)).await.unwrap();
     assert_eq!(said.answer.status, 101);
 
     keys.send(Ok("GET /v1.41/swarm HTTP/1.1\r\n\r\n".into())).await.unwrap();
@@ -267,7 +284,7 @@ async fn a_session_is_asked_for_as_what_it_is_with_everything_that_may_be_asked_
         pair(method, "/moby.filesync.v1.Auth/Credentials"),
     ];
 
-    let said = exchange(&engine.client, Policy::Full, session, typed(receiver)).await.unwrap();
+    let said = engine.sent(Policy::Full, session, typed(receiver)).await.unwrap();
 
     assert_eq!(said.answer.status, 101);
     let heard = engine.heard().remove(0).replace(env!("CARGO_PKG_VERSION"), "VERSION");
@@ -315,7 +332,7 @@ async fn an_archive_that_breaks_off_is_not_taken_for_a_whole_one() {
         parts.send(Err(io::Error::other("gone"))).await.unwrap();
     };
 
-    let asking = exchange(&engine.client, Policy::Full, call("ImageLoad"), typed(receiver));
+    let asking = engine.sent(Policy::Full, call("ImageLoad"), typed(receiver));
     let (broken, ()) = tokio::join!(asking, breaking);
 
     assert_eq!(broken.err().unwrap().code(), Code::Unknown);
@@ -324,6 +341,46 @@ async fn an_archive_that_breaks_off_is_not_taken_for_a_whole_one() {
     }
     let heard = engine.heard().remove(0);
     assert!(heard.contains("5\r\nfirst\r\n") && !heard.contains("\r\n0\r\n"), "{heard}");
+}
+
+#[tokio::test]
+async fn questions_share_a_connection_and_what_changes_something_has_its_own() {
+    let engine = Engine::start("1.41", OK);
+    for _ in 0..3 {
+        let said = engine.asked(Policy::Full, call("ContainerList")).await.unwrap();
+        assert_eq!(rest(said).await, b"[]");
+    }
+    let stop = EngineCall { params: vec!["c1".to_owned()], ..call("ContainerStop") };
+    rest(engine.asked(Policy::Full, stop).await.unwrap()).await;
+
+    let heard = engine.heard();
+    let starts: Vec<usize> = heard.iter().map(|heard| heard.matches("HTTP/1.1").count()).collect();
+    assert_eq!(starts, [3, 1]);
+    assert!(heard[1].starts_with("POST"), "{heard:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_to_its_end_is_not_taken_for_the_next_one() {
+    let engine = Engine::start("1.41", OK);
+    drop(engine.asked(Policy::Full, call("ContainerList")).await.unwrap());
+
+    let said = engine.asked(Policy::Full, call("ContainerList")).await.unwrap();
+
+    assert_eq!(rest(said).await, b"[]");
+    assert_eq!(engine.heard().len(), 2);
+}
+
+#[tokio::test]
+async fn a_question_on_a_connection_that_closes_is_asked_on_another() {
+    let engine = Engine::start("1.41", FORGETFUL);
+    for _ in 0..3 {
+        let said = engine.asked(Policy::Full, call("ContainerList")).await.unwrap();
+        assert_eq!(rest(said).await, b"{}");
+    }
+
+    let heard = engine.heard();
+    let starts: Vec<usize> = heard.iter().map(|heard| heard.matches("HTTP/1.1").count()).collect();
+    assert_eq!(starts, [2, 2, 1]);
 }
 
 #[tokio::test]

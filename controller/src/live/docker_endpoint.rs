@@ -13,11 +13,13 @@ mod raw;
 mod record;
 mod resize;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body as Sent;
 use axum::response::Response;
+use futures::future::Either;
 use gantry_api::engine_api::facts::Facts;
 use gantry_api::engine_api::{self, Answer, Body, MOST_JSON, Parsed, Refusal, Request, Right, Why};
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
@@ -179,6 +181,7 @@ async fn perform(
         Answer::Stream | Answer::Upgrade(_) => Some(server.limits().of_watch()?),
     };
     let (head, answered) = oneshot::channel();
+    let is_look = request.route.is_read() && request.route.answer == Answer::Short;
     let upstream = match (archive, upgrade) {
         (Some(archive), _) => Upstream::Archive(archive),
         (None, Some(upgrade)) => Upstream::Terminal(upgrade),
@@ -198,9 +201,23 @@ async fn perform(
         made: made.map(|made| (made, Arc::clone(execs))),
         _share: share,
     };
+    let carried = Box::pin(carrier.run(call, upstream, head));
+    let answered = pin!(async {
+        answered.await.unwrap_or_else(|_| Err(Failure::internal("the engine's answer was lost")))
+    });
+    if is_look {
+        // It has no record, so that it may end with its client, and takes no way through another thread.
+        return match futures::future::select(answered, carried).await {
+            Either::Left((answer, carried)) => {
+                server.live().tasks().spawn(carried);
+                answer
+            }
+            Either::Right(((), answered)) => answered.await,
+        };
+    }
     // Not this request's own task: when the client leaves, that is dropped, and the end would not be recorded.
-    server.live().tasks().spawn(carrier.run(call, upstream, head));
-    answered.await.unwrap_or_else(|_| Err(Failure::internal("the engine's answer was lost")))
+    server.live().tasks().spawn(carried);
+    answered.await
 }
 
 /// True of what somebody sits at, or should: a process that their client can type to. What is only read is quiet for as long as it likes.

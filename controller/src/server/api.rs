@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::routing::get;
 use axum::{Extension, Router};
 use gantry_api::names::AGENT_TUNNEL_PATH;
+use gantry_api::read_ahead::ReadAhead;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -33,7 +34,7 @@ pub(super) fn router(api: Router, shared: &Arc<Shared>) -> Router {
 /// Serves one connection until it ends, or until the server stops and its requests have ended.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
-    greeted: Greeted<TcpStream>,
+    greeted: Greeted<ReadAhead<TcpStream>>,
     from: SocketAddr,
     router: Router,
 ) {

@@ -46,7 +46,8 @@ impl EngineService for Service {
             }
         });
         let parts = &self.0.parts;
-        let said = docker_proxy::exchange(&*parts.engine, parts.policy, call, sent.boxed()).await?;
+        let said =
+            docker_proxy::exchange(&*parts.engine, &self.0.kept, parts.policy, call, sent.boxed()).await?;
         let answer = ExchangeResponse { part: Some(Told::Answer(said.answer)) };
         let bytes =
             said.bytes.map(|bytes| bytes.map(|bytes| ExchangeResponse { part: Some(Told::Data(bytes)) }));
