@@ -50,6 +50,7 @@ mod uids;
 mod verbs;
 pub(crate) mod view;
 mod watch;
+mod websocket;
 mod weight;
 
 pub use client::client;
@@ -59,6 +60,7 @@ pub use router::{OTHER_ROUTES, Route, Verb, router, routes};
 use failure::{Failure, Outcome};
 use kinds::Kind;
 use limits::Limits;
+use origin::Origin;
 use request::{Call, Freshness};
 use uids::Uids;
 
@@ -82,6 +84,7 @@ pub struct ApiServer {
     uids: Arc<Uids>,
     audit: audit::Sink,
     live: Live,
+    origins: Arc<[Origin]>,
 }
 
 impl ApiServer {
@@ -110,6 +113,7 @@ impl ApiServer {
             stopping,
             limits: Limits::new(),
             uids: Arc::default(),
+            origins: Arc::default(),
         })
     }
 
@@ -133,6 +137,12 @@ impl ApiServer {
     pub fn with_archives_up_to(self: Arc<Self>, limit: u64) -> Arc<Self> {
         let server = Arc::unwrap_or_clone(self);
         Arc::new(Self { live: server.live.clone().limiting_archives(limit), ..server })
+    }
+
+    /// The same for pages of these origins as well.
+    #[must_use]
+    pub fn with_origins(self: Arc<Self>, origins: &[Origin]) -> Arc<Self> {
+        Arc::new(Self { origins: origins.into(), ..Arc::unwrap_or_clone(self) })
     }
 
     /// The way to the agents.

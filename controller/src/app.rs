@@ -190,6 +190,7 @@ async fn serve(
     let (outlets, carriers) = open_copies(config).await?;
     let api = api.with_audit(audit::Settings { trusted_proxies: config.trusted_proxies.clone(), outlets });
     let api = api.with_recording(config.record_terminals).with_archives_up_to(config.archive_limit);
+    let api = api.with_origins(&config.allowed_origins);
     let router = apiserver::router(&api);
     bootstrap(&apiserver::client(&router, "startup")).await?;
 

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Time;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+use crate::apiserver::origin::Origin;
 use crate::audit::{Network, WebhookUrl};
 use crate::auth::oidc::is_https;
 use crate::auth::tokens::DEFAULT_ISSUER;
@@ -173,6 +174,16 @@ pub struct Config {
         value_name = "NETWORK"
     )]
     pub trusted_proxies: Vec<Network>,
+
+    /// Let pages of this origin, as `https://dash.example`, change things and open WebSockets by their people's rights; may be given several times.
+    /// A browser says which origin a page is of. Without it only this server's own pages may.
+    #[arg(
+        long = "allowed-origin",
+        env = "GANTRY_ALLOWED_ORIGIN",
+        value_delimiter = ',',
+        value_name = "ORIGIN"
+    )]
+    pub allowed_origins: Vec<Origin>,
 
     /// Send traces to this OTLP gRPC endpoint, `https://host:4317`, or `http://…` for one that is reached safely otherwise. Off where absent.
     #[arg(long, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]

@@ -131,7 +131,8 @@ impl Live {
         }
     }
 
-    fn tasks(&self) -> &TaskTracker {
+    /// What outlasts the request that it answers.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 

@@ -10,7 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, SEC_WEBSOCKET_KEY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -29,7 +29,7 @@ use super::kinds::audit::{RECORDING, SESSIONS};
 use super::kinds::{self, Kind};
 use super::limits::LIGHT;
 use super::request::{Call, Params};
-use super::{ApiServer, answer, audited, discovery, health, openapi, origin, verbs};
+use super::{ApiServer, answer, audited, discovery, health, openapi, origin, verbs, websocket};
 use crate::audit::Ticket;
 use crate::auth::tokens::{CONFIGURATION_PATH, KEYS_PATH};
 use crate::auth::{Caller, Tenure, Undecided};
@@ -235,7 +235,7 @@ async fn serve(
 ) -> Outcome<Response> {
     let param =
         |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, value)| Arc::from(value));
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     if route.verb == Verb::Live(Does::Docker) {
         let (namespace, name) = (param("namespace").unwrap_or_default(), param("name").unwrap_or_default());
         let key = Key { resource: route.kind.resource(), namespace, name };
@@ -243,7 +243,12 @@ async fn serve(
     }
     let call = Call::new(route.kind, route.subresource, param("namespace"), param("name"), &parts)?;
     if let Verb::Live(does) = route.verb {
-        return live::serve(server, does, param("object"), call, parts, body).await;
+        let socket = if does == Does::Logs { websocket::wanted(&mut parts).await? } else { None };
+        let answer = live::serve(server, does, param("object"), call, parts, body).await?;
+        return Ok(match socket {
+            Some(socket) => socket.answer(answer, websocket::Form::Bytes, server.live().tasks()),
+            None => answer,
+        });
     }
     if route.verb == Verb::List && call.params.is_set("watch") {
         if route.kind.is_record || route.kind.is_measured {
@@ -253,7 +258,12 @@ async fn serve(
             Some(InProcess) => None,
             None => Some(server.limits.of_watch()?),
         };
-        return verbs::watch(server, &call, share, standing(&parts)?).await;
+        let socket = websocket::wanted(&mut parts).await?;
+        let answer = verbs::watch(server, &call, share, standing(&parts)?).await?;
+        return Ok(match socket {
+            Some(socket) => socket.answer(answer, websocket::Form::Lines, server.live().tasks()),
+            None => answer,
+        });
     }
     match route.verb {
         Verb::Create => call.params.check_write_options("CreateOptions")?,
@@ -426,9 +436,9 @@ async fn require_right(State(server): State<Arc<ApiServer>>, mut request: Reques
 }
 
 async fn pass(server: &ApiServer, request: &mut Request) -> Outcome<()> {
-    // What only reads, a page of another origin cannot see the answer of; a terminal, which GET opens, asks for itself.
-    if !request.method().is_safe() {
-        origin::check(request.headers(), request.uri())?;
+    // What only reads, a page of another origin cannot see the answer of, unless that is a WebSocket.
+    if !request.method().is_safe() || request.headers().contains_key(SEC_WEBSOCKET_KEY) {
+        origin::check(request.headers(), request.uri(), &server.origins)?;
     }
     let asked = request.extensions_mut().remove::<Outcome<Attributes>>();
     let asked = asked.unwrap_or_else(|| Err(Failure::internal("a request was not looked at")));

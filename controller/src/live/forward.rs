@@ -29,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 use super::admission::judge_visit;
 use super::visit::{Ended, Kind, Visit};
 use super::{Ask, Instance, channels as terminals};
+use crate::apiserver::ApiServer;
 use crate::apiserver::authorize::Standing;
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::{ApiServer, origin};
 use crate::gateway::link::{AgentLink, LinkError};
 use crate::gateway::streams::FromAgent;
 
@@ -59,7 +59,6 @@ const LONGEST_CLOSING: usize = 123;
 
 /// Takes the connection over, once everything is known that can be without the host.
 pub(super) async fn forward(server: &Arc<ApiServer>, mut ask: Ask) -> Outcome<Response> {
-    origin::check(&ask.parts.headers, &ask.parts.uri)?;
     judge_visit(server, &ask, PolicyAction::PortForward).await?;
     let link = Arc::clone(server.live().link()?);
     if link.session(ask.instance.uid).is_none() {

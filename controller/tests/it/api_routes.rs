@@ -57,13 +57,17 @@ async fn t15_a_page_of_another_origin_changes_nothing_by_any_route() {
     api.post(CONFIG_MAPS, &config_map("x")).await;
     let code = async |method: &Method, path: &str, origin: &str| {
         let request = Request::builder().method(method).uri(path).header("host", "gantry.example");
-        let request = request.header("origin", origin).header("content-type", "text/plain");
+        let mut request = request.header("origin", origin).header("content-type", "text/plain");
+        // Whatever reads may be read through a WebSocket, whose answer a page does see.
+        if method.is_safe() {
+            request = request.header("sec-websocket-key", "a");
+        }
         let request = request.extension(Caller::authenticated("root", ["system:masters"]));
         api.send(request.body(Body::empty()).expect("a request")).await.status()
     };
 
     let mut tried = 0;
-    for route in routes().into_iter().filter(|route| !route.method.is_safe()) {
+    for route in routes() {
         let path = route.path.replace("{namespace}", "default").replace("{name}", "x");
         let path = path.replace("{object}", "x").replace("{*below}", "containers/x/stop");
         for origin in ["https://evil.example", "https://gantry.example.evil.example", "null"] {
@@ -72,7 +76,7 @@ async fn t15_a_page_of_another_origin_changes_nothing_by_any_route() {
         tried += 1;
     }
 
-    assert!(tried > 70, "{tried}");
+    assert!(tried > 120, "{tried}");
     let ours = format!("{CONFIG_MAPS}/x");
     assert_eq!(api.get(&ours).await.code, 200);
     assert_eq!(code(&Method::DELETE, &ours, "https://gantry.example").await, 200);

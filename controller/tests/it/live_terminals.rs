@@ -34,8 +34,12 @@ async fn host() -> Host {
 
 /// Opens a WebSocket; the status of the answer where it is none.
 pub async fn open(port: &Port, what: &str, headers: &[(&'static str, &str)]) -> Result<Socket, u16> {
-    let url = format!("ws://{}{INSTANCES}/nuc-01/containers/web/{what}", port.address);
-    let mut request = url.into_client_request().unwrap();
+    open_at(port, &format!("{INSTANCES}/nuc-01/containers/web/{what}"), headers).await
+}
+
+/// The same at any path.
+pub async fn open_at(port: &Port, path: &str, headers: &[(&'static str, &str)]) -> Result<Socket, u16> {
+    let mut request = format!("ws://{}{path}", port.address).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
     }

@@ -40,6 +40,7 @@ mod live_progress;
 mod live_recordings;
 mod live_resumes;
 mod live_terminals;
+mod live_websockets;
 mod open_streams;
 mod reconcile_garbage;
 mod reconcile_loops;

