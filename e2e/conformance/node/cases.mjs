@@ -3,8 +3,10 @@
 // Wants KUBECONFIG and NAMESPACE, a namespace of its own that is there and empty.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as k8s from '@kubernetes/client-node';
+import WebSocket from 'ws';
 
 const namespace = process.env.NAMESPACE;
 const group = 'gantry.dev';
@@ -214,6 +216,23 @@ const cases = {
       sendInitialEvents: true, resourceVersionMatch: 'NotOlderThan', allowWatchBookmarks: true, timeoutSeconds: 1 });
     const end = seen.find(({ type }) => type === 'BOOKMARK');
     assert.equal(end?.object.metadata.annotations['k8s.io/initial-events-end'], 'true');
+  },
+
+  // As dashboards do in a browser.
+  async 'watch: websocket'() {
+    const options = {};
+    await config.applyToHTTPSOptions(options);
+    const server = config.getCurrentCluster().server.replace(/^http/, 'ws');
+    const socket = new WebSocket(`${server}${path}?watch=1&fieldSelector=metadata.name%3Dsocket`, ['base64.binary.k8s.io'], options);
+    const seen = [];
+    socket.on('message', (message, isBinary) => seen.push([JSON.parse(message).type, isBinary]));
+    await once(socket, 'open');
+    await core.createNamespacedConfigMap({ namespace, body: configMap('socket') });
+    await core.deleteNamespacedConfigMap({ name: 'socket', namespace });
+    await eventually('two events', () => seen.length >= 2);
+    socket.close();
+    await once(socket, 'close');
+    assert.deepEqual(seen, [['ADDED', false], ['DELETED', false]]);
   },
 
   async informer() {

@@ -323,8 +323,10 @@ async fn commands_run_in_real_containers_with_input_terminal_and_exit_code() -> 
         shell.say(0, b"busybox stty size; echo do''ne\n").await?;
         seen = shell.until("done\r\n").await?;
     }
-    shell.say(0, b"echo $0 in $$; sleep 1000\n").await?;
-    shell.until("/bin/sh in").await?;
+    // Said by what runs in the foreground, which is what Ctrl-C is for; a shell that is about to start it would wait for it all the same.
+    shell.say(0, b"echo $0 in $$; sh -c \"echo ru''ns; exec busybox sleep 1000\"\n").await?;
+    let seen = shell.until("runs\r\n").await?;
+    assert!(seen.contains("/bin/sh in"), "{seen}");
     shell.say(0, b"\x03").await?;
     shell.say(0, b"exit 3\n").await?;
     let (_, status) = shell.rest().await?;
