@@ -30,8 +30,8 @@ use crate::operations::Refusal;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
-/// How long a connection is kept for the next question: not for so long that something between us and the engine forgets it.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How long ago a kept connection may have been used: not so long that something between us and the engine has forgotten it.
+const KEPT_WITHIN: Duration = Duration::from_secs(10);
 const AGENT: &str = concat!("gantry-agent/", env!("CARGO_PKG_VERSION"));
 
 /// What comes after a call; an error where it is not all there is.
@@ -110,7 +110,7 @@ impl Kept {
     /// The connection, where it is still one.
     fn take(&self) -> Option<Line> {
         let (mut line, since) = self.0.lock().take()?;
-        let is_new = since.elapsed() < KEPT_FOR;
+        let is_new = since.elapsed() < KEPT_WITHIN;
         (is_new && line.driver.beside(line.sender.ready()).now_or_never()?.is_ok()).then_some(line)
     }
 }

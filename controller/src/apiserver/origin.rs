@@ -83,6 +83,7 @@ mod tests {
             assert!(!is_of(origin, host), "{origin} {host}");
         }
     }
+
     #[test]
     fn t15_pages_that_are_let_in_are_named_whole() {
         for (text, is_one) in [

@@ -245,10 +245,7 @@ async fn serve(
     if let Verb::Live(does) = route.verb {
         let socket = if does == Does::Logs { websocket::wanted(&mut parts).await? } else { None };
         let answer = live::serve(server, does, param("object"), call, parts, body).await?;
-        return Ok(match socket {
-            Some(socket) => socket.answer(answer, websocket::Form::Bytes, server.live().tasks()),
-            None => answer,
-        });
+        return Ok(websocket::answer(socket, answer, websocket::Form::Bytes, server.live().tasks()));
     }
     if route.verb == Verb::List && call.params.is_set("watch") {
         if route.kind.is_record || route.kind.is_measured {
@@ -260,10 +257,7 @@ async fn serve(
         };
         let socket = websocket::wanted(&mut parts).await?;
         let answer = verbs::watch(server, &call, share, standing(&parts)?).await?;
-        return Ok(match socket {
-            Some(socket) => socket.answer(answer, websocket::Form::Lines, server.live().tasks()),
-            None => answer,
-        });
+        return Ok(websocket::answer(socket, answer, websocket::Form::Lines, server.live().tasks()));
     }
     match route.verb {
         Verb::Create => call.params.check_write_options("CreateOptions")?,

@@ -55,14 +55,13 @@ pub(super) async fn wanted(parts: &mut Parts) -> Outcome<Option<Wanted>> {
     Ok(Some(Wanted { upgrade, is_base64 }))
 }
 
-impl Wanted {
-    /// Tells the client what the answer has, to its end or until the client is gone.
-    pub fn answer(self, answer: Response, form: Form, tasks: &TaskTracker) -> Response {
-        let (tasks, is_base64) = (tasks.clone(), self.is_base64);
-        self.upgrade.on_upgrade(async move |socket| {
-            tasks.track_future(tell(socket, answer.into_body(), form, is_base64)).await;
-        })
-    }
+/// Tells a client that wants a WebSocket what the answer has, to its end or until the client is gone; to any other it is the answer.
+pub(super) fn answer(wanted: Option<Wanted>, answer: Response, form: Form, tasks: &TaskTracker) -> Response {
+    let Some(Wanted { upgrade, is_base64 }) = wanted else { return answer };
+    let tasks = tasks.clone();
+    upgrade.on_upgrade(async move |socket| {
+        tasks.track_future(tell(socket, answer.into_body(), form, is_base64)).await;
+    })
 }
 
 async fn tell(socket: WebSocket, body: Body, form: Form, is_base64: bool) {

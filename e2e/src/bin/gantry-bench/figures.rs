@@ -27,5 +27,5 @@ pub(crate) fn tell(what: &str, figure: &str, times: &Histogram<u64>) {
 }
 
 pub(crate) fn quantile(times: &Histogram<u64>, quantile: f64) -> String {
-    format!("{:.1} ms", times.value_at_quantile(quantile) as f64 / 1_000.0)
+    format!("{:.2} ms", times.value_at_quantile(quantile) as f64 / 1_000.0)
 }
