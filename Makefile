@@ -22,11 +22,11 @@ quickstart: ## From a fresh machine to a running control plane with this host in
 quickstart-down: ## Undo quickstart: stop what it started, remove its data
 	@examples/quickstart/down.sh
 
-# Tests on real engines wait as much as they work, so there are two for each processor.
+# Tests on real engines wait more than they work, so there is one more for every two processors.
 test: ## Everything that proves it: real Postgres, real Docker Engines, the real kubectl
 	@e2e/scripts/needs.sh
 	cargo test --locked --doc -p gantry-api
-	cargo nextest run --locked --workspace --test-threads $$(($$(nproc) * 2))
+	cargo nextest run --locked --workspace --test-threads $$(($$(nproc) * 3 / 2))
 	@if [ -x $(NEWEST)/dockerd ]; then set -x; GANTRY_E2E_DOCKER_PROGRAMS=$(CURDIR)/$(NEWEST) cargo nextest run --locked \
 	  --workspace -E 'package(gantry-e2e) & (test(/^operate/) | test(a_stopped_engine) | test(operations_survive))'; \
 	else echo "hint: 'e2e/scripts/newest-docker.sh $(NEWEST)' fetches the newest Docker Engine to test on too"; fi

@@ -1,11 +1,14 @@
 //! The pages of `docs/cli` say what `gantry` says.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gantry_e2e::engine::Engine;
+use gantry_e2e::eventually;
 use gantry_e2e::process::workspace_binary;
 use gantry_e2e::registry::Registry;
+use gantry_e2e::rest::INSTANCES;
 use gantry_e2e::transcript::{self, Shell};
 use gantry_e2e::world::World;
 
@@ -33,6 +36,14 @@ async fn run(name: &str, world: &World) -> anyhow::Result<()> {
     let programs = gantry.parent().context("it lies in a directory")?.to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path)))?;
+    // Of a host that has just come it is not known yet what there is, and lists say so.
+    for name in world.hosts.keys() {
+        let containers = format!("{INSTANCES}/{name}/containers");
+        eventually("its containers to be known", Duration::from_secs(30), async || {
+            world.kubectl().run(["get", "--raw", &containers]).await
+        })
+        .await?;
+    }
     let home = world.path("home");
     std::fs::create_dir_all(&home)?;
     let hosts = world
