@@ -130,7 +130,7 @@ def commands(web):
     tell("exec in two streams", [piece for piece in both])
     tell("exec, detached", web.exec_run("true", detach=True).output)
     fails("exec of nothing", lambda: web.exec_run("nothing").exit_code)
-    made = client.api.exec_create(web.id, ["sh", "-c", "cat; echo end; exit 9"], stdin=True)
+    made = client.api.exec_create(web.id, ["sh", "-c", "cat; sleep 2; echo end; exit 9"], stdin=True)
     sent = client.api.exec_start(made["Id"], socket=True)
     raw = getattr(sent, "_sock", sent)
     raw.sendall(b"typed\n")
