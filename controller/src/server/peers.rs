@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gantry_api::read_ahead::ReadAhead;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -35,7 +36,7 @@ impl PeerDialer for TlsPeers {
             let stream = TcpStream::connect(&replica.address).await?;
             stream.set_nodelay(true)?;
             let name = ServerName::try_from(REPLICA_NAME).map_err(io::Error::other)?;
-            TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await
+            TlsConnector::from(Arc::clone(&self.0)).connect(name, ReadAhead::new(stream)).await
         };
         let stream = timeout(CONNECT_WITHIN, dialed).await??;
         Ok(Box::new(stream))

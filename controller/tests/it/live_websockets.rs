@@ -32,7 +32,11 @@ async fn event(socket: &mut Socket) -> String {
 
 /// That all was told.
 fn end() -> Message {
-    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+    closed(CloseCode::Normal, "")
+}
+
+fn closed(code: CloseCode, reason: &'static str) -> Message {
+    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
 }
 
 #[tokio::test]
@@ -97,6 +101,18 @@ async fn a_log_comes_as_text_where_that_is_spoken_and_as_bytes_else() {
     host.looks().writes(2, "two\n");
     assert_eq!(next(&mut followed).await, Some(Message::text("dHdvCg==")));
     drop(followed);
+    host.is_left_alone().await;
+}
+
+#[tokio::test]
+async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let (host, port) = host().await;
+    let path = format!("{INSTANCES}/nuc-01/containers/web/logs?follow=1");
+    let mut followed = opened(&port, &path, None).await;
+
+    host.api.stopping.cancel();
+
+    assert_eq!(next(&mut followed).await, Some(closed(CloseCode::Error, "the server is stopping")));
     host.is_left_alone().await;
 }
 

@@ -8,7 +8,10 @@ use gantry_e2e::eventually;
 use gantry_e2e::fake_engine::FakeEngine;
 use gantry_e2e::kubectl::Kubectl;
 use gantry_e2e::manifest::operation;
+use gantry_e2e::rest::{Rest, config_map};
 use gantry_e2e::world::World;
+use http::Request;
+use kube::client::Body;
 
 /// A connection has to end within 5 s; the rest is for a busy machine.
 const PROMISED: Duration = Duration::from_secs(10);
@@ -208,4 +211,18 @@ async fn a_role_gathers_what_is_labelled_for_it_and_loses_it_again() -> anyhow::
     gathered(true).await?;
     kubectl.run(["delete", "clusterrole", "extra"]).await?;
     gathered(false).await
+}
+
+#[tokio::test]
+async fn t15_pages_of_an_allowed_origin_are_let_in() -> anyhow::Result<()> {
+    let world = World::with_flags(&["--allowed-origin", "https://dash.example"]).await?;
+    let rest = Rest::new(&world.controller.kubeconfig()).await?;
+    for (origin, code) in [("https://dash.example", 201), ("https://evil.example", 403)] {
+        let request = Request::post("/api/v1/namespaces/default/configmaps").header("origin", origin);
+        let request = request.header("content-type", "application/json");
+        let answer =
+            rest.ask(request.body(Body::from(config_map("page", "x").to_string().into_bytes()))?).await?;
+        assert_eq!(answer.code, code, "{origin}: {}", answer.body);
+    }
+    Ok(())
 }
